@@ -1,0 +1,1 @@
+//! What Keelboat remembers: journal, memo store, object cache, digest cache.

@@ -1,0 +1,146 @@
+//! The memo key: the identity of a computation, the same on every machine.
+//!
+//! In the key: command, declared version and environment, input names with digests, output names.
+//! Deliberately not in the key: where inputs come from, times, hosts, retries, resources, executor.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Command, Content, Digest, Digester, Kind, TaskSpec};
+
+/// The identity of a computation: equal keys, equal outputs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MemoKey(pub Digest);
+
+impl std::fmt::Debug for MemoKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MemoKey({})", self.0.short())
+    }
+}
+
+impl std::fmt::Display for MemoKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One part of what a key is made of, kept to say later which part changed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct KeyPart {
+    /// Which part: `command`, `input reads.fq`, `env THREADS`.
+    pub name: String,
+    /// Its value as text; digests in hexadecimal.
+    pub value: String,
+}
+
+/// The version of the encoding, its first byte after the prefix.
+pub const KEY_VERSION: u8 = 1;
+
+/// The memo key of a task whose inputs hold `contents` (`None`: an optional input that is absent),
+/// one for each input in the order of [`TaskSpec::inputs`].
+///
+/// Format, version 1: `keelboat-memo-key\0` `0x01`, then each part of [`key_parts`] as a 0x01 byte,
+/// the name's length (u64, little-endian), the name, the value's length, the value.
+pub fn memo_key(task: &TaskSpec, contents: &[Option<Content>]) -> MemoKey {
+    let mut digester = Digester::new();
+    digester.update(b"keelboat-memo-key\0");
+    digester.update(&[KEY_VERSION]);
+    each_part(task, contents, &mut |prefix, name, value| {
+        digester.update(&[1]);
+        let separator = usize::from(!name.is_empty());
+        digester.update(&((prefix.len() + separator + name.len()) as u64).to_le_bytes());
+        digester.update(prefix.as_bytes());
+        digester.update(&b" "[..separator]);
+        digester.update(name.as_bytes());
+        digester.update(&(value.len() as u64).to_le_bytes());
+        digester.update(value.as_bytes());
+    });
+    MemoKey(digester.finish())
+}
+
+/// What a task's key is made of, in the order in which it is hashed.
+pub fn key_parts(task: &TaskSpec, contents: &[Option<Content>]) -> Vec<KeyPart> {
+    let mut parts = Vec::new();
+    each_part(task, contents, &mut |prefix, name, value| {
+        let name = if name.is_empty() { prefix.to_owned() } else { format!("{prefix} {name}") };
+        parts.push(KeyPart { name, value: value.to_owned() });
+    });
+    parts
+}
+
+/// A difference between what a key was made of and what it is made of now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyChange {
+    /// The part's name.
+    pub part: String,
+    /// Its value before; `None`: it was not there.
+    pub old: Option<String>,
+    /// Its value now; `None`: it is not there.
+    pub new: Option<String>,
+}
+
+/// The parts that differ, in the order of the new key, then those that are gone.
+pub fn key_changes(old: &[KeyPart], new: &[KeyPart]) -> Vec<KeyChange> {
+    let value_in = |parts: &[KeyPart], name: &str| {
+        parts.iter().find(|part| part.name == name).map(|part| part.value.clone())
+    };
+    let mut changes = Vec::new();
+    for part in new {
+        let before = value_in(old, &part.name);
+        if before.as_ref() != Some(&part.value) {
+            changes.push(KeyChange {
+                part: part.name.clone(),
+                old: before,
+                new: Some(part.value.clone()),
+            });
+        }
+    }
+    for part in old {
+        if value_in(new, &part.name).is_none() {
+            changes.push(KeyChange {
+                part: part.name.clone(),
+                old: Some(part.value.clone()),
+                new: None,
+            });
+        }
+    }
+    changes
+}
+
+/// Calls `part` with (prefix, name, value) for each part, in the order of the encoding.
+fn each_part(
+    task: &TaskSpec,
+    contents: &[Option<Content>],
+    part: &mut dyn FnMut(&str, &str, &str),
+) {
+    assert_eq!(task.inputs.len(), contents.len(), "one content for each input of {}", task.name);
+    match &task.command {
+        Command::Shell { shell, script } => {
+            part("shell", "", &shell.join("\0"));
+            part("command", "", script);
+        }
+        Command::Argv(argv) => part("argv", "", &argv.join("\0")),
+    }
+    if let Some(version) = &task.version {
+        part("version", "", version);
+    }
+    for (name, value) in task.env.iter() {
+        part("env", name, value);
+    }
+    let mut inputs: Vec<_> = task.inputs.iter().zip(contents).collect();
+    inputs.sort_by(|(a, _), (b, _)| a.scratch_path.cmp(&b.scratch_path));
+    for (input, content) in inputs {
+        let value = content.map_or_else(|| "absent".to_owned(), |content| content.digest.to_hex());
+        part("input", &input.scratch_path, &value);
+    }
+    let mut outputs: Vec<_> = task.outputs.iter().collect();
+    outputs.sort_by(|a, b| a.scratch_path.cmp(&b.scratch_path));
+    for output in outputs {
+        let value = match (output.kind, output.optional) {
+            (Kind::File, false) => "file",
+            (Kind::File, true) => "optional file",
+            (Kind::Directory, false) => "directory",
+            (Kind::Directory, true) => "optional directory",
+        };
+        part("output", &output.scratch_path, value);
+    }
+}

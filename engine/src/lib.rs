@@ -1,0 +1,24 @@
+//! The decisions of Keelboat: what to run, move, reuse, retry, and when.
+//!
+//! Pure: no clock, no input or output, no threads, no async, no hash order. Time and chance are
+//! arguments. The crates at the edges (`staging`, `checkpoint`, `executors`) do the deeds.
+
+mod digest;
+mod fact;
+mod failure;
+mod ids;
+mod key;
+mod plan;
+
+pub use digest::{Digest, DigestParseError, Digester, TreeEntry, TreeNode, tree_digest};
+pub use fact::{
+    AttemptOutcome, Fact, FileStamp, MemoRecord, OutputRecord, Reason, Reuse, RunOutcome, Stamped,
+    Usage,
+};
+pub use failure::{Failure, FailureClass};
+pub use ids::{AttemptId, FileId, SiteId, TaskId, TaskName, Timestamp};
+pub use key::{KEY_VERSION, KeyChange, KeyPart, MemoKey, key_changes, key_parts, memo_key};
+pub use plan::{
+    Command, Content, InputSpec, Kind, Memoize, OutputSpec, Resources, RetryPolicy, Source,
+    TaskSpec,
+};

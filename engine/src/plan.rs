@@ -1,0 +1,191 @@
+//! What is to be done: tasks with their files, as text and numbers.
+//!
+//! Deliberately absent: templates and file formats. Every text here is final: rendered, quoted,
+//! normalized. Paths are UTF-8, `/`-separated, relative to the project directory or absolute,
+//! without `.` or empty components.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, TaskName};
+
+/// Whether a path holds a file or a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory, with all below it.
+    Directory,
+}
+
+/// What a file or directory holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Content {
+    /// SHA-256 of the bytes, or the [tree digest](crate::tree_digest).
+    pub digest: Digest,
+    /// Bytes of the file, or of all files below the directory.
+    pub bytes: u64,
+    /// Which of the two it is.
+    pub kind: Kind,
+}
+
+/// Where an input comes from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// A path; when a task's output has the same path, that task comes first.
+    Path(Arc<str>),
+    /// One remote file at one or more addresses, to be tried in this order.
+    Urls(Arc<[Arc<str>]>),
+}
+
+/// One file or directory that a task reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputSpec {
+    /// The name in the workflow file (`reads`); inputs of a list share it.
+    pub label: Arc<str>,
+    /// Where it appears in the task's scratch directory: relative, never with `..`.
+    pub scratch_path: Arc<str>,
+    /// Where it comes from.
+    pub source: Source,
+    /// The digest that it must have.
+    pub sha256: Option<Digest>,
+    /// File or directory.
+    pub kind: Kind,
+    /// Whether the task also runs without it.
+    pub optional: bool,
+}
+
+/// One file or directory that a task writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputSpec {
+    /// The name in the workflow file (`bam`); outputs of a list share it.
+    pub label: Arc<str>,
+    /// Where it appears after success.
+    pub path: Arc<str>,
+    /// Where the task writes it in its scratch directory: relative, never with `..`.
+    pub scratch_path: Arc<str>,
+    /// File or directory.
+    pub kind: Kind,
+    /// Whether the task may leave it out.
+    pub optional: bool,
+    /// An address to copy it to after success.
+    pub deliver_to: Option<Arc<str>>,
+}
+
+/// What is run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// A script, given to a shell as the last argument.
+    Shell {
+        /// The shell and its flags, such as `/bin/sh -e -c`.
+        shell: Arc<[String]>,
+        /// The script.
+        script: Arc<str>,
+    },
+    /// A program and its arguments; no shell.
+    Argv(Arc<[String]>),
+}
+
+/// Slots of a site, or what a task takes of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Resources {
+    /// Processor cores.
+    pub cores: u32,
+    /// Memory in bytes; 0 when a task does not say.
+    pub memory: u64,
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        Self { cores: 1, memory: 0 }
+    }
+}
+
+/// How often, and how soon, a failed task is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Tries after the first one.
+    pub retries: u32,
+    /// Wait before the first retry; doubled for each one after it, with jitter.
+    pub backoff_min: Duration,
+    /// The longest wait.
+    pub backoff_max: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            retries: 0,
+            backoff_min: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Whether earlier results may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Memoize {
+    /// Use them and remember new ones.
+    #[default]
+    On,
+    /// Neither: `cache = false`.
+    Off,
+    /// Run, but remember the result: `--force`.
+    Refresh,
+}
+
+/// One task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskSpec {
+    /// Unique in the workflow, the same in every run.
+    pub name: TaskName,
+    /// What is run.
+    pub command: Command,
+    /// Files read.
+    pub inputs: Vec<InputSpec>,
+    /// Files written.
+    pub outputs: Vec<OutputSpec>,
+    /// Names of tasks that must have succeeded first although no file passes between them.
+    pub after: Vec<TaskName>,
+    /// Environment set for the task; part of its memo key.
+    pub env: Arc<BTreeMap<String, String>>,
+    /// Version of what is run, as the user declares it; part of the memo key.
+    pub version: Option<Arc<str>>,
+    /// Label of the executor, when one is asked for.
+    pub executor: Option<Arc<str>>,
+    /// Slots it takes.
+    pub resources: Resources,
+    /// The longest an attempt may run.
+    pub timeout: Option<Duration>,
+    /// Tries after a failure.
+    pub retry: RetryPolicy,
+    /// Whether earlier results may be used.
+    pub memoize: Memoize,
+    /// Whether the graph grows from what it writes.
+    pub generates: bool,
+}
+
+impl TaskSpec {
+    /// A task with this name and command, and nothing else.
+    pub fn new(name: impl Into<TaskName>, command: Command) -> Self {
+        Self {
+            name: name.into(),
+            command,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            after: Vec::new(),
+            env: Arc::default(),
+            version: None,
+            executor: None,
+            resources: Resources::default(),
+            timeout: None,
+            retry: RetryPolicy::default(),
+            memoize: Memoize::On,
+            generates: false,
+        }
+    }
+}

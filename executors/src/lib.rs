@@ -1,0 +1,1 @@
+//! Running attempts for Keelboat: processes that die with the engine.

@@ -1,0 +1,1 @@
+//! Moving bytes for Keelboat: protocols, verified transfers, digests.
