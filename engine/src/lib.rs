@@ -3,12 +3,15 @@
 //! Pure: no clock, no input or output, no threads, no async, no hash order. Time and chance are
 //! arguments. The crates at the edges (`staging`, `checkpoint`, `executors`) do the deeds.
 
+pub mod core;
 mod digest;
 mod fact;
 mod failure;
 mod ids;
 mod key;
 mod plan;
+#[cfg(test)]
+mod testing;
 
 pub use digest::{Digest, DigestParseError, Digester, TreeEntry, TreeNode, tree_digest};
 pub use fact::{

@@ -121,7 +121,7 @@ impl Default for RetryPolicy {
         Self {
             retries: 0,
             backoff_min: Duration::from_secs(1),
-            backoff_max: Duration::from_secs(60),
+            backoff_max: Duration::from_mins(1),
         }
     }
 }

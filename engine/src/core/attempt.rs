@@ -1,0 +1,186 @@
+//! How attempts end, and what comes after: publication, another try, or the end.
+
+use std::time::Duration;
+
+use super::task::Counted;
+use super::{Action, Core, Phase, Urgency};
+use crate::{
+    AttemptId, AttemptOutcome, Fact, Failure, FailureClass, MemoRecord, Memoize, RetryPolicy,
+    TaskId, Usage, key_parts,
+};
+
+/// Attempts of one task that may be lost through no fault of its own before it is given up.
+pub(super) const LOSSES_MAX: u32 = 20;
+
+impl Core {
+    pub(super) fn on_attempt_ended(&mut self, outcome: AttemptOutcome, actions: &mut Vec<Action>) {
+        let AttemptOutcome { attempt, result, usage } = outcome;
+        let Some(Phase::Running(site)) = self.current(attempt) else { return };
+        match result {
+            Ok(()) => {
+                self.begin_publishing(attempt.task, site);
+                self.tasks[attempt.task.index()].usage = usage;
+                actions.push(Action::Publish { attempt });
+            }
+            Err(failure) => self.on_attempt_failed(attempt.task, failure, usage, actions),
+        }
+    }
+
+    pub(super) fn on_published(
+        &mut self,
+        attempt: AttemptId,
+        record: MemoRecord,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(Phase::Publishing(site)) = self.current(attempt) else { return };
+        let task = attempt.task;
+        let spec = self.spec(task);
+        let fact = Fact::Completed {
+            task: spec.name.clone(),
+            ordinal: attempt.ordinal,
+            key: self.tasks[task.index()].key.expect("what ran has a key"),
+            parts: key_parts(spec, &self.contents(task)),
+            record: record.clone(),
+            usage: self.tasks[task.index()].usage,
+            memoized: spec.memoize != Memoize::Off,
+        };
+        self.record(fact, actions);
+        self.on_done(task, &record, site, Counted::Completed, actions);
+    }
+
+    pub(super) fn on_publish_failed(
+        &mut self,
+        attempt: AttemptId,
+        failure: Failure,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(Phase::Publishing(_)) = self.current(attempt) else { return };
+        let usage = self.tasks[attempt.task.index()].usage;
+        self.on_attempt_failed(attempt.task, failure, usage, actions);
+    }
+
+    /// The phase of an attempt's task, if it is the task's present attempt. The one place where
+    /// reports about earlier attempts are dropped.
+    fn current(&self, attempt: AttemptId) -> Option<Phase> {
+        let state = self.tasks.get(attempt.task.index())?;
+        (state.ordinal == attempt.ordinal).then_some(state.phase)
+    }
+
+    pub(super) fn on_attempt_failed(
+        &mut self,
+        task: TaskId,
+        failure: Failure,
+        usage: Usage,
+        actions: &mut Vec<Action>,
+    ) {
+        use FailureClass as Class;
+        self.leave(task);
+        let stopping = self.stopping;
+        let policy = self.spec(task).retry;
+        let state = &mut self.tasks[task.index()];
+        state.phase = Phase::Backoff;
+        let counted = !state.cancelled
+            && !self.cancelled
+            && matches!(failure.class, Class::Transient | Class::OutOfResources);
+        state.failures += u32::from(counted);
+        state.losses += u32::from(!counted);
+        let (ordinal, failures, losses) = (state.ordinal, state.failures, state.losses);
+        let given_up = state.cancelled
+            || failure.class == Class::Permanent
+            || (counted && failures > policy.retries)
+            || losses > LOSSES_MAX;
+        let fact = Fact::AttemptFailed {
+            task: self.spec(task).name.clone(),
+            ordinal,
+            failure: failure.clone(),
+            usage,
+            counted,
+        };
+        self.record(fact, actions);
+        match failure.class {
+            // A run that was stopped leaves the task as it is, for the next run to take up.
+            _ if self.cancelled => {}
+            _ if given_up => self.fail(task, failure, actions),
+            _ if stopping => {}
+            Class::InputMissing => {
+                self.distrust_inputs(task);
+                self.ready_again(task);
+            }
+            Class::InfrastructureLost => self.ready_again(task),
+            _ => {
+                let wait = backoff(policy, failures, self.options.seed, task);
+                self.timers.insert((self.now.after(wait), task));
+            }
+        }
+    }
+
+    fn ready_again(&mut self, task: TaskId) {
+        self.tasks[task.index()].phase = Phase::Ready;
+        self.ready.insert(task);
+    }
+
+    /// An input was not where it was said to be: none of the task's inputs is believed to be
+    /// anywhere until it has been looked at again.
+    fn distrust_inputs(&mut self, task: TaskId) {
+        for file in &self.graph.task(task).inputs {
+            self.files[file.index()].replicas.clear();
+        }
+    }
+
+    pub(super) fn wake_retries(&mut self) {
+        while let Some((due, task)) = self.timers.first().copied() {
+            if due > self.now || self.stopping {
+                return;
+            }
+            self.timers.pop_first();
+            self.ready_again(task);
+        }
+    }
+
+    pub(super) fn on_stop_requested(&mut self, urgency: Urgency, actions: &mut Vec<Action>) {
+        self.stopping = true;
+        self.cancelled = true;
+        self.timers.clear();
+        if urgency == Urgency::Now {
+            let running: Vec<TaskId> = self.sites.running().collect();
+            for task in running {
+                let attempt = self.tasks[task.index()].attempt(task);
+                actions.push(Action::Kill { attempt });
+            }
+        }
+    }
+
+    pub(super) fn on_task_cancelled(&mut self, task: TaskId, actions: &mut Vec<Action>) {
+        match self.phase(task) {
+            Phase::Done | Phase::Failed | Phase::Skipped | Phase::Publishing(_) => {}
+            Phase::Running(_) => {
+                let state = &mut self.tasks[task.index()];
+                state.cancelled = true;
+                actions.push(Action::Kill { attempt: state.attempt(task) });
+            }
+            _ => {
+                let stopping = self.stopping;
+                let failure = Failure::new(FailureClass::Permanent, "it was cancelled");
+                self.fail(task, failure, actions);
+                self.stopping = stopping;
+            }
+        }
+    }
+}
+
+/// The wait before the next try: doubled for each failure, at most `backoff_max`, of which a
+/// random part of up to one half is taken off so that tasks which failed together spread.
+fn backoff(policy: RetryPolicy, failures: u32, seed: u64, task: TaskId) -> Duration {
+    let doublings = failures.saturating_sub(1).min(31);
+    let whole = policy.backoff_min.saturating_mul(1 << doublings).min(policy.backoff_max);
+    let random = mix(seed ^ (u64::from(task.0) << 32 | u64::from(failures)));
+    whole - whole / 2 * u32::try_from(random >> 48).unwrap_or(0) / (1 << 16)
+}
+
+/// The finalizer of `SplitMix64` (Steele, Lea, Flood 2014): spreads every bit over all.
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}

@@ -1,0 +1,245 @@
+//! What the core is told, and what it asks for. Neither carries a closure or a handle.
+
+use crate::{
+    AttemptId, AttemptOutcome, Content, Fact, Failure, FileId, MemoKey, MemoRecord, Reason,
+    Resources, Reuse, RunOutcome, SiteId, TaskId, TaskSpec,
+};
+
+/// A fact from outside, in the past tense.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Time has passed; nothing else happened.
+    TimePassed,
+    /// A place that can hold files and run tasks is there. Its number was never used before.
+    SiteJoined {
+        /// The place.
+        site: SiteId,
+        /// Its slots.
+        capacity: Resources,
+    },
+    /// A place is gone, with all files and attempts on it. Nothing more is reported of it.
+    SiteLost {
+        /// The place.
+        site: SiteId,
+        /// What is known of the reason.
+        cause: String,
+    },
+    /// A file is whole at a site, and its digest is known. Answers [`Action::Stage`].
+    Staged {
+        /// The file.
+        file: FileId,
+        /// Where it is now.
+        site: SiteId,
+        /// What it holds.
+        content: Content,
+    },
+    /// A file could not be brought. Answers [`Action::Stage`].
+    StageFailed {
+        /// The file.
+        file: FileId,
+        /// Where it was to go.
+        site: SiteId,
+        /// Why not; [`crate::FailureClass::InputMissing`]: it does not exist.
+        failure: Failure,
+    },
+    /// It is known whether an earlier result can be used. Answers [`Action::Recall`].
+    Recalled {
+        /// The task.
+        task: TaskId,
+        /// The key that was asked for.
+        key: MemoKey,
+        /// What was found.
+        verdict: Recall,
+    },
+    /// An attempt is over. Answers [`Action::Launch`].
+    AttemptEnded(AttemptOutcome),
+    /// The outputs of an attempt are in their places, all of them. Answers [`Action::Publish`].
+    Published {
+        /// The attempt.
+        attempt: AttemptId,
+        /// What it left, one entry for each declared output.
+        record: MemoRecord,
+    },
+    /// The outputs of an attempt could not be put in their places; none is.
+    PublishFailed {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Why not.
+        failure: Failure,
+    },
+    /// A task's output was read, and these tasks follow from it. Answers [`Action::Expand`].
+    Grown {
+        /// The task whose output was read.
+        by: TaskId,
+        /// The new tasks.
+        tasks: Vec<TaskSpec>,
+    },
+    /// A task's output was read, and no tasks can be made of it. Answers [`Action::Expand`].
+    GrowFailed {
+        /// The task whose output was read.
+        by: TaskId,
+        /// Why not.
+        failure: Failure,
+    },
+    /// An output is at its address. Answers [`Action::Deliver`].
+    Delivered {
+        /// The task.
+        task: TaskId,
+        /// Which of its outputs.
+        output: u32,
+    },
+    /// An output could not be copied to its address. Answers [`Action::Deliver`].
+    DeliverFailed {
+        /// The task.
+        task: TaskId,
+        /// Which of its outputs.
+        output: u32,
+        /// Why not.
+        failure: Failure,
+    },
+    /// Somebody wants the run to end.
+    StopRequested {
+        /// How soon.
+        urgency: Urgency,
+    },
+    /// Somebody wants one task not to be done.
+    TaskCancelled {
+        /// The task.
+        task: TaskId,
+    },
+}
+
+/// How soon a run is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// Start nothing more; let what runs finish.
+    Drain,
+    /// Kill what runs.
+    Now,
+}
+
+/// Whether an earlier result can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recall {
+    /// It can: the outputs are in their places, whole.
+    Hit {
+        /// What is there.
+        record: MemoRecord,
+        /// How it came there.
+        reuse: Reuse,
+    },
+    /// It cannot.
+    Miss {
+        /// Why not.
+        reasons: Vec<Reason>,
+    },
+}
+
+/// A request, in the imperative.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Bring a file to a site, or find it there, and tell its digest.
+    Stage {
+        /// The file.
+        file: FileId,
+        /// Where it is needed.
+        site: SiteId,
+        /// Where to take it from.
+        from: StageFrom,
+    },
+    /// See whether an earlier result can be used, and put its outputs in their places.
+    Recall {
+        /// The task.
+        task: TaskId,
+        /// Its key.
+        key: MemoKey,
+        /// A result of this very run, from before a crash.
+        known: Option<MemoRecord>,
+    },
+    /// Run a task on a site that has all of its inputs.
+    Launch {
+        /// The attempt; its number was never used before.
+        attempt: AttemptId,
+        /// Where.
+        site: SiteId,
+    },
+    /// Kill an attempt; it ends with an [`Event::AttemptEnded`] as any other.
+    Kill {
+        /// The attempt.
+        attempt: AttemptId,
+    },
+    /// Move the outputs of an attempt that succeeded to their places.
+    Publish {
+        /// The attempt.
+        attempt: AttemptId,
+    },
+    /// Read a task's output and tell which tasks follow from it.
+    Expand {
+        /// The task.
+        task: TaskId,
+    },
+    /// Copy an output to its address, after the facts so far are durable.
+    Deliver {
+        /// The task.
+        task: TaskId,
+        /// Which of its outputs.
+        output: u32,
+    },
+    /// Remember a fact, before any action that comes after it in the list is carried out.
+    Record(Fact),
+    /// Everything is over. Nothing follows.
+    Finish {
+        /// How.
+        outcome: RunOutcome,
+    },
+}
+
+/// Where a file is taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StageFrom {
+    /// Where the workflow says that it is.
+    Origin,
+    /// Another site that has it.
+    Site(SiteId),
+}
+
+/// How the core behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// After a failure, go on with what does not depend on it.
+    pub keep_going: bool,
+    /// Chance for jitter.
+    pub seed: u64,
+    /// Further tries of a transfer that failed in a way that may go away.
+    pub stage_retries: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { keep_going: false, seed: 0, stage_retries: 0 }
+    }
+}
+
+/// How many tasks are in which state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// All that are known.
+    pub total: u32,
+    /// Ran and succeeded.
+    pub completed: u32,
+    /// Done without having run.
+    pub reused: u32,
+    /// Failed for good, or were cancelled.
+    pub failed: u32,
+    /// Not run since another one failed.
+    pub skipped: u32,
+    /// Running now.
+    pub running: u32,
+}
+
+impl Counts {
+    /// Tasks about which nothing more will happen.
+    pub const fn ended(&self) -> u32 {
+        self.completed + self.reused + self.failed + self.skipped
+    }
+}

@@ -1,0 +1,50 @@
+//! What must hold after every step, in one function.
+
+use super::task::{Counted, Knowledge};
+use super::{Core, Phase};
+use crate::TaskId;
+
+impl Core {
+    /// Panics when the state contradicts itself. Costs time linear in the run: for tests.
+    pub fn check_invariants(&self) {
+        self.transfers.check_invariants();
+        self.check_site_invariants();
+        let mut running = 0;
+        for task in (0..self.counts.total).map(TaskId) {
+            let state = &self.tasks[task.index()];
+            running += u32::from(matches!(state.phase, Phase::Running(_)));
+            self.check_task(task);
+        }
+        assert_eq!(running, self.counts.running, "running tasks are counted");
+        let ready = |task: &TaskId| self.phase(*task) == Phase::Ready;
+        assert!(self.ready.iter().all(ready), "what is in the ready set is ready");
+        let waits = |(_, task): &(_, TaskId)| self.phase(*task) == Phase::Backoff;
+        assert!(self.timers.iter().all(waits), "what has a timer waits for its next try");
+    }
+
+    fn check_task(&self, task: TaskId) {
+        let state = &self.tasks[task.index()];
+        let node = self.graph.task(task);
+        let unknown = node
+            .inputs
+            .iter()
+            .filter(|file| self.files[file.index()].knowledge == Knowledge::Unknown);
+        let unknown = super::number(unknown.count());
+        if state.phase == Phase::Waiting {
+            assert!(state.missing >= unknown, "{task} waits for each unknown input");
+            assert!(state.missing > 0, "{task} waits for something");
+        }
+        if matches!(state.phase, Phase::Running(_) | Phase::Publishing(_) | Phase::Done) {
+            assert_eq!(unknown, 0, "{task} started with every input known");
+            assert!(state.key.is_some(), "{task} started with a key");
+        }
+        let counted = match state.counted {
+            Counted::No => !state.phase.is_final(),
+            Counted::Completed | Counted::Reused => !matches!(state.phase, Phase::Skipped),
+            Counted::Failed => state.phase == Phase::Failed,
+            Counted::Skipped => state.phase == Phase::Skipped,
+        };
+        assert!(counted, "{task} is {:?} and counted as {:?}", state.phase, state.counted);
+        assert_eq!(state.phase == Phase::Ready, self.ready.contains(&task), "{task} is ready once");
+    }
+}

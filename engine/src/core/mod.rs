@@ -1,0 +1,337 @@
+//! The state machine: events in, actions out.
+//!
+//! Fed by one loop: `step` for each event, then the actions in their order. A fresh run and a run
+//! that crashed begin the same way: [`Core::new`] with the history of the run (empty for a fresh
+//! one), then [`Core::resume`], which asks for all that is outstanding. There is no other restore
+//! path. What is durable (attempt numbers, counted failures, results) comes from the history; what
+//! only lived in the edges is asked for again.
+//!
+//! Deliberately absent: clocks, files, processes, and waiting for any of them.
+
+mod attempt;
+mod event;
+mod graph;
+mod history;
+mod inputs;
+mod invariants;
+mod placement;
+mod result;
+mod task;
+mod transfer;
+
+use std::collections::BTreeSet;
+
+pub use event::{Action, Counts, Event, Options, Recall, StageFrom, Urgency};
+pub use graph::{FileNode, Graph, GraphError, TaskNode};
+pub use history::History;
+pub use task::Phase;
+
+use self::graph::number;
+use self::placement::Sites;
+use self::task::{Counted, FileState, Knowledge, TaskState};
+use self::transfer::Transfers;
+use crate::{
+    Content, Fact, Failure, FailureClass, FileId, KeyPart, MemoKey, RunOutcome, TaskId, TaskSpec,
+    Timestamp, key_parts,
+};
+
+/// The state of a run.
+#[derive(Debug)]
+pub struct Core {
+    options: Options,
+    now: Timestamp,
+    graph: Graph,
+    history: History,
+    tasks: Vec<TaskState>,
+    files: Vec<FileState>,
+    sites: Sites,
+    transfers: Transfers,
+    ready: BTreeSet<TaskId>,
+    timers: BTreeSet<(Timestamp, TaskId)>,
+    counts: Counts,
+    /// Tasks whose output is being read for new tasks.
+    expanding: BTreeSet<TaskId>,
+    /// Outputs that are being copied to their addresses.
+    delivering: BTreeSet<(TaskId, u32)>,
+    deliveries_failed: bool,
+    /// Nothing more is started: after a failure, or since somebody asked.
+    stopping: bool,
+    cancelled: bool,
+    finished: bool,
+}
+
+impl Core {
+    /// A run of these tasks, with what is remembered of it from before a crash.
+    pub fn new(
+        tasks: Vec<TaskSpec>,
+        history: History,
+        options: Options,
+    ) -> Result<Self, GraphError> {
+        let mut core = Self {
+            options,
+            now: Timestamp::default(),
+            graph: Graph::default(),
+            history,
+            tasks: Vec::new(),
+            files: Vec::new(),
+            sites: Sites::default(),
+            transfers: Transfers::default(),
+            ready: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            counts: Counts::default(),
+            expanding: BTreeSet::new(),
+            delivering: BTreeSet::new(),
+            deliveries_failed: false,
+            stopping: false,
+            cancelled: false,
+            finished: false,
+        };
+        core.add_tasks(tasks)?;
+        Ok(core)
+    }
+
+    /// Asks for all that is outstanding. Called once, after [`Core::new`].
+    pub fn resume(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        self.now = now;
+        actions.push(Action::Record(Fact::Planned { tasks: u64::from(self.counts.total) }));
+        self.begin_tasks(TaskId(0), actions);
+        self.proceed(actions);
+    }
+
+    /// Takes in one event at a moment and adds what is to be done about it.
+    pub fn step(&mut self, now: Timestamp, event: Event, actions: &mut Vec<Action>) {
+        self.now = self.now.max(now);
+        match event {
+            Event::TimePassed => {}
+            Event::SiteJoined { site, capacity } => self.sites.join(site, capacity),
+            Event::SiteLost { site, cause } => self.on_site_lost(site, &cause, actions),
+            Event::Staged { file, site, content } => self.on_staged(file, site, content, actions),
+            Event::StageFailed { file, site, failure } => {
+                self.on_stage_failed(file, site, failure, actions);
+            }
+            Event::Recalled { task, key, verdict } => {
+                self.on_recalled(task, key, verdict, actions);
+            }
+            Event::AttemptEnded(outcome) => self.on_attempt_ended(outcome, actions),
+            Event::Published { attempt, record } => self.on_published(attempt, record, actions),
+            Event::PublishFailed { attempt, failure } => {
+                self.on_publish_failed(attempt, failure, actions);
+            }
+            Event::Grown { by, tasks } => self.on_grown(by, tasks, actions),
+            Event::GrowFailed { by, failure } => self.on_grow_failed(by, failure, actions),
+            Event::Delivered { task, output } => self.on_delivered(task, output, actions),
+            Event::DeliverFailed { task, output, failure } => {
+                self.on_deliver_failed(task, output, failure, actions);
+            }
+            Event::StopRequested { urgency } => self.on_stop_requested(urgency, actions),
+            Event::TaskCancelled { task } => self.on_task_cancelled(task, actions),
+        }
+        self.proceed(actions);
+    }
+
+    /// When [`Event::TimePassed`] is due at the latest, if nothing else happens.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// The graph so far.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// How many tasks are in which state.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Where a task stands.
+    pub fn phase(&self, task: TaskId) -> Phase {
+        self.tasks[task.index()].phase
+    }
+
+    /// What a task is.
+    pub fn spec(&self, task: TaskId) -> &TaskSpec {
+        &self.graph.task(task).spec
+    }
+
+    /// A task's memo key, once its inputs are known.
+    pub fn key(&self, task: TaskId) -> Option<MemoKey> {
+        self.tasks[task.index()].key
+    }
+
+    /// What a task's key is made of, once its inputs are known.
+    pub fn parts(&self, task: TaskId) -> Option<Vec<KeyPart>> {
+        self.key(task)?;
+        Some(key_parts(self.spec(task), &self.contents(task)))
+    }
+
+    /// What a file holds, once that is known.
+    pub fn content(&self, file: FileId) -> Option<Content> {
+        match self.files[file.index()].knowledge {
+            Knowledge::Content(content) => Some(content),
+            _ => None,
+        }
+    }
+
+    /// Why a task has to run, once that is known.
+    pub fn reasons(&self, task: TaskId) -> &[crate::Reason] {
+        &self.tasks[task.index()].reasons
+    }
+
+    /// What a task waits for, in words; `None` when it does not wait.
+    pub fn waits_for(&self, task: TaskId) -> Option<String> {
+        let node = self.graph.task(task);
+        let unknown =
+            |file: &&FileId| matches!(self.files[file.index()].knowledge, Knowledge::Unknown);
+        match self.phase(task) {
+            Phase::Waiting => {
+                let file = node.inputs.iter().find(unknown).map(|file| self.graph.file(*file));
+                Some(match file {
+                    Some(FileNode { producer: Some(task), .. }) => {
+                        format!("task {}", self.spec(*task).name)
+                    }
+                    Some(file) => format!("input {}", transfer::describe(&file.source)),
+                    None => "a task before it".to_owned(),
+                })
+            }
+            Phase::Recalling => Some("the memo store".to_owned()),
+            Phase::Ready => Some("a place to run".to_owned()),
+            Phase::Fetching(site) => Some(format!("inputs on their way to {site}")),
+            Phase::Queued(site) => Some(format!("free slots at {site}")),
+            Phase::Backoff => Some("its next try".to_owned()),
+            Phase::Publishing(_) => Some("its outputs to be in their places".to_owned()),
+            Phase::Running(_) | Phase::Done | Phase::Failed | Phase::Skipped => None,
+        }
+    }
+
+    fn add_tasks(&mut self, specs: Vec<TaskSpec>) -> Result<TaskId, GraphError> {
+        let first = self.graph.add(specs)?;
+        for node in &self.graph.tasks()[first.index()..] {
+            let mut state = TaskState::new(node.waits_for);
+            if let Some(remembered) = self.history.task(&node.spec.name) {
+                state.ordinal = remembered.ordinal;
+                state.failures = remembered.failures;
+            }
+            self.tasks.push(state);
+        }
+        self.files.resize_with(self.graph.file_count(), FileState::default);
+        self.counts.total = number(self.tasks.len());
+        Ok(first)
+    }
+
+    /// Begins the tasks from this number on: asks for their source files, and starts those that
+    /// wait for nothing.
+    fn begin_tasks(&mut self, first: TaskId, actions: &mut Vec<Action>) {
+        for task in (first.0..self.counts.total).map(TaskId) {
+            self.learn_inputs(task, actions);
+        }
+        for task in (first.0..self.counts.total).map(TaskId) {
+            let state = &self.tasks[task.index()];
+            if state.phase == Phase::Waiting && state.missing == 0 {
+                self.on_inputs_known(task, actions);
+            }
+        }
+    }
+
+    /// All that can be done without further events.
+    fn proceed(&mut self, actions: &mut Vec<Action>) {
+        if self.finished {
+            return;
+        }
+        self.wake_retries();
+        if !self.stopping {
+            self.place_ready(actions);
+            self.launch_queued(actions);
+        }
+        self.start_transfers(actions);
+        self.finish_if_over(actions);
+    }
+
+    fn finish_if_over(&mut self, actions: &mut Vec<Action>) {
+        let busy = self.counts.running > 0
+            || !self.expanding.is_empty()
+            || !self.delivering.is_empty()
+            || self.sites.any_publishing();
+        let all_ended = self.counts.ended() == self.counts.total;
+        if busy || !(all_ended || self.stopping) {
+            return;
+        }
+        let outcome = if self.cancelled {
+            RunOutcome::Cancelled
+        } else if self.counts.failed + self.counts.skipped > 0 || self.deliveries_failed {
+            RunOutcome::Failed
+        } else {
+            RunOutcome::Succeeded
+        };
+        self.finished = true;
+        actions.push(Action::Record(Fact::RunEnded { outcome }));
+        actions.push(Action::Finish { outcome });
+    }
+
+    #[expect(clippy::unused_self, reason = "reads as what it is: the core records a fact")]
+    fn record(&self, fact: Fact, actions: &mut Vec<Action>) {
+        actions.push(Action::Record(fact));
+    }
+
+    fn count(&mut self, task: TaskId, counted: Counted) {
+        let before = std::mem::replace(&mut self.tasks[task.index()].counted, counted);
+        for (kind, change) in [(before, false), (counted, true)] {
+            let number = match kind {
+                Counted::No => continue,
+                Counted::Completed => &mut self.counts.completed,
+                Counted::Reused => &mut self.counts.reused,
+                Counted::Failed => &mut self.counts.failed,
+                Counted::Skipped => &mut self.counts.skipped,
+            };
+            *number = if change { *number + 1 } else { *number - 1 };
+        }
+    }
+
+    fn fail(&mut self, task: TaskId, failure: Failure, actions: &mut Vec<Action>) {
+        let name = self.spec(task).name.clone();
+        self.leave(task);
+        self.tasks[task.index()].phase = Phase::Failed;
+        self.count(task, Counted::Failed);
+        self.record(Fact::Failed { task: name.clone(), failure }, actions);
+        self.skip_after(task, &name, actions);
+        self.stopping |= !self.options.keep_going;
+        self.fail_waiters(task, actions);
+    }
+
+    /// A result was lost and could not be made again: who has a place and lacks it, fails too.
+    fn fail_waiters(&mut self, task: TaskId, actions: &mut Vec<Action>) {
+        for at in 0..self.graph.task(task).outputs.len() {
+            let file = self.graph.task(task).outputs[at];
+            for waiting in self.transfers.abandon(file) {
+                self.fail_without_input(waiting, task, actions);
+            }
+        }
+    }
+
+    fn fail_without_input(&mut self, task: TaskId, maker: TaskId, actions: &mut Vec<Action>) {
+        if matches!(self.phase(task), Phase::Fetching(_)) {
+            let cause = format!(
+                "an input from {} was lost and could not be made again",
+                self.spec(maker).name
+            );
+            self.fail(task, Failure::new(FailureClass::InputMissing, cause), actions);
+        }
+    }
+
+    /// Skips all that waits for a task which failed.
+    fn skip_after(&mut self, failed: TaskId, because: &crate::TaskName, actions: &mut Vec<Action>) {
+        let mut reached = vec![failed];
+        while let Some(task) = reached.pop() {
+            for next in self.graph.dependents(task) {
+                if self.tasks[next.index()].phase != Phase::Waiting {
+                    continue;
+                }
+                self.tasks[next.index()].phase = Phase::Skipped;
+                self.count(next, Counted::Skipped);
+                let name = self.spec(next).name.clone();
+                self.record(Fact::Skipped { task: name, because: because.clone() }, actions);
+                reached.push(next);
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What follows from a task that is done: new tasks, and copies at other addresses.
+
+use super::{Action, Core, Phase};
+use crate::{Fact, Failure, FailureClass, MemoRecord, TaskId, TaskSpec};
+
+impl Core {
+    pub(super) fn expand_and_deliver(
+        &mut self,
+        task: TaskId,
+        record: &MemoRecord,
+        actions: &mut Vec<Action>,
+    ) {
+        if self.spec(task).generates {
+            self.expanding.insert(task);
+            actions.push(Action::Expand { task });
+        }
+        for (output, left) in (0..).zip(&record.outputs) {
+            let spec = &self.spec(task).outputs[output as usize];
+            let Some(content) = left.content.filter(|_| spec.deliver_to.is_some()) else {
+                continue;
+            };
+            if !self.history.was_delivered(&self.spec(task).name, &left.path, content.digest) {
+                self.delivering.insert((task, output));
+                actions.push(Action::Deliver { task, output });
+            }
+        }
+    }
+
+    pub(super) fn on_grown(&mut self, by: TaskId, tasks: Vec<TaskSpec>, actions: &mut Vec<Action>) {
+        if !self.expanding.contains(&by) {
+            return;
+        }
+        match self.add_tasks(tasks) {
+            Ok(first) => {
+                self.expanding.remove(&by);
+                let fact = Fact::Planned { tasks: u64::from(self.counts.total) };
+                self.record(fact, actions);
+                self.begin_tasks(first, actions);
+            }
+            Err(error) => {
+                let failure = Failure::new(FailureClass::Permanent, error.to_string());
+                self.on_grow_failed(by, failure, actions);
+            }
+        }
+    }
+
+    pub(super) fn on_grow_failed(
+        &mut self,
+        by: TaskId,
+        failure: Failure,
+        actions: &mut Vec<Action>,
+    ) {
+        if !self.expanding.remove(&by) {
+            return;
+        }
+        self.deliveries_failed = true;
+        self.stopping |= !self.options.keep_going;
+        let task = self.spec(by).name.clone();
+        self.record(Fact::Failed { task, failure }, actions);
+    }
+
+    pub(super) fn on_delivered(&mut self, task: TaskId, output: u32, actions: &mut Vec<Action>) {
+        if !self.delivering.remove(&(task, output)) {
+            return;
+        }
+        let node = self.graph.task(task);
+        let spec = &node.spec.outputs[output as usize];
+        let content = self.content(node.outputs[output as usize]);
+        if let Some((content, address)) = content.zip(spec.deliver_to.as_ref()) {
+            let fact = Fact::Delivered {
+                task: node.spec.name.clone(),
+                path: spec.path.clone(),
+                display: address.to_string(),
+                content,
+            };
+            self.record(fact, actions);
+        }
+    }
+
+    pub(super) fn on_deliver_failed(
+        &mut self,
+        task: TaskId,
+        output: u32,
+        failure: Failure,
+        actions: &mut Vec<Action>,
+    ) {
+        if !self.delivering.remove(&(task, output)) {
+            return;
+        }
+        self.deliveries_failed = true;
+        self.stopping |= !self.options.keep_going;
+        let task = self.spec(task).name.clone();
+        self.record(Fact::Failed { task, failure }, actions);
+    }
+
+    /// A result is needed again whose bytes are nowhere any more. False: it will never be there.
+    pub(super) fn revive(&mut self, task: TaskId, actions: &mut Vec<Action>) -> bool {
+        match self.phase(task) {
+            Phase::Failed | Phase::Skipped => false,
+            Phase::Done => {
+                self.tasks[task.index()].phase = Phase::Waiting;
+                self.on_inputs_known(task, actions);
+                self.phase(task) != Phase::Failed
+            }
+            _ => true,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What the core knows of one task.
+
+use std::sync::Arc;
+
+use crate::{AttemptId, Failure, MemoKey, Reason, SiteId, TaskId, Usage};
+
+/// Where a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Waits for files or tasks.
+    Waiting,
+    /// Its key is known; whether it has a result already is being asked.
+    Recalling,
+    /// Has to run, and has no place yet.
+    Ready,
+    /// Has a place; some inputs are still on their way there.
+    Fetching(SiteId),
+    /// Has a place with all inputs; waits for free slots.
+    Queued(SiteId),
+    /// Runs.
+    Running(SiteId),
+    /// Ran; its outputs are being moved to their places.
+    Publishing(SiteId),
+    /// Failed; waits for its next try.
+    Backoff,
+    /// Done.
+    Done,
+    /// Failed for good.
+    Failed,
+    /// Not run since another one failed.
+    Skipped,
+}
+
+impl Phase {
+    /// Whether nothing more happens to the task, unless its result is lost.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Done | Self::Failed | Self::Skipped)
+    }
+
+    /// The site at which it has a place.
+    pub(crate) const fn site(self) -> Option<SiteId> {
+        match self {
+            Self::Fetching(site)
+            | Self::Queued(site)
+            | Self::Running(site)
+            | Self::Publishing(site) => Some(site),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct TaskState {
+    pub(crate) phase: Phase,
+    /// Files and tasks that it still waits for.
+    pub(crate) missing: u32,
+    /// Inputs still on their way to its place.
+    pub(crate) lacking: u32,
+    /// The number of its last attempt.
+    pub(crate) ordinal: u32,
+    /// Failures that were counted against its retries.
+    pub(crate) failures: u32,
+    /// Attempts that were lost through no fault of its own.
+    pub(crate) losses: u32,
+    pub(crate) key: Option<MemoKey>,
+    /// Why it has to run.
+    pub(crate) reasons: Vec<Reason>,
+    /// What the attempt used that is being published.
+    pub(crate) usage: Usage,
+    /// Somebody does not want it any more; its attempt is being killed.
+    pub(crate) cancelled: bool,
+    /// Its result was counted: it is done again only to bring back lost bytes.
+    pub(crate) counted: Counted,
+    /// Slots that it holds, as many as it asked for or the site has.
+    pub(crate) cores_held: u32,
+}
+
+/// Under which number of [`super::Counts`] a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counted {
+    No,
+    Completed,
+    Reused,
+    Failed,
+    Skipped,
+}
+
+impl TaskState {
+    pub(crate) fn new(missing: u32) -> Self {
+        Self {
+            phase: Phase::Waiting,
+            missing,
+            lacking: 0,
+            ordinal: 0,
+            failures: 0,
+            losses: 0,
+            key: None,
+            reasons: Vec::new(),
+            usage: Usage::default(),
+            cancelled: false,
+            counted: Counted::No,
+            cores_held: 0,
+        }
+    }
+
+    pub(crate) fn attempt(&self, task: TaskId) -> AttemptId {
+        AttemptId { task, ordinal: self.ordinal }
+    }
+}
+
+/// What the core knows of one file.
+#[derive(Debug, Default)]
+pub(crate) struct FileState {
+    pub(crate) knowledge: Knowledge,
+    /// Sites that hold it whole.
+    pub(crate) replicas: Vec<SiteId>,
+    /// Transfers of it that failed and may be tried again.
+    pub(crate) failures: u32,
+}
+
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) enum Knowledge {
+    #[default]
+    Unknown,
+    /// What it holds, or has to hold.
+    Content(crate::Content),
+    /// It cannot be had.
+    Failed(Arc<Failure>),
+}

@@ -1,0 +1,61 @@
+//! Short texts that stand for plans, for tests of this crate.
+
+use std::sync::Arc;
+
+use crate::{Command, InputSpec, Kind, OutputSpec, Resources, Source, TaskSpec};
+
+/// Tasks from `name: input input -> output output; …`.
+///
+/// `d/` is a directory, `x?` is optional, `u:x` a remote file, `name*2` takes two cores, `name+3`
+/// has three retries, `name!` generates tasks.
+pub fn tasks(text: &str) -> Vec<TaskSpec> {
+    text.split(';').map(str::trim).filter(|part| !part.is_empty()).map(task).collect()
+}
+
+fn task(text: &str) -> TaskSpec {
+    let (head, files) = text.split_once(':').expect("a colon behind the name");
+    let (inputs, outputs) = files.split_once("->").expect("an arrow");
+    let (head, generates) = head.strip_suffix('!').map_or((head, false), |head| (head, true));
+    let (head, retries) = head.split_once('+').unwrap_or((head, "0"));
+    let (name, cores) = head.split_once('*').unwrap_or((head, "1"));
+    let script = format!("make {name}");
+    let command = Command::Shell { shell: Arc::new(["sh".to_owned()]), script: script.into() };
+    let mut task = TaskSpec::new(name, command);
+    task.resources = Resources { cores: cores.parse().expect("cores"), memory: 0 };
+    task.retry.retries = retries.parse().expect("retries");
+    task.generates = generates;
+    task.inputs = inputs.split_whitespace().map(input).collect();
+    task.outputs = outputs.split_whitespace().map(output).collect();
+    task
+}
+
+fn parts(text: &str) -> (&str, Kind, bool) {
+    let (text, optional) = text.strip_suffix('?').map_or((text, false), |text| (text, true));
+    match text.strip_suffix('/') {
+        Some(path) => (path, Kind::Directory, optional),
+        None => (text, Kind::File, optional),
+    }
+}
+
+fn input(text: &str) -> InputSpec {
+    let (path, kind, optional) = parts(text);
+    let source = match path.strip_prefix("u:") {
+        Some(name) => Source::Urls(Arc::new([format!("http://host/{name}").into()])),
+        None => Source::Path(path.into()),
+    };
+    let name: Arc<str> = path.trim_start_matches("u:").into();
+    InputSpec { label: name.clone(), scratch_path: name, source, sha256: None, kind, optional }
+}
+
+fn output(text: &str) -> OutputSpec {
+    let (path, kind, optional) = parts(text);
+    let path: Arc<str> = path.into();
+    OutputSpec {
+        label: path.clone(),
+        path: path.clone(),
+        scratch_path: path,
+        kind,
+        optional,
+        deliver_to: None,
+    }
+}
