@@ -1,0 +1,490 @@
+//! Facts as they stand in a journal, version 1.
+//!
+//! Postcard is not self-describing: variants are only appended, fields never change. Anything else
+//! is a new version with types of its own and a golden file. Texts are borrowed both ways, so that
+//! writing copies them once and reading not before they become facts.
+
+use std::time::Duration;
+
+use keelboat_engine::{
+    Content, Digest, Fact, Failure, FailureClass, KeyChange, KeyPart, Kind, MemoKey, MemoRecord,
+    OutputRecord, Reason, Reuse, RunOutcome, Stamped, Timestamp, Usage,
+};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct StampedV1<'a> {
+    at: u64,
+    #[serde(borrow)]
+    fact: FactV1<'a>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum FactV1<'a> {
+    EngineStarted {
+        pid: u32,
+        host: &'a str,
+        version: &'a str,
+        workflow: &'a str,
+        plan: [u8; 32],
+        file: &'a str,
+    },
+    Planned {
+        tasks: u64,
+    },
+    Fetched {
+        source: [u8; 32],
+        display: &'a str,
+        content: ContentV1,
+        transferred: u64,
+        etag: Option<&'a str>,
+        last_modified: Option<&'a str>,
+    },
+    AttemptStarted {
+        task: &'a str,
+        ordinal: u32,
+        #[serde(borrow)]
+        reasons: Vec<ReasonV1<'a>>,
+    },
+    AttemptFailed {
+        task: &'a str,
+        ordinal: u32,
+        #[serde(borrow)]
+        failure: FailureV1<'a>,
+        usage: UsageV1,
+        counted: bool,
+    },
+    Completed {
+        task: &'a str,
+        ordinal: u32,
+        key: [u8; 32],
+        #[serde(borrow)]
+        parts: Vec<PartV1<'a>>,
+        #[serde(borrow)]
+        record: RecordV1<'a>,
+        usage: UsageV1,
+        memoized: bool,
+    },
+    Reused {
+        task: &'a str,
+        key: [u8; 32],
+        #[serde(borrow)]
+        record: RecordV1<'a>,
+        reuse: ReuseV1,
+    },
+    Delivered {
+        task: &'a str,
+        path: &'a str,
+        display: &'a str,
+        content: ContentV1,
+    },
+    Failed {
+        task: &'a str,
+        #[serde(borrow)]
+        failure: FailureV1<'a>,
+    },
+    Skipped {
+        task: &'a str,
+        because: &'a str,
+    },
+    RunEnded {
+        outcome: RunOutcomeV1,
+    },
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct ContentV1 {
+    digest: [u8; 32],
+    bytes: u64,
+    kind: KindV1,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum KindV1 {
+    File,
+    Directory,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum ReasonV1<'a> {
+    FirstRun,
+    Changed { part: &'a str, old: Option<&'a str>, new: Option<&'a str> },
+    Forced,
+    CacheOff,
+    OutputMissing { path: &'a str },
+    OutputChanged { path: &'a str },
+    RecordLost,
+    ResultLost,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct FailureV1<'a> {
+    class: FailureClassV1,
+    cause: &'a str,
+    hint: Option<&'a str>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum FailureClassV1 {
+    Transient,
+    Permanent,
+    OutOfResources,
+    InfrastructureLost,
+    InputMissing,
+}
+
+/// Spans are pairs of seconds and nanoseconds.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct UsageV1 {
+    wall: (u64, u32),
+    cpu_user: (u64, u32),
+    cpu_system: (u64, u32),
+    memory_max: u64,
+    read: u64,
+    written: u64,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct PartV1<'a> {
+    name: &'a str,
+    value: &'a str,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RecordV1<'a> {
+    #[serde(borrow)]
+    outputs: Vec<OutputV1<'a>>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct OutputV1<'a> {
+    path: &'a str,
+    content: Option<ContentV1>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum ReuseV1 {
+    InPlace,
+    Restored,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum RunOutcomeV1 {
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+impl<'a> From<&'a Stamped> for StampedV1<'a> {
+    fn from(stamped: &'a Stamped) -> Self {
+        Self { at: stamped.at.0, fact: (&stamped.fact).into() }
+    }
+}
+
+impl From<StampedV1<'_>> for Stamped {
+    fn from(disk: StampedV1<'_>) -> Self {
+        Self { at: Timestamp(disk.at), fact: disk.fact.into() }
+    }
+}
+
+impl<'a> From<&'a Fact> for FactV1<'a> {
+    fn from(fact: &'a Fact) -> Self {
+        match fact {
+            Fact::EngineStarted { pid, host, version, workflow, plan, file } => {
+                let plan = *plan.as_bytes();
+                Self::EngineStarted { pid: *pid, host, version, workflow, plan, file }
+            }
+            Fact::Planned { tasks } => Self::Planned { tasks: *tasks },
+            Fact::Fetched { source, display, content, transferred, etag, last_modified } => {
+                Self::Fetched {
+                    source: *source.as_bytes(),
+                    display,
+                    content: (*content).into(),
+                    transferred: *transferred,
+                    etag: etag.as_deref(),
+                    last_modified: last_modified.as_deref(),
+                }
+            }
+            Fact::AttemptStarted { task, ordinal, reasons } => {
+                let reasons = reasons.iter().map(Into::into).collect();
+                Self::AttemptStarted { task, ordinal: *ordinal, reasons }
+            }
+            Fact::AttemptFailed { task, ordinal, failure, usage, counted } => Self::AttemptFailed {
+                task,
+                ordinal: *ordinal,
+                failure: failure.into(),
+                usage: (*usage).into(),
+                counted: *counted,
+            },
+            Fact::Completed { task, ordinal, key, parts, record, usage, memoized } => {
+                Self::Completed {
+                    task,
+                    ordinal: *ordinal,
+                    key: *key.0.as_bytes(),
+                    parts: parts.iter().map(Into::into).collect(),
+                    record: record.into(),
+                    usage: (*usage).into(),
+                    memoized: *memoized,
+                }
+            }
+            Fact::Reused { task, key, record, reuse } => {
+                let key = *key.0.as_bytes();
+                Self::Reused { task, key, record: record.into(), reuse: (*reuse).into() }
+            }
+            Fact::Delivered { task, path, display, content } => {
+                Self::Delivered { task, path, display, content: (*content).into() }
+            }
+            Fact::Failed { task, failure } => Self::Failed { task, failure: failure.into() },
+            Fact::Skipped { task, because } => Self::Skipped { task, because },
+            Fact::RunEnded { outcome } => Self::RunEnded { outcome: (*outcome).into() },
+        }
+    }
+}
+
+impl From<FactV1<'_>> for Fact {
+    fn from(disk: FactV1<'_>) -> Self {
+        match disk {
+            FactV1::EngineStarted { pid, host, version, workflow, plan, file } => {
+                Self::EngineStarted {
+                    pid,
+                    host: host.to_owned(),
+                    version: version.to_owned(),
+                    workflow: workflow.to_owned(),
+                    plan: Digest::from_bytes(plan),
+                    file: file.to_owned(),
+                }
+            }
+            FactV1::Planned { tasks } => Self::Planned { tasks },
+            FactV1::Fetched { source, display, content, transferred, etag, last_modified } => {
+                Self::Fetched {
+                    source: Digest::from_bytes(source),
+                    display: display.to_owned(),
+                    content: content.into(),
+                    transferred,
+                    etag: etag.map(str::to_owned),
+                    last_modified: last_modified.map(str::to_owned),
+                }
+            }
+            FactV1::AttemptStarted { task, ordinal, reasons } => {
+                let reasons = reasons.into_iter().map(Into::into).collect();
+                Self::AttemptStarted { task: task.into(), ordinal, reasons }
+            }
+            FactV1::AttemptFailed { task, ordinal, failure, usage, counted } => {
+                let (failure, usage) = (failure.into(), usage.into());
+                Self::AttemptFailed { task: task.into(), ordinal, failure, usage, counted }
+            }
+            FactV1::Completed { task, ordinal, key, parts, record, usage, memoized } => {
+                Self::Completed {
+                    task: task.into(),
+                    ordinal,
+                    key: MemoKey(Digest::from_bytes(key)),
+                    parts: parts.into_iter().map(Into::into).collect(),
+                    record: record.into(),
+                    usage: usage.into(),
+                    memoized,
+                }
+            }
+            FactV1::Reused { task, key, record, reuse } => Self::Reused {
+                task: task.into(),
+                key: MemoKey(Digest::from_bytes(key)),
+                record: record.into(),
+                reuse: reuse.into(),
+            },
+            FactV1::Delivered { task, path, display, content } => Self::Delivered {
+                task: task.into(),
+                path: path.into(),
+                display: display.to_owned(),
+                content: content.into(),
+            },
+            FactV1::Failed { task, failure } => {
+                Self::Failed { task: task.into(), failure: failure.into() }
+            }
+            FactV1::Skipped { task, because } => {
+                Self::Skipped { task: task.into(), because: because.into() }
+            }
+            FactV1::RunEnded { outcome } => Self::RunEnded { outcome: outcome.into() },
+        }
+    }
+}
+
+impl From<Content> for ContentV1 {
+    fn from(content: Content) -> Self {
+        let kind = match content.kind {
+            Kind::File => KindV1::File,
+            Kind::Directory => KindV1::Directory,
+        };
+        Self { digest: *content.digest.as_bytes(), bytes: content.bytes, kind }
+    }
+}
+
+impl From<ContentV1> for Content {
+    fn from(disk: ContentV1) -> Self {
+        let kind = match disk.kind {
+            KindV1::File => Kind::File,
+            KindV1::Directory => Kind::Directory,
+        };
+        Self { digest: Digest::from_bytes(disk.digest), bytes: disk.bytes, kind }
+    }
+}
+
+impl<'a> From<&'a Reason> for ReasonV1<'a> {
+    fn from(reason: &'a Reason) -> Self {
+        match reason {
+            Reason::FirstRun => Self::FirstRun,
+            Reason::Changed(KeyChange { part, old, new }) => {
+                Self::Changed { part, old: old.as_deref(), new: new.as_deref() }
+            }
+            Reason::Forced => Self::Forced,
+            Reason::CacheOff => Self::CacheOff,
+            Reason::OutputMissing { path } => Self::OutputMissing { path },
+            Reason::OutputChanged { path } => Self::OutputChanged { path },
+            Reason::RecordLost => Self::RecordLost,
+            Reason::ResultLost => Self::ResultLost,
+        }
+    }
+}
+
+impl From<ReasonV1<'_>> for Reason {
+    fn from(disk: ReasonV1<'_>) -> Self {
+        match disk {
+            ReasonV1::FirstRun => Self::FirstRun,
+            ReasonV1::Changed { part, old, new } => Self::Changed(KeyChange {
+                part: part.to_owned(),
+                old: old.map(str::to_owned),
+                new: new.map(str::to_owned),
+            }),
+            ReasonV1::Forced => Self::Forced,
+            ReasonV1::CacheOff => Self::CacheOff,
+            ReasonV1::OutputMissing { path } => Self::OutputMissing { path: path.into() },
+            ReasonV1::OutputChanged { path } => Self::OutputChanged { path: path.into() },
+            ReasonV1::RecordLost => Self::RecordLost,
+            ReasonV1::ResultLost => Self::ResultLost,
+        }
+    }
+}
+
+impl<'a> From<&'a Failure> for FailureV1<'a> {
+    fn from(failure: &'a Failure) -> Self {
+        let class = match failure.class {
+            FailureClass::Transient => FailureClassV1::Transient,
+            FailureClass::Permanent => FailureClassV1::Permanent,
+            FailureClass::OutOfResources => FailureClassV1::OutOfResources,
+            FailureClass::InfrastructureLost => FailureClassV1::InfrastructureLost,
+            FailureClass::InputMissing => FailureClassV1::InputMissing,
+        };
+        Self { class, cause: &failure.cause, hint: failure.hint.as_deref() }
+    }
+}
+
+impl From<FailureV1<'_>> for Failure {
+    fn from(disk: FailureV1<'_>) -> Self {
+        let class = match disk.class {
+            FailureClassV1::Transient => FailureClass::Transient,
+            FailureClassV1::Permanent => FailureClass::Permanent,
+            FailureClassV1::OutOfResources => FailureClass::OutOfResources,
+            FailureClassV1::InfrastructureLost => FailureClass::InfrastructureLost,
+            FailureClassV1::InputMissing => FailureClass::InputMissing,
+        };
+        Self { class, cause: disk.cause.to_owned(), hint: disk.hint.map(str::to_owned) }
+    }
+}
+
+impl From<Usage> for UsageV1 {
+    fn from(usage: Usage) -> Self {
+        let pair = |span: Duration| (span.as_secs(), span.subsec_nanos());
+        Self {
+            wall: pair(usage.wall),
+            cpu_user: pair(usage.cpu_user),
+            cpu_system: pair(usage.cpu_system),
+            memory_max: usage.memory_max,
+            read: usage.read,
+            written: usage.written,
+        }
+    }
+}
+
+impl From<UsageV1> for Usage {
+    fn from(disk: UsageV1) -> Self {
+        let span = |(seconds, nanos): (u64, u32)| {
+            Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos.into()))
+        };
+        Self {
+            wall: span(disk.wall),
+            cpu_user: span(disk.cpu_user),
+            cpu_system: span(disk.cpu_system),
+            memory_max: disk.memory_max,
+            read: disk.read,
+            written: disk.written,
+        }
+    }
+}
+
+impl<'a> From<&'a KeyPart> for PartV1<'a> {
+    fn from(part: &'a KeyPart) -> Self {
+        Self { name: &part.name, value: &part.value }
+    }
+}
+
+impl From<PartV1<'_>> for KeyPart {
+    fn from(disk: PartV1<'_>) -> Self {
+        Self { name: disk.name.to_owned(), value: disk.value.to_owned() }
+    }
+}
+
+impl<'a> From<&'a MemoRecord> for RecordV1<'a> {
+    fn from(record: &'a MemoRecord) -> Self {
+        let outputs = record
+            .outputs
+            .iter()
+            .map(|output| OutputV1 { path: &output.path, content: output.content.map(Into::into) });
+        Self { outputs: outputs.collect() }
+    }
+}
+
+impl From<RecordV1<'_>> for MemoRecord {
+    fn from(disk: RecordV1<'_>) -> Self {
+        let outputs = disk.outputs.into_iter().map(|output| OutputRecord {
+            path: output.path.into(),
+            content: output.content.map(Into::into),
+        });
+        Self { outputs: outputs.collect() }
+    }
+}
+
+impl From<Reuse> for ReuseV1 {
+    fn from(reuse: Reuse) -> Self {
+        match reuse {
+            Reuse::InPlace => Self::InPlace,
+            Reuse::Restored => Self::Restored,
+        }
+    }
+}
+
+impl From<ReuseV1> for Reuse {
+    fn from(disk: ReuseV1) -> Self {
+        match disk {
+            ReuseV1::InPlace => Self::InPlace,
+            ReuseV1::Restored => Self::Restored,
+        }
+    }
+}
+
+impl From<RunOutcome> for RunOutcomeV1 {
+    fn from(outcome: RunOutcome) -> Self {
+        match outcome {
+            RunOutcome::Succeeded => Self::Succeeded,
+            RunOutcome::Failed => Self::Failed,
+            RunOutcome::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+impl From<RunOutcomeV1> for RunOutcome {
+    fn from(disk: RunOutcomeV1) -> Self {
+        match disk {
+            RunOutcomeV1::Succeeded => Self::Succeeded,
+            RunOutcomeV1::Failed => Self::Failed,
+            RunOutcomeV1::Cancelled => Self::Cancelled,
+        }
+    }
+}

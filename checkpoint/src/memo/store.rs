@@ -1,0 +1,256 @@
+//! The index and its life: opened when it is first needed, brought up to date from the journals,
+//! dropped and rebuilt when it fails, replaced by one in memory when nothing else helps.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use keelboat_engine::{Digest, MemoKey};
+
+use super::feed::{self, Fed};
+use super::index::{Index, IndexError, MemoryIndex, Table};
+use super::learned::Learned;
+use super::sled_index::SledIndex;
+use super::{CheckReport, MemoError, MemoNotice, RebuildReport, learn_journal, value};
+use crate::error::IoError;
+
+/// Notices that nobody fetched, at most.
+const NOTICES_MAX: usize = 1000;
+
+/// Where an index is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    /// In this folder.
+    Folder(PathBuf),
+    /// Nowhere: it is filled from the journals.
+    Memory,
+}
+
+/// The index, when it is open.
+#[derive(Debug)]
+pub(super) struct Store {
+    place: Place,
+    runs: PathBuf,
+    /// Held while it is opened or fed, so that only one thread does so.
+    open: Mutex<Option<Arc<dyn Index>>>,
+    notices: Mutex<Vec<MemoNotice>>,
+}
+
+impl Store {
+    pub(super) fn on_disk(state_dir: &Path) -> Self {
+        Self::new(Place::Folder(state_dir.join("memo")), state_dir)
+    }
+
+    pub(super) fn in_memory(state_dir: &Path) -> Self {
+        Self::new(Place::Memory, state_dir)
+    }
+
+    fn new(place: Place, state_dir: &Path) -> Self {
+        let runs = state_dir.join("runs");
+        Self { place, runs, open: Mutex::new(None), notices: Mutex::default() }
+    }
+
+    /// Whether there is an index on disk, which may know more than the journals.
+    pub(super) fn exists(&self) -> bool {
+        matches!(&self.place, Place::Folder(path) if path.exists())
+    }
+
+    pub(super) fn is_writable(&self) -> bool {
+        matches!(self.place, Place::Folder(_))
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.slot().is_some()
+    }
+
+    /// The value under a key; opens the index first when it is not.
+    pub(super) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, MemoError> {
+        let index = self.index(&mut self.slot())?;
+        match index.get(table, key) {
+            Ok(value) => Ok(value),
+            Err(error) => {
+                drop(index);
+                let index = self.replace(&mut self.slot(), &error.into())?;
+                Ok(index.get(table, key)?)
+            }
+        }
+    }
+
+    /// Opens the index when it is not, and brings it up to date.
+    pub(super) fn catch_up(&self) -> Result<(), MemoError> {
+        let mut slot = self.slot();
+        let Some(index) = slot.clone() else { return self.index(&mut slot).map(drop) };
+        match feed::catch_up(&*index, &self.runs) {
+            Ok(fed) => self.note(fed),
+            Err(error) => {
+                drop(index);
+                self.replace(&mut slot, &error)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn rebuild(&self) -> Result<RebuildReport, MemoError> {
+        let mut slot = self.slot();
+        *slot = None;
+        let (index, fed) = self.build_anew()?;
+        *slot = Some(index);
+        let report = RebuildReport { journals: fed.journals, facts: fed.facts };
+        self.note(fed);
+        Ok(report)
+    }
+
+    /// Reads every entry, and every journal.
+    pub(super) fn check(&self) -> Result<CheckReport, MemoError> {
+        let index = self.index(&mut self.slot())?;
+        let mut report = CheckReport::default();
+        let mut held = BTreeSet::new();
+        for table in [Table::Memo, Table::Names, Table::Sources, Table::Marks] {
+            index.iterate(table, &mut |key, value| {
+                report.entries += 1;
+                if is_whole(table, key, value) {
+                    held.insert((table, key.to_vec()));
+                } else {
+                    report.damaged.push(format!("{} {}", table_name(table), key_text(table, key)));
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        let mut learned = Learned::default();
+        for (run, path, _) in feed::journals(&self.runs)? {
+            learn_journal(&mut learned, &run, &path, self)?;
+        }
+        let memo = learned.memo.keys().map(|key| (Table::Memo, key.0.as_bytes().to_vec()));
+        let sources = learned.sources.keys().map(|url| (Table::Sources, url.as_bytes().to_vec()));
+        report.missing = memo.chain(sources).filter(|entry| !held.contains(entry)).count() as u64;
+        Ok(report)
+    }
+
+    pub(super) fn notice(&self, notice: MemoNotice) {
+        tracing::warn!("{notice}");
+        let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        if notices.len() < NOTICES_MAX {
+            notices.push(notice);
+        }
+    }
+
+    pub(super) fn take_notices(&self) -> Vec<MemoNotice> {
+        std::mem::take(&mut *self.notices.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The index, opened and up to date.
+    fn index(&self, slot: &mut Option<Arc<dyn Index>>) -> Result<Arc<dyn Index>, MemoError> {
+        if let Some(index) = slot {
+            return Ok(Arc::clone(index));
+        }
+        match self.open_and_feed() {
+            Ok((index, fed)) => {
+                self.note(fed);
+                *slot = Some(Arc::clone(&index));
+                Ok(index)
+            }
+            Err(error @ MemoError::Index(IndexError::InUse { .. })) => Err(error),
+            Err(error) => self.replace(slot, &error),
+        }
+    }
+
+    fn open_and_feed(&self) -> Result<(Arc<dyn Index>, Fed), MemoError> {
+        let index: Arc<dyn Index> = match &self.place {
+            Place::Folder(path) => Arc::new(SledIndex::open(path)?),
+            Place::Memory => Arc::new(MemoryIndex::default()),
+        };
+        let fed = feed::catch_up(&*index, &self.runs)?;
+        Ok((index, fed))
+    }
+
+    /// Drops an index that failed and puts a new one in its place.
+    fn replace(
+        &self,
+        slot: &mut Option<Arc<dyn Index>>,
+        error: &MemoError,
+    ) -> Result<Arc<dyn Index>, MemoError> {
+        *slot = None;
+        let cause = error.to_string();
+        let (index, fed, notice) = match self.build_anew() {
+            Ok((index, fed)) => {
+                let journals = fed.journals;
+                (index, fed, MemoNotice::Rebuilt { cause, journals })
+            }
+            Err(error) => {
+                let index: Arc<dyn Index> = Arc::new(MemoryIndex::default());
+                let fed = feed::catch_up(&*index, &self.runs)?;
+                (index, fed, MemoNotice::InMemory { cause: error.to_string() })
+            }
+        };
+        self.notice(notice);
+        self.note(fed);
+        *slot = Some(Arc::clone(&index));
+        Ok(index)
+    }
+
+    fn build_anew(&self) -> Result<(Arc<dyn Index>, Fed), MemoError> {
+        if let Place::Folder(path) = &self.place {
+            remove(path)?;
+        }
+        self.open_and_feed()
+    }
+
+    fn note(&self, fed: Fed) {
+        fed.notices.into_iter().for_each(|notice| self.notice(notice));
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Arc<dyn Index>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Removes what stands where the index should, folder or not.
+fn remove(path: &Path) -> Result<(), IoError> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    };
+    removed.map_err(|error| IoError::new("remove", path, error))
+}
+
+pub(super) const fn table_name(table: Table) -> &'static str {
+    match table {
+        Table::Meta => "meta",
+        Table::Memo => "memo",
+        Table::Names => "names",
+        Table::Sources => "sources",
+        Table::Marks => "marks",
+    }
+}
+
+/// A key as people can read it.
+pub(super) fn key_text(table: Table, key: &[u8]) -> String {
+    match (table, digest_of(key)) {
+        (Table::Memo | Table::Sources, Some(digest)) => digest.to_hex(),
+        _ => String::from_utf8_lossy(key).into_owned(),
+    }
+}
+
+fn digest_of(key: &[u8]) -> Option<Digest> {
+    key.try_into().ok().map(Digest::from_bytes)
+}
+
+fn is_whole(table: Table, key: &[u8], value: &[u8]) -> bool {
+    let text = std::str::from_utf8(key);
+    match table {
+        Table::Meta => true,
+        Table::Memo => {
+            digest_of(key).is_some_and(|key| value::decode_memo(MemoKey(key), value).is_ok())
+        }
+        Table::Names => text.is_ok_and(|task| value::decode_name(task, value).is_ok()),
+        Table::Sources => {
+            digest_of(key).is_some_and(|url| value::decode_source(&url, value).is_ok())
+        }
+        Table::Marks => text.is_ok_and(|run| value::decode_mark(run, value).is_ok()),
+    }
+}
