@@ -1,1 +1,21 @@
-//! Running attempts for Keelboat: processes that die with the engine.
+//! Running attempts: processes that die with the engine.
+//!
+//! [`Executor`] is the port, [`LocalExecutor`] runs attempts as processes of this machine, through
+//! a small process of its own, the warden ([`warden_main`]). Deliberately absent: how many
+//! attempts run at once, which ones, and whether a failed one is tried again; the engine decides.
+
+mod leftovers;
+mod local;
+mod mark;
+mod outcome;
+mod port;
+mod procfs;
+mod sys;
+mod warden;
+mod wire;
+
+pub use leftovers::kill_leftovers;
+pub use local::{ExecutorError, LocalConfig, LocalExecutor, WardenCommand};
+pub use mark::MARK_VARIABLE;
+pub use port::{Executor, LaunchSpec, Sink};
+pub use warden::warden_main;

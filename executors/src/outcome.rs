@@ -1,0 +1,210 @@
+//! From how an attempt ended to what the engine and people are told.
+
+use std::path::Path;
+use std::time::Duration;
+
+use keelboat_engine::{Failure, FailureClass, Usage};
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+
+use crate::wire::{End, Obstacle, Used};
+
+/// What a failure text needs to know of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) program: String,
+    pub(crate) directory: String,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// Success, or the failure with its class.
+pub(crate) fn result(end: &End, told: &Told) -> Result<(), Failure> {
+    use FailureClass::{OutOfResources, Transient};
+    match *end {
+        End::Exited { code: 0 } => Ok(()),
+        End::Exited { code } => Err(exited(code)),
+        End::Signaled { signal } => Err(signaled(signal)),
+        End::TimedOut => {
+            let limit = told.timeout.map_or_else(String::new, |limit| format!(" after {limit:?}"));
+            Err(Failure::new(OutOfResources, format!("timed out{limit}"))
+                .with_hint("give the task a longer `timeout`, or find out what it waits for"))
+        }
+        End::Cancelled => Err(Failure::new(Transient, "was cancelled")),
+        End::NotStarted { obstacle, errno } => Err(not_started(obstacle, errno, told)),
+        End::Unkillable => Err(Failure::new(
+            FailureClass::InfrastructureLost,
+            "processes of the attempt are still there after SIGKILL",
+        )
+        .with_hint("a process that waits for a dead disk or network filesystem cannot be killed")),
+    }
+}
+
+fn exited(code: i32) -> Failure {
+    let shell_signal = Signal::try_from(code - 128).ok().filter(|_| code > 128);
+    match (code, shell_signal) {
+        (126, _) => Failure::new(FailureClass::Permanent, "command cannot be run (exit 126)")
+            .with_hint("make the program executable, and see what standard error says"),
+        (127, _) => Failure::new(FailureClass::Permanent, "command not found (exit 127)")
+            .with_hint("install the program, or put its directory into PATH"),
+        (_, Some(signal)) => Failure::new(FailureClass::Transient, format!("exit code {code}"))
+            .with_hint(format!(
+                "from a shell, exit code {code} means that a command was killed by {}",
+                signal.as_str()
+            )),
+        _ => Failure::new(FailureClass::Transient, format!("exit code {code}")),
+    }
+}
+
+fn signaled(signal: i32) -> Failure {
+    let name = Signal::try_from(signal)
+        .map_or_else(|_| format!("signal {signal}"), |signal| signal.as_str().to_owned());
+    let cause = format!("killed by {name}");
+    if signal == libc::SIGKILL {
+        Failure::new(FailureClass::OutOfResources, cause).with_hint(
+            "the kernel does that when memory runs out: see `dmesg`, and let the task ask for more `memory`",
+        )
+    } else {
+        Failure::new(FailureClass::Transient, cause)
+    }
+}
+
+fn not_started(obstacle: Obstacle, errno: i32, told: &Told) -> Failure {
+    let errno = Errno::from_raw(errno);
+    let why = errno.desc().to_lowercase();
+    let class = match errno {
+        Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE => {
+            FailureClass::InfrastructureLost
+        }
+        Errno::ENOSPC | Errno::EDQUOT => FailureClass::OutOfResources,
+        _ => FailureClass::Permanent,
+    };
+    let cause = match obstacle {
+        Obstacle::Program => format!("cannot start {:?}: {why}", told.program),
+        Obstacle::Directory => {
+            format!("cannot enter working directory {:?}: {why}", told.directory)
+        }
+        Obstacle::Stdout => format!("cannot create log file {:?}: {why}", told.stdout),
+        Obstacle::Stderr => format!("cannot create log file {:?}: {why}", told.stderr),
+    };
+    let failure = Failure::new(class, cause);
+    match hint(obstacle, errno) {
+        Some(hint) => failure.with_hint(hint),
+        None => failure,
+    }
+}
+
+fn hint(obstacle: Obstacle, errno: Errno) -> Option<&'static str> {
+    Some(match (obstacle, errno) {
+        (_, Errno::ENOSPC | Errno::EDQUOT) => "free some space, or raise the quota",
+        (_, Errno::EROFS) => "the filesystem is mounted read-only",
+        (_, Errno::EMFILE | Errno::ENFILE) => "raise the limit of open files (`ulimit -n`)",
+        (_, Errno::EAGAIN) => "raise the limit of processes (`ulimit -u`)",
+        (Obstacle::Directory, Errno::ENOENT) => "something removed the attempt's scratch directory",
+        (Obstacle::Program, Errno::ENOENT) => {
+            "install the program, or put its directory into PATH; a script needs the program of its `#!` line"
+        }
+        (Obstacle::Program, Errno::EACCES) => "make the program executable (`chmod +x`)",
+        (Obstacle::Program, Errno::ENOEXEC) => "a script needs a first line such as `#!/bin/sh`",
+        (Obstacle::Program, Errno::E2BIG) => {
+            "the command line is too long: pass long lists of names in a file"
+        }
+        (Obstacle::Program, Errno::EINVAL) => "a command cannot hold a NUL character",
+        _ => return None,
+    })
+}
+
+/// What an attempt used, in the engine's words.
+pub(crate) fn usage(used: &Used) -> Usage {
+    Usage {
+        wall: Duration::from_micros(used.wall_us),
+        cpu_user: Duration::from_micros(used.cpu_user_us),
+        cpu_system: Duration::from_micros(used.cpu_system_us),
+        memory_max: used.memory_max_bytes,
+        read: used.read_bytes,
+        written: used.written_bytes,
+    }
+}
+
+/// A path for a failure text.
+pub(crate) fn shown(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told() -> Told {
+        Told {
+            program: "tool".into(),
+            directory: "/s/a b".into(),
+            stdout: "/l/t.out".into(),
+            stderr: "/l/t.err".into(),
+            timeout: Some(Duration::from_secs(2)),
+        }
+    }
+
+    fn text(end: &End) -> String {
+        let failure = result(end, &told()).unwrap_err();
+        format!("{} | {failure} | {}", failure.class, failure.hint.as_deref().unwrap_or("-"))
+    }
+
+    #[test]
+    fn every_end_has_its_class_and_words() {
+        let not_started =
+            |obstacle, errno: Errno| End::NotStarted { obstacle, errno: errno as i32 };
+        let table = [
+            (End::Exited { code: 3 }, "transient | exit code 3 | -"),
+            (End::Exited { code: 127 }, "permanent | command not found (exit 127) | install"),
+            (End::Exited { code: 126 }, "permanent | command cannot be run (exit 126) | make"),
+            (
+                End::Exited { code: 137 },
+                "transient | exit code 137 | from a shell, exit code 137 means that a command was killed by SIGKILL",
+            ),
+            (End::Exited { code: 255 }, "transient | exit code 255 | -"),
+            (End::Signaled { signal: libc::SIGSEGV }, "transient | killed by SIGSEGV | -"),
+            (End::Signaled { signal: 40 }, "transient | killed by signal 40 | -"),
+            (
+                End::Signaled { signal: libc::SIGKILL },
+                "out of resources | killed by SIGKILL | the kernel",
+            ),
+            (End::TimedOut, "out of resources | timed out after 2s | give"),
+            (End::Cancelled, "transient | was cancelled | -"),
+            (End::Unkillable, "infrastructure lost | processes of the attempt"),
+            (
+                not_started(Obstacle::Program, Errno::ENOENT),
+                "permanent | cannot start \"tool\": no such file or directory | install",
+            ),
+            (
+                not_started(Obstacle::Program, Errno::EACCES),
+                "permanent | cannot start \"tool\": permission denied | make",
+            ),
+            (
+                not_started(Obstacle::Program, Errno::E2BIG),
+                "permanent | cannot start \"tool\": argument list too long | the command",
+            ),
+            (
+                not_started(Obstacle::Program, Errno::EAGAIN),
+                "infrastructure lost | cannot start \"tool\"",
+            ),
+            (
+                not_started(Obstacle::Directory, Errno::ENOENT),
+                "permanent | cannot enter working directory \"/s/a b\": no such file or directory | something",
+            ),
+            (
+                not_started(Obstacle::Stdout, Errno::ENOSPC),
+                "out of resources | cannot create log file \"/l/t.out\": no space left on device | free",
+            ),
+            (
+                not_started(Obstacle::Stderr, Errno::EROFS),
+                "permanent | cannot create log file \"/l/t.err\": read-only file system | the filesystem",
+            ),
+        ];
+        for (end, expected) in table {
+            assert!(text(&end).starts_with(expected), "{end:?}: {}", text(&end));
+        }
+        assert_eq!(result(&End::Exited { code: 0 }, &told()), Ok(()));
+    }
+}

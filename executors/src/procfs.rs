@@ -1,0 +1,148 @@
+//! What `/proc` tells about processes. All of it may be out of date when it is read.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::mark::MARK_VARIABLE;
+
+/// How many open files of a process are looked at.
+const FILES_MAX: usize = 256;
+
+/// One process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) parent: i32,
+    pub(crate) group: i32,
+    /// It has ended and waits for its parent to notice.
+    pub(crate) zombie: bool,
+}
+
+/// Ids of all processes.
+pub(crate) fn processes() -> io::Result<Vec<i32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        if let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
+            pids.push(pid);
+        }
+    }
+    Ok(pids)
+}
+
+/// A process's state; `None` when it is gone.
+pub(crate) fn stat(pid: i32) -> Option<Stat> {
+    parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The name in the second field may hold spaces and parentheses: fields are counted from its end.
+fn parse_stat(line: &[u8]) -> Option<Stat> {
+    let end_of_name = line.iter().rposition(|&byte| byte == b')')?;
+    let text = std::str::from_utf8(line.get(end_of_name + 1..)?).ok()?;
+    let mut fields = text.split_ascii_whitespace();
+    let state = fields.next()?;
+    let parent = fields.next()?.parse().ok()?;
+    let group = fields.next()?.parse().ok()?;
+    Some(Stat { parent, group, zombie: matches!(state, "Z" | "X") })
+}
+
+/// The mark in a process's environment, when it has one that can be read.
+pub(crate) fn mark(pid: i32) -> Option<Vec<u8>> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    environment
+        .split(|&byte| byte == 0)
+        .find_map(|entry| entry.strip_prefix(MARK_VARIABLE.as_bytes())?.strip_prefix(b"="))
+        .map(<[u8]>::to_vec)
+}
+
+/// The working directory and the open files of a process, as far as they can be read.
+pub(crate) fn places(pid: i32) -> Vec<PathBuf> {
+    let mut places: Vec<_> = fs::read_link(format!("/proc/{pid}/cwd")).into_iter().collect();
+    if let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) {
+        let targets = files.flatten().take(FILES_MAX);
+        places.extend(targets.filter_map(|entry| fs::read_link(entry.path()).ok()));
+    }
+    places.retain(|place| place.is_absolute());
+    places
+}
+
+/// The children of the calling process, which must have one thread. It alone reaps them, so that
+/// the kernel's list is complete when it is read.
+#[derive(Debug)]
+pub(crate) struct Children {
+    list: Option<File>,
+    text: Vec<u8>,
+}
+
+impl Children {
+    pub(crate) fn new() -> Self {
+        let own = std::process::id();
+        let list = File::open(Path::new(&format!("/proc/{own}/task/{own}/children"))).ok();
+        Self { list, text: vec![0; 4096] }
+    }
+
+    /// Their ids, ended ones that were not reaped included.
+    pub(crate) fn read(&mut self) -> Vec<i32> {
+        match self.read_list() {
+            Some(length) => self.text[..length]
+                .split(u8::is_ascii_whitespace)
+                .filter_map(|pid| std::str::from_utf8(pid).ok()?.parse().ok())
+                .collect(),
+            None => children_by_scan(),
+        }
+    }
+
+    /// Fills `text`. `None`: this kernel has no such list.
+    fn read_list(&mut self) -> Option<usize> {
+        let list = self.list.as_ref()?;
+        let mut length = 0;
+        loop {
+            if length == self.text.len() {
+                self.text.resize(length * 2, 0);
+            }
+            match list.read_at(&mut self.text[length..], length as u64) {
+                Ok(0) => return Some(length),
+                Ok(more) => length += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+fn children_by_scan() -> Vec<i32> {
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let is_child = |pid: &i32| stat(*pid).is_some_and(|stat| stat.parent == own);
+    processes().unwrap_or_default().into_iter().filter(is_child).collect()
+}
+
+/// A path from its raw bytes.
+pub(crate) fn path(bytes: &[u8]) -> &Path {
+    Path::new(std::ffi::OsStr::from_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_parentheses_do_not_confuse() {
+        let line = b"12 (a) b) S 7 9 9 0 -1 4194560";
+        assert_eq!(parse_stat(line), Some(Stat { parent: 7, group: 9, zombie: false }));
+        assert_eq!(
+            parse_stat(b"12 (x) Z 1 12 0"),
+            Some(Stat { parent: 1, group: 12, zombie: true })
+        );
+        assert_eq!(parse_stat(b"12 (x"), None);
+    }
+
+    #[test]
+    fn the_calling_process_is_found() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(processes().unwrap().contains(&own));
+        assert!(!stat(own).unwrap().zombie);
+        let here = std::env::current_dir().unwrap();
+        assert!(places(own).contains(&here));
+    }
+}

@@ -1,0 +1,203 @@
+//! The attempts that the warden answers for: running ones by process id, and those whose leader
+//! has ended while others of their processes may not have.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::killpg;
+use nix::unistd::Pid;
+
+use crate::procfs;
+use crate::wire::{Begin, End, Key, Used};
+
+/// Why an attempt is made to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    TimedOut,
+    Cancelled,
+}
+
+/// An attempt whose leader runs.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) key: Key,
+    pub(super) began: Instant,
+    /// Its place in the order of starts.
+    pub(super) sequence: u64,
+    pub(super) stop: Option<Stop>,
+    pub(super) slot: u64,
+    pub(super) places: Places,
+    grace: Duration,
+    deadline: Option<Instant>,
+}
+
+/// Where an attempt works: whoever has a file open there belongs to it.
+#[derive(Debug)]
+pub(super) struct Places {
+    pub(super) directory: PathBuf,
+    pub(super) logs: [PathBuf; 2],
+}
+
+/// An attempt whose leader has ended.
+#[derive(Debug)]
+pub(super) struct Ending {
+    pub(super) key: Key,
+    pub(super) group: i32,
+    pub(super) sequence: u64,
+    pub(super) slot: u64,
+    pub(super) places: Places,
+    pub(super) end: End,
+    pub(super) used: Used,
+    pub(super) since: Instant,
+    /// How many strays of it were seen at the last look.
+    pub(super) strays: usize,
+}
+
+impl Ending {
+    /// Whether its process group still has members.
+    pub(super) fn group_is_there(&self) -> bool {
+        killpg(Pid::from_raw(self.group), None).is_ok()
+    }
+}
+
+pub(super) struct Attempts {
+    running: BTreeMap<i32, Running>,
+    leaders: BTreeMap<Key, i32>,
+    deadlines: BTreeSet<(Instant, Key)>,
+    started: u64,
+    ledger: Ledger,
+    pub(super) ending: Vec<Ending>,
+}
+
+impl Attempts {
+    pub(super) fn new(ledger: File) -> Self {
+        Self {
+            running: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            started: 0,
+            ledger: Ledger { file: ledger, free: Vec::new(), slots: 0 },
+            ending: Vec::new(),
+        }
+    }
+
+    pub(super) fn knows(&self, key: Key) -> bool {
+        self.leaders.contains_key(&key) || self.ending.iter().any(|ending| ending.key == key)
+    }
+
+    /// The running attempt that this process leads.
+    pub(super) fn led_by(&self, pid: i32) -> Option<&Running> {
+        self.running.get(&pid)
+    }
+
+    /// All running attempts, by process id.
+    pub(super) fn running(&self) -> impl Iterator<Item = &Running> {
+        self.running.values()
+    }
+
+    pub(super) fn is_running(&self, key: Key) -> bool {
+        self.leaders.contains_key(&key)
+    }
+
+    pub(super) fn started(&self) -> u64 {
+        self.started
+    }
+
+    pub(super) fn insert(&mut self, pid: i32, begin: &Begin, now: Instant) {
+        self.started += 1;
+        let limit = begin.timeout_ms.map(Duration::from_millis);
+        let deadline = limit.and_then(|limit| now.checked_add(limit));
+        self.deadlines.extend(deadline.map(|deadline| (deadline, begin.key)));
+        self.leaders.insert(begin.key, pid);
+        let path = |bytes: &[u8]| procfs::path(bytes).to_path_buf();
+        let running = Running {
+            key: begin.key,
+            began: now,
+            sequence: self.started,
+            stop: None,
+            slot: self.ledger.enter(pid),
+            places: Places {
+                directory: path(&begin.directory),
+                logs: [path(&begin.stdout), path(&begin.stderr)],
+            },
+            grace: Duration::from_millis(begin.grace_ms),
+            deadline,
+        };
+        self.running.insert(pid, running);
+    }
+
+    /// Takes out the attempt that this process led.
+    pub(super) fn remove(&mut self, pid: i32) -> Option<Running> {
+        let running = self.running.remove(&pid)?;
+        self.leaders.remove(&running.key);
+        if let Some(deadline) = running.deadline {
+            self.deadlines.remove(&(deadline, running.key));
+        }
+        Some(running)
+    }
+
+    /// Gives back the ledger's line of an attempt of which nothing is left.
+    pub(super) fn release(&mut self, slot: u64) {
+        self.ledger.clear(slot);
+    }
+
+    /// Notes that an attempt is made to stop, and when its grace is over. `None`: it is not
+    /// running, or is being stopped already.
+    pub(super) fn stop(&mut self, key: Key, why: Stop, now: Instant) -> Option<Pid> {
+        let pid = *self.leaders.get(&key)?;
+        let running = self.running.get_mut(&pid).filter(|running| running.stop.is_none())?;
+        running.stop = Some(why);
+        if let Some(deadline) = running.deadline.take() {
+            self.deadlines.remove(&(deadline, key));
+        }
+        running.deadline = now.checked_add(running.grace);
+        self.deadlines.extend(running.deadline.map(|deadline| (deadline, key)));
+        Some(Pid::from_raw(pid))
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// An attempt whose deadline has passed: its key, its leader, and whether it was being stopped.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<(Key, Pid, bool)> {
+        let (deadline, key) = *self.deadlines.first().filter(|(deadline, _)| *deadline <= now)?;
+        self.deadlines.remove(&(deadline, key));
+        let pid = *self.leaders.get(&key)?;
+        let running = self.running.get_mut(&pid)?;
+        running.deadline = None;
+        Some((key, Pid::from_raw(pid), running.stop.is_some()))
+    }
+}
+
+/// Process ids of leaders in a file that the engine reads when the warden has died: 4 bytes each,
+/// zero when unused.
+struct Ledger {
+    file: File,
+    free: Vec<u64>,
+    slots: u64,
+}
+
+impl Ledger {
+    fn enter(&mut self, pid: i32) -> u64 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots += 1;
+            self.slots - 1
+        });
+        self.write(slot, pid);
+        slot
+    }
+
+    fn clear(&mut self, slot: u64) {
+        self.write(slot, 0);
+        self.free.push(slot);
+    }
+
+    /// A failure (no memory) is ignored: the ledger is a second net below the marks.
+    fn write(&mut self, slot: u64, pid: i32) {
+        self.file.write_all_at(&pid.to_ne_bytes(), slot * 4).ok();
+    }
+}

@@ -1,0 +1,286 @@
+//! The warden: a small process that starts and reaps all processes of attempts.
+//!
+//! It exists so that starting a process costs the same however large the engine is, and so that
+//! somebody is left to clean up when the engine is killed. One thread; it waits in `poll` and
+//! wakes for messages, ended children and deadlines only. Its standard input is the socket to the
+//! engine, its standard output the ledger.
+
+mod attempts;
+mod channel;
+mod spawner;
+mod strays;
+
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{Pid, setsid};
+
+use crate::procfs::Children;
+use crate::sys::{self, ExitStatus, Wait};
+use crate::wire::{Begin, End, Ended, Hello, Key, Report, Request, Used, WireError};
+use attempts::{Attempts, Ending, Running, Stop};
+use channel::Channel;
+use spawner::Spawner;
+use strays::Strays;
+
+/// How long the processes of an attempt may take to go after SIGKILL.
+const UNKILLABLE_AFTER: Duration = Duration::from_secs(10);
+/// Between two looks at an attempt whose leader has ended while others of it have not.
+const ENDING_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a warden stops before its engine does.
+#[derive(Debug, thiserror::Error)]
+enum WardenError {
+    #[error(
+        "cannot use standard input: {0}; expected the engine's socket (only the engine starts this program)"
+    )]
+    NoEngine(#[source] Errno),
+    #[error("cannot set up: {0}")]
+    Setup(#[from] Errno),
+    #[error("cannot understand the engine: {0}")]
+    Wire(#[from] WireError),
+    #[error("unexpected message before the greeting")]
+    NoGreeting,
+}
+
+/// The whole life of a warden. Returns when the engine is gone and no process that it started is left.
+///
+/// The program that calls this gets its engine by a socket on standard input, and a file to write
+/// on standard output; [`LocalExecutor`](crate::LocalExecutor) starts it like that.
+pub fn warden_main() -> ExitCode {
+    let result = Warden::start().and_then(|mut warden| {
+        let result = warden.run();
+        warden.kill_everything();
+        result
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to be told when standard error is closed.
+            writeln!(io::stderr(), "kb-warden: {error}").ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Warden {
+    channel: Channel,
+    child_ended: SignalFd,
+    spawner: Spawner,
+    attempts: Attempts,
+    strays: Strays,
+    children: Children,
+}
+
+impl Warden {
+    /// Leaves the engine's session and becomes the parent of all orphans below.
+    fn start() -> Result<Self, WardenError> {
+        let mut channel = Channel::on_standard_input().map_err(WardenError::NoEngine)?;
+        prctl::set_name(c"kb-warden")?;
+        // Fails for a process group leader, which has no terminal's signals to fear.
+        setsid().ok();
+        SigSet::all().thread_set_mask()?;
+        prctl::set_child_subreaper(true)?;
+        let mut ended = SigSet::empty();
+        ended.add(Signal::SIGCHLD);
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let child_ended = SignalFd::with_flags(&ended, flags)?;
+        let Hello { token, mark_prefix } = channel.greeting()?;
+        let spawner = Spawner::new(mark_prefix)?;
+        let attempts = Attempts::new(spawner::ledger()?);
+        channel.send(&Report::Ready)?;
+        let strays = Strays::new(token);
+        Ok(Self { channel, child_ended, spawner, attempts, strays, children: Children::new() })
+    }
+
+    /// Serves the engine until it is gone.
+    fn run(&mut self) -> Result<(), WardenError> {
+        loop {
+            while let Some(request) = self.channel.next_request()? {
+                self.on_request(request)?;
+            }
+            self.channel.flush();
+            if self.channel.is_closed() {
+                return Ok(());
+            }
+            let (message, child) = self.wait()?;
+            if child {
+                self.on_children_ended()?;
+            }
+            if message {
+                self.channel.receive();
+            }
+            self.on_time(Instant::now())?;
+        }
+    }
+
+    /// Waits until a message comes (or can go), a child ends, or a deadline passes.
+    fn wait(&self) -> Result<(bool, bool), Errno> {
+        let flags = if self.channel.has_unsent() {
+            PollFlags::POLLIN | PollFlags::POLLOUT
+        } else {
+            PollFlags::POLLIN
+        };
+        let mut fds = [
+            PollFd::new(self.channel.as_fd(), flags),
+            PollFd::new(self.child_ended.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, self.timeout()) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        let came = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
+        Ok((came(&fds[0]), came(&fds[1])))
+    }
+
+    fn timeout(&self) -> PollTimeout {
+        let pause = (!self.attempts.ending.is_empty()).then_some(ENDING_PAUSE);
+        let until = |moment: Instant| moment.saturating_duration_since(Instant::now());
+        let left = self.attempts.next_deadline().map(until).into_iter().chain(pause).min();
+        // A millisecond more: `poll` rounds down, and would wake just before the deadline.
+        left.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        })
+    }
+
+    fn on_request(&mut self, request: Request) -> Result<(), WardenError> {
+        match request {
+            Request::Hello(_) => Ok(()),
+            Request::Begin(begin) => self.on_begin(&begin),
+            Request::Kill(key) => {
+                self.stop(key, Stop::Cancelled);
+                Ok(())
+            }
+        }
+    }
+
+    fn on_begin(&mut self, begin: &Begin) -> Result<(), WardenError> {
+        if self.attempts.knows(begin.key) {
+            return Ok(());
+        }
+        match self.spawner.spawn(begin) {
+            Ok(pid) => {
+                self.attempts.insert(pid, begin, Instant::now());
+                Ok(())
+            }
+            Err((obstacle, errno)) => {
+                let end = End::NotStarted { obstacle, errno: errno as i32 };
+                let ended = Ended { key: begin.key, end, used: Used::default() };
+                Ok(self.channel.send(&Report::Ended(ended))?)
+            }
+        }
+    }
+
+    /// The polite signal, and the moment after which it is no longer polite.
+    fn stop(&mut self, key: Key, why: Stop) {
+        if let Some(pid) = self.attempts.stop(key, why, Instant::now()) {
+            // The only error is that nobody is left to get it.
+            killpg(pid, Signal::SIGTERM).ok();
+            killpg(pid, Signal::SIGCONT).ok();
+        }
+    }
+
+    fn on_time(&mut self, now: Instant) -> Result<(), WardenError> {
+        while let Some((key, pid, stopping)) = self.attempts.take_due(now) {
+            if stopping {
+                killpg(pid, Signal::SIGKILL).ok();
+            } else {
+                self.stop(key, Stop::TimedOut);
+            }
+        }
+        if self.attempts.ending.is_empty() { Ok(()) } else { self.settle(now) }
+    }
+
+    /// Reaps whoever ended. What is left of an attempt's group is killed while its leader, not yet
+    /// reaped, still holds the group's number.
+    fn on_children_ended(&mut self) -> Result<(), WardenError> {
+        while let Ok(Some(_)) = self.child_ended.read_signal() {}
+        let now = Instant::now();
+        while let Ok(Some(pid)) = sys::ended_child(Wait::No) {
+            let leader = self.attempts.remove(pid);
+            if leader.is_some() {
+                killpg(Pid::from_raw(pid), Signal::SIGKILL).ok();
+            }
+            let Some((status, used)) = sys::reap(pid) else { continue };
+            match leader {
+                Some(running) => self.attempts.ending.push(ending(pid, running, status, used, now)),
+                None => self.strays.forget(pid),
+            }
+        }
+        if self.attempts.ending.is_empty() { Ok(()) } else { self.settle(now) }
+    }
+
+    /// Reports the attempts of which no process is left; kills what is left of the others.
+    fn settle(&mut self, now: Instant) -> Result<(), WardenError> {
+        let children = self.children.read();
+        self.strays.hunt(&children, &mut self.attempts);
+        let mut ending = std::mem::take(&mut self.attempts.ending);
+        for mut attempt in ending.drain(..) {
+            let left = attempt.strays > 0 || attempt.group_is_there();
+            if left && now < attempt.since + UNKILLABLE_AFTER {
+                attempt.strays = 0;
+                self.attempts.ending.push(attempt);
+                continue;
+            }
+            let end = if left { End::Unkillable } else { attempt.end };
+            self.attempts.release(attempt.slot);
+            self.channel.send(&Report::Ended(Ended {
+                key: attempt.key,
+                end,
+                used: attempt.used,
+            }))?;
+        }
+        Ok(())
+    }
+
+    /// Every process below is the warden's child, or becomes it when its parent dies: when no
+    /// child is left, nothing is.
+    fn kill_everything(&mut self) {
+        loop {
+            for pid in self.children.read() {
+                let pid = Pid::from_raw(pid);
+                // Errors: it is gone already.
+                if let Ok(group) = nix::unistd::getpgid(Some(pid))
+                    && group != nix::unistd::getpgrp()
+                {
+                    killpg(group, Signal::SIGKILL).ok();
+                }
+                kill(pid, Signal::SIGKILL).ok();
+            }
+            if sys::ended_child(Wait::UntilOneEnds).is_err() {
+                return;
+            }
+            while let Ok(Some(pid)) = sys::ended_child(Wait::No) {
+                sys::reap(pid);
+            }
+        }
+    }
+}
+
+fn ending(pid: i32, running: Running, status: ExitStatus, used: Used, now: Instant) -> Ending {
+    let end = match (running.stop, status) {
+        (Some(Stop::TimedOut), _) => End::TimedOut,
+        (Some(Stop::Cancelled), _) => End::Cancelled,
+        (None, ExitStatus::Code(code)) => End::Exited { code },
+        (None, ExitStatus::Signal(signal)) => End::Signaled { signal },
+    };
+    let wall = now.saturating_duration_since(running.began).as_micros();
+    Ending {
+        key: running.key,
+        group: pid,
+        sequence: running.sequence,
+        slot: running.slot,
+        places: running.places,
+        end,
+        used: Used { wall_us: u64::try_from(wall).unwrap_or(u64::MAX), ..used },
+        since: now,
+        strays: 0,
+    }
+}

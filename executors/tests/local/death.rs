@@ -1,0 +1,198 @@
+//! Engine and warden die; nothing is left over.
+
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use keelboat_engine::AttemptId;
+use keelboat_executors::{Executor as _, LaunchSpec, kill_leftovers};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::{
+    Bench, Outcomes, failure, fresh_token, marked, pid_in, read, runs, shell, spec, start, until,
+    warden,
+};
+
+const DIRECTORY: &str = "TEST_ENGINE_DIRECTORY";
+const TOKEN: &str = "TEST_ENGINE_TOKEN";
+
+/// A leader, a child, a grandchild, a daemon, a daemon without a mark, a process that ignores SIGTERM.
+const FAMILY: &str = "
+    trap '' TERM
+    sh -c 'echo $$ > child; sh -c \"echo \\$\\$ > grandchild; while :; do sleep 0.1; done\" & wait' &
+    (setsid sh -c 'echo $$ > daemon; exec sleep 1000' &)
+    (env -i PATH=\"$PATH\" setsid sh -c 'echo $$ > hidden; exec sleep 1000' &)
+    (setsid env -i PATH=\"$PATH\" sh -c 'echo $$ > background; sleep 1000' & wait) &
+    echo $$ > leader
+    while :; do sleep 0.1; done";
+const MEMBERS: [&str; 6] = ["leader", "child", "grandchild", "daemon", "hidden", "background"];
+
+fn family(directory: &Path) -> Vec<i32> {
+    MEMBERS.iter().map(|name| pid_in(&directory.join(name))).collect()
+}
+
+fn signal(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).expect("it runs");
+}
+
+/// Not a test: the engine that the tests below kill. They run this very program for it.
+#[test]
+#[ignore = "run by other tests"]
+fn acts_as_engine() {
+    let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else { return };
+    let token = std::env::var(TOKEN).unwrap();
+    let executor = start(&token, Arc::new(Outcomes::default()));
+    for (task, name) in (0..).zip(["one", "two"]) {
+        executor.begin(spec(task, shell(FAMILY), &directory.join(name), &directory));
+    }
+    loop {
+        std::thread::park();
+    }
+}
+
+struct Engine {
+    process: Child,
+    token: String,
+    directory: tempfile::TempDir,
+}
+
+impl Engine {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let token = fresh_token();
+        for name in ["one", "two"] {
+            fs::create_dir(directory.path().join(name)).expect("a directory for the attempt");
+        }
+        let process = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", "death::acts_as_engine", "--ignored", "--nocapture"])
+            .env(DIRECTORY, directory.path())
+            .env(TOKEN, &token)
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("the engine starts");
+        Self { process, token, directory }
+    }
+
+    fn families(&self) -> Vec<i32> {
+        let path = self.directory.path();
+        [family(&path.join("one")), family(&path.join("two"))].concat()
+    }
+
+    fn pid(&self) -> i32 {
+        i32::try_from(self.process.id()).expect("a process id")
+    }
+}
+
+#[test]
+fn when_the_engine_is_killed_all_its_processes_die() {
+    let mut engine = Engine::start();
+    let pids = engine.families();
+    let warden = warden(&engine.token);
+    signal(engine.pid(), Signal::SIGKILL);
+    engine.process.wait().unwrap();
+    until("the warden cleans up and goes", || !runs(warden));
+    let left: Vec<_> = pids.iter().filter(|&&pid| runs(pid)).collect();
+    assert!(left.is_empty(), "{left:?} of {pids:?} are left");
+    assert_eq!(marked(&engine.token), []);
+}
+
+#[test]
+fn signals_of_the_terminal_do_not_reach_the_warden() {
+    let mut engine = Engine::start();
+    let pids = engine.families();
+    let warden = warden(&engine.token);
+    for each in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
+        signal(warden, each);
+    }
+    // To the whole group, as a terminal does.
+    signal(-engine.pid(), Signal::SIGHUP);
+    engine.process.wait().unwrap();
+    until("the warden cleans up and goes", || !runs(warden));
+    assert!(!pids.into_iter().any(runs));
+}
+
+#[test]
+fn when_both_are_killed_the_next_engine_finds_what_is_left() {
+    let mut engine = Engine::start();
+    engine.families();
+    let warden = warden(&engine.token);
+    // Stopped first, so that neither sees the other die.
+    signal(warden, Signal::SIGSTOP);
+    signal(engine.pid(), Signal::SIGKILL);
+    signal(warden, Signal::SIGKILL);
+    engine.process.wait().unwrap();
+    until("the warden dies", || !runs(warden));
+    let directory = engine.directory.path();
+    let plain = ["one/leader", "one/child", "one/grandchild", "one/daemon", "two/leader"];
+    let pids: Vec<_> = plain.iter().map(|name| pid_in(&directory.join(name))).collect();
+    assert!(pids.iter().all(|&pid| runs(pid)), "they were to be left over");
+
+    assert_eq!(kill_leftovers("another-token").unwrap(), 0);
+    let found = kill_leftovers(&engine.token).unwrap();
+    assert!(found >= 8, "found only {found}");
+    assert!(!pids.into_iter().any(runs));
+    assert_eq!(kill_leftovers(&engine.token).unwrap(), 0);
+    // These two hid their mark, which is the documented limit.
+    for name in ["hidden", "background"] {
+        for task in ["one", "two"] {
+            signal(pid_in(&directory.join(task).join(name)), Signal::SIGKILL);
+        }
+    }
+}
+
+fn begin_family(bench: &Bench) -> (AttemptId, PathBuf) {
+    let LaunchSpec { attempt, directory, .. } = {
+        let spec = bench.spec(shell(FAMILY));
+        bench.begin(spec.clone());
+        spec
+    };
+    (attempt, directory)
+}
+
+#[test]
+fn when_the_warden_is_killed_attempts_are_lost_and_work_goes_on() {
+    let bench = Bench::new();
+    for round in 0..3 {
+        let (attempt, directory) = begin_family(&bench);
+        let pids = family(&directory);
+        let before = warden(&bench.token);
+        signal(before, Signal::SIGKILL);
+        let outcome = bench.outcomes.of(attempt);
+        let found = failure(&outcome);
+        assert!(found.starts_with("infrastructure lost | "), "round {round}: {found}");
+        // All but the one that hid everything: no mark, no group, no parent that is known.
+        let known = MEMBERS
+            .iter()
+            .zip(&pids)
+            .filter(|(name, _)| **name != "hidden" && **name != "background");
+        for (name, &pid) in known {
+            assert!(!runs(pid), "round {round}: {name} is left");
+        }
+        let (spec, outcome) = bench.run("echo again");
+        assert_eq!(outcome.result, Ok(()));
+        assert_eq!(read(&spec.stdout), "again\n");
+        assert_ne!(warden(&bench.token), before);
+        for name in ["hidden", "background"] {
+            kill(Pid::from_raw(pid_in(&directory.join(name))), Signal::SIGKILL).ok();
+        }
+    }
+}
+
+#[test]
+fn a_leader_without_a_mark_dies_too_when_the_warden_is_killed() {
+    let bench = Bench::new();
+    let words = ["env", "-i", "/bin/sh", "-c", "echo $$ > pid; exec /bin/sleep 1000"];
+    let spec = bench.spec(crate::support::argv(&words));
+    let pid_file = spec.directory.join("pid");
+    let attempt = bench.begin(spec);
+    let pid = pid_in(&pid_file);
+    signal(warden(&bench.token), Signal::SIGKILL);
+    let found = failure(&bench.outcomes.of(attempt));
+    assert!(found.starts_with("infrastructure lost | "), "{found}");
+    assert!(!runs(pid));
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "not reaped");
+}
