@@ -240,7 +240,7 @@ mod tests {
     fn version_1_is_these_bytes() {
         let mut bytes = Vec::new();
         append(&begin(), &mut bytes).unwrap();
-        let golden = b"\x20\0\0\0\x01\x01\x01\x02\x03\x02sh\x02-c\x01:\x02/s\x01\x01A\x01b\x01o\x01e\x01\xac\x02\x05";
+        let golden = b"\x1d\0\0\0\x01\x01\x01\x02\x03\x02sh\x02-c\x01:\x02/s\x01\x01A\x01b\x01o\x01e\x01\xac\x02\x05";
         assert_eq!(bytes.escape_ascii().to_string(), golden.escape_ascii().to_string());
         bytes.clear();
         append(&ended(), &mut bytes).unwrap();

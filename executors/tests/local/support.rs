@@ -187,6 +187,6 @@ pub(crate) fn warden(token: &str) -> i32 {
     let name = |pid: i32| read(Path::new(&format!("/proc/{pid}/comm")));
     let wardens: Vec<_> =
         marked(token).into_iter().filter(|&pid| name(pid) == "kb-warden\n").collect();
-    let &[warden] = wardens.as_slice() else { panic!("one warden expected: {wardens:?}") };
-    warden
+    assert_eq!(wardens.len(), 1, "one warden expected: {wardens:?}");
+    wardens[0]
 }
