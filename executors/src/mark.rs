@@ -12,6 +12,9 @@ use crate::wire::Key;
 /// The environment variable that holds the mark.
 pub const MARK_VARIABLE: &str = "KEELBOAT_PROCESS_OF";
 
+/// What stands for the attempt in the mark of a warden itself.
+pub(crate) const WARDEN: &[u8] = b"warden";
+
 /// The longest token, in bytes.
 pub(crate) const TOKEN_BYTES_MAX: usize = 128;
 

@@ -16,6 +16,7 @@ const FILES_MAX: usize = 256;
 pub(crate) struct Stat {
     pub(crate) parent: i32,
     pub(crate) group: i32,
+    pub(crate) session: i32,
     /// It has ended and waits for its parent to notice.
     pub(crate) zombie: bool,
 }
@@ -44,7 +45,8 @@ fn parse_stat(line: &[u8]) -> Option<Stat> {
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
-    Some(Stat { parent, group, zombie: matches!(state, "Z" | "X") })
+    let session = fields.next()?.parse().ok()?;
+    Some(Stat { parent, group, session, zombie: matches!(state, "Z" | "X") })
 }
 
 /// The mark in a process's environment, when it has one that can be read.
@@ -128,12 +130,11 @@ mod tests {
 
     #[test]
     fn names_with_parentheses_do_not_confuse() {
-        let line = b"12 (a) b) S 7 9 9 0 -1 4194560";
-        assert_eq!(parse_stat(line), Some(Stat { parent: 7, group: 9, zombie: false }));
-        assert_eq!(
-            parse_stat(b"12 (x) Z 1 12 0"),
-            Some(Stat { parent: 1, group: 12, zombie: true })
-        );
+        let line = b"12 (a) b) S 7 9 8 0 -1 4194560";
+        let expected = Stat { parent: 7, group: 9, session: 8, zombie: false };
+        assert_eq!(parse_stat(line), Some(expected));
+        let expected = Stat { parent: 1, group: 12, session: 3, zombie: true };
+        assert_eq!(parse_stat(b"12 (x) Z 1 12 3"), Some(expected));
         assert_eq!(parse_stat(b"12 (x"), None);
     }
 

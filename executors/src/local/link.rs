@@ -1,22 +1,18 @@
-//! A warden and the way to it: its process, the socket, the ledger.
+//! A warden and the way to it: its process and the socket.
 
-use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
-
 use super::{ExecutorError, LocalConfig};
 use crate::mark::{self, MARK_VARIABLE};
 use crate::wire::{self, Hello, Inbox, Report, Request};
+use crate::{leftovers, procfs};
 
 /// How long a warden may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -27,7 +23,6 @@ const END_PAUSE: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub(super) struct Link {
     socket: Arc<UnixStream>,
-    ledger: File,
     warden: Child,
 }
 
@@ -36,24 +31,23 @@ impl Link {
     pub(super) fn start(config: &LocalConfig) -> Result<Self, ExecutorError> {
         let program = &config.warden.program;
         let (socket, theirs) = UnixStream::pair()?;
-        let ledger = File::from(memfd_create(c"ledger", MFdFlags::MFD_CLOEXEC)?);
         let inherited = std::env::var_os(MARK_VARIABLE);
         let mark_prefix = mark::prefix(inherited.as_deref(), &config.token);
-        let own_mark = [mark_prefix.as_slice(), b"warden"].concat();
+        let own_mark = [mark_prefix.as_slice(), mark::WARDEN].concat();
         let warden = Command::new(program)
             .args(&config.warden.args)
             .arg0("kb-warden")
             .env(MARK_VARIABLE, String::from_utf8_lossy(&own_mark).as_ref())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::from(ledger.try_clone()?))
+            .stdout(Stdio::null())
             .spawn()
             .map_err(|source| ExecutorError::Start { program: program.clone(), source })?;
-        let link = Self { socket: Arc::new(socket), ledger, warden };
+        let link = Self { socket: Arc::new(socket), warden };
         let hello = Hello { token: config.token.clone(), mark_prefix };
         match link.greet(hello) {
             Ok(()) => Ok(link),
             Err(error) => {
-                link.end();
+                link.end(&config.token);
                 Err(ExecutorError::Answer { program: program.clone(), reason: error.to_string() })
             }
         }
@@ -90,31 +84,24 @@ impl Link {
         Arc::clone(&self.socket)
     }
 
-    /// Hangs up and waits until the warden is gone, if need be by force. Returns the leaders that
-    /// it had not yet reaped.
-    pub(super) fn end(mut self) -> BTreeSet<i32> {
-        // Errors: the socket is closed already, the warden gone already.
+    /// Hangs up, waits until the warden is gone, if need be by force, and kills what it left.
+    pub(super) fn end(mut self, token: &str) {
+        // Errors: the socket is closed already.
         self.socket.shutdown(Shutdown::Both).ok();
+        let pid = i32::try_from(self.warden.id()).unwrap_or(0);
         let deadline = Instant::now() + END_MAX;
-        while let Ok(None) = self.warden.try_wait() {
+        while procfs::stat(pid).is_some_and(|stat| !stat.zombie) {
             if Instant::now() >= deadline {
+                // Error: it is gone already.
                 self.warden.kill().ok();
-                self.warden.wait().ok();
-                break;
             }
             std::thread::sleep(END_PAUSE);
         }
-        self.leaders()
-    }
-
-    fn leaders(&self) -> BTreeSet<i32> {
-        let mut leaders = BTreeSet::new();
-        let mut entry = [0; 4];
-        let mut offset = 0;
-        while self.ledger.read_exact_at(&mut entry, offset).is_ok() {
-            leaders.extend(Some(i32::from_ne_bytes(entry)).filter(|&pid| pid != 0));
-            offset += 4;
+        if let Err(error) = leftovers::kill_behind_warden(token, pid) {
+            tracing::error!(%error, "processes of tasks may be left over");
         }
-        leaders
+        if let Err(error) = self.warden.wait() {
+            tracing::warn!(%error, "cannot reap the process that starts tasks");
+        }
     }
 }

@@ -10,7 +10,6 @@ use nix::sys::socket::{MsgFlags, recv};
 
 use super::link::Link;
 use super::{LocalConfig, Shared};
-use crate::leftovers;
 use crate::wire::{Inbox, Report, WireError};
 
 /// How many wardens may die in the life of an executor.
@@ -51,7 +50,7 @@ impl Listener {
             }
         }
         if let Some(link) = self.link.take() {
-            self.bury(link);
+            link.end(&self.config.token);
         }
         self.shared.state().set_over();
         self.shared.changed.notify_all();
@@ -61,27 +60,19 @@ impl Listener {
     fn serve(&mut self, link: Link) {
         let silence = match self.listen(&link) {
             Ok(()) | Err(Silence::Done) => {
-                self.bury(link);
+                link.end(&self.config.token);
                 return;
             }
             Err(silence) => silence,
         };
         tracing::warn!(%silence, "the process that starts tasks has died");
         let lost = self.shared.state().interrupt();
-        self.bury(link);
+        link.end(&self.config.token);
         let cause = format!("the process that starts tasks (kb-warden) died: {silence}");
         for attempt in lost {
             self.tell(AttemptOutcome::lost(attempt, cause.as_str()));
         }
         self.restart();
-    }
-
-    /// Ends a warden; what it left running is killed here, where its orphans went.
-    fn bury(&self, link: Link) {
-        let groups = link.end();
-        if let Err(error) = leftovers::sweep(&self.config.token, &groups) {
-            tracing::error!(%error, "processes of tasks may be left over");
-        }
     }
 
     fn restart(&mut self) {

@@ -2,8 +2,6 @@
 //! has ended while others of their processes may not have.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -28,7 +26,6 @@ pub(super) struct Running {
     /// Its place in the order of starts.
     pub(super) sequence: u64,
     pub(super) stop: Option<Stop>,
-    pub(super) slot: u64,
     pub(super) places: Places,
     grace: Duration,
     deadline: Option<Instant>,
@@ -47,7 +44,6 @@ pub(super) struct Ending {
     pub(super) key: Key,
     pub(super) group: i32,
     pub(super) sequence: u64,
-    pub(super) slot: u64,
     pub(super) places: Places,
     pub(super) end: End,
     pub(super) used: Used,
@@ -68,18 +64,16 @@ pub(super) struct Attempts {
     leaders: BTreeMap<Key, i32>,
     deadlines: BTreeSet<(Instant, Key)>,
     started: u64,
-    ledger: Ledger,
     pub(super) ending: Vec<Ending>,
 }
 
 impl Attempts {
-    pub(super) fn new(ledger: File) -> Self {
+    pub(super) fn new() -> Self {
         Self {
             running: BTreeMap::new(),
             leaders: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             started: 0,
-            ledger: Ledger { file: ledger, free: Vec::new(), slots: 0 },
             ending: Vec::new(),
         }
     }
@@ -118,7 +112,6 @@ impl Attempts {
             began: now,
             sequence: self.started,
             stop: None,
-            slot: self.ledger.enter(pid),
             places: Places {
                 directory: path(&begin.directory),
                 logs: [path(&begin.stdout), path(&begin.stderr)],
@@ -137,11 +130,6 @@ impl Attempts {
             self.deadlines.remove(&(deadline, running.key));
         }
         Some(running)
-    }
-
-    /// Gives back the ledger's line of an attempt of which nothing is left.
-    pub(super) fn release(&mut self, slot: u64) {
-        self.ledger.clear(slot);
     }
 
     /// Notes that an attempt is made to stop, and when its grace is over. `None`: it is not
@@ -170,34 +158,5 @@ impl Attempts {
         let running = self.running.get_mut(&pid)?;
         running.deadline = None;
         Some((key, Pid::from_raw(pid), running.stop.is_some()))
-    }
-}
-
-/// Process ids of leaders in a file that the engine reads when the warden has died: 4 bytes each,
-/// zero when unused.
-struct Ledger {
-    file: File,
-    free: Vec<u64>,
-    slots: u64,
-}
-
-impl Ledger {
-    fn enter(&mut self, pid: i32) -> u64 {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots += 1;
-            self.slots - 1
-        });
-        self.write(slot, pid);
-        slot
-    }
-
-    fn clear(&mut self, slot: u64) {
-        self.write(slot, 0);
-        self.free.push(slot);
-    }
-
-    /// A failure (no memory) is ignored: the ledger is a second net below the marks.
-    fn write(&mut self, slot: u64, pid: i32) {
-        self.file.write_all_at(&pid.to_ne_bytes(), slot * 4).ok();
     }
 }

@@ -3,7 +3,7 @@
 //! It exists so that starting a process costs the same however large the engine is, and so that
 //! somebody is left to clean up when the engine is killed. One thread; it waits in `poll` and
 //! wakes for messages, ended children and deadlines only. Its standard input is the socket to the
-//! engine, its standard output the ledger.
+//! engine.
 
 mod attempts;
 mod channel;
@@ -52,8 +52,8 @@ enum WardenError {
 
 /// The whole life of a warden. Returns when the engine is gone and no process that it started is left.
 ///
-/// The program that calls this gets its engine by a socket on standard input, and a file to write
-/// on standard output; [`LocalExecutor`](crate::LocalExecutor) starts it like that.
+/// The program that calls this gets its engine by a socket on standard input;
+/// [`LocalExecutor`](crate::LocalExecutor) starts it like that.
 pub fn warden_main() -> ExitCode {
     let result = Warden::start().and_then(|mut warden| {
         let result = warden.run();
@@ -80,12 +80,12 @@ struct Warden {
 }
 
 impl Warden {
-    /// Leaves the engine's session and becomes the parent of all orphans below.
+    /// Leaves the engine's session (no signals of its terminal; and whatever is in the new session is
+    /// known to be the warden's, even when it is dead), and becomes the parent of all orphans below.
     fn start() -> Result<Self, WardenError> {
         let mut channel = Channel::on_standard_input().map_err(WardenError::NoEngine)?;
         prctl::set_name(c"kb-warden")?;
-        // Fails for a process group leader, which has no terminal's signals to fear.
-        setsid().ok();
+        setsid()?;
         SigSet::all().thread_set_mask()?;
         prctl::set_child_subreaper(true)?;
         let mut ended = SigSet::empty();
@@ -94,10 +94,16 @@ impl Warden {
         let child_ended = SignalFd::with_flags(&ended, flags)?;
         let Hello { token, mark_prefix } = channel.greeting()?;
         let spawner = Spawner::new(mark_prefix)?;
-        let attempts = Attempts::new(spawner::ledger()?);
         channel.send(&Report::Ready)?;
         let strays = Strays::new(token);
-        Ok(Self { channel, child_ended, spawner, attempts, strays, children: Children::new() })
+        Ok(Self {
+            channel,
+            child_ended,
+            spawner,
+            attempts: Attempts::new(),
+            strays,
+            children: Children::new(),
+        })
     }
 
     /// Serves the engine until it is gone.
@@ -230,7 +236,6 @@ impl Warden {
                 continue;
             }
             let end = if left { End::Unkillable } else { attempt.end };
-            self.attempts.release(attempt.slot);
             self.channel.send(&Report::Ended(Ended {
                 key: attempt.key,
                 end,
@@ -276,7 +281,6 @@ fn ending(pid: i32, running: Running, status: ExitStatus, used: Used, now: Insta
         key: running.key,
         group: pid,
         sequence: running.sequence,
-        slot: running.slot,
         places: running.places,
         end,
         used: Used { wall_us: u64::try_from(wall).unwrap_or(u64::MAX), ..used },

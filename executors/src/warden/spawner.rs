@@ -27,11 +27,6 @@ pub(super) struct Spawner {
     nothing: File,
 }
 
-/// The file on standard output, for the ids of leaders.
-pub(super) fn ledger() -> Result<File, Errno> {
-    io::stdout().as_fd().try_clone_to_owned().map(File::from).map_err(|error| errno_of(&error))
-}
-
 impl Spawner {
     pub(super) fn new(mark_prefix: Vec<u8>) -> Result<Self, Errno> {
         let nothing = File::open("/dev/null").map_err(|error| errno_of(&error))?;

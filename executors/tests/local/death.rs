@@ -139,7 +139,7 @@ fn when_both_are_killed_the_next_engine_finds_what_is_left() {
     // These two hid their mark, which is the documented limit.
     for name in ["hidden", "background"] {
         for task in ["one", "two"] {
-            signal(pid_in(&directory.join(task).join(name)), Signal::SIGKILL);
+            signal(-pid_in(&directory.join(task).join(name)), Signal::SIGKILL);
         }
     }
 }
@@ -177,7 +177,7 @@ fn when_the_warden_is_killed_attempts_are_lost_and_work_goes_on() {
         assert_eq!(read(&spec.stdout), "again\n");
         assert_ne!(warden(&bench.token), before);
         for name in ["hidden", "background"] {
-            kill(Pid::from_raw(pid_in(&directory.join(name))), Signal::SIGKILL).ok();
+            signal(-pid_in(&directory.join(name)), Signal::SIGKILL);
         }
     }
 }
