@@ -16,7 +16,7 @@ mod frame;
 pub mod journal;
 pub mod lock;
 pub mod memo;
-// pub mod objects;
+pub mod objects;
 
 pub use digests::{DigestCache, stamp_of};
 pub use error::IoError;
@@ -28,7 +28,7 @@ pub use lock::{Holder, LockError, ProjectLock};
 pub use memo::{
     CheckReport, IndexError, MemoError, MemoNotice, MemoStore, RebuildReport, SourceRecord,
 };
-// pub use objects::{
-//     BadObject, CacheStats, GcPolicy, GcReport, Inserted, ObjectCache, ObjectError, Restored,
-//     VerifyReport,
-// };
+pub use objects::{
+    BadObject, CacheStats, GcPolicy, GcReport, Inserted, ObjectCache, ObjectError, Restored,
+    VerifyReport,
+};

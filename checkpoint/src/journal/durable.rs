@@ -83,7 +83,7 @@ impl Plan {
         };
         let metadata = file.metadata().doing("look at", path)?;
         if metadata.is_dir() {
-            self.filesystems.entry(metadata.dev()).or_insert((path.to_owned(), file));
+            self.filesystems.entry(metadata.dev()).or_insert_with(|| (path.to_owned(), file));
         } else if metadata.is_file() {
             self.files.push((path.to_owned(), file));
         }
@@ -99,7 +99,7 @@ impl Plan {
             self.folders.push((path.to_owned(), folder));
         } else {
             let device = folder.metadata().doing("look at", path)?.dev();
-            self.filesystems.entry(device).or_insert((path.to_owned(), folder));
+            self.filesystems.entry(device).or_insert_with(|| (path.to_owned(), folder));
         }
         Ok(())
     }

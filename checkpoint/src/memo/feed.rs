@@ -79,7 +79,7 @@ fn forget_runs_that_are_gone(
 ) -> Result<(), IndexError> {
     let mut gone = Vec::new();
     index.iterate(Table::Marks, &mut |run, _| {
-        if !journals.iter().any(|(name, ..)| name.as_bytes() == run) {
+        if journals.binary_search_by(|(name, ..)| name.as_bytes().cmp(run)).is_err() {
             gone.push(run.to_vec());
         }
         ControlFlow::Continue(())
@@ -113,7 +113,7 @@ fn feed_journal(
             learned.learn(stamped);
             if learned.len() >= BATCH_ENTRIES_MAX {
                 // Without the mark: after a crash here these facts are read again, to no harm.
-                index.put_batch(puts_of(index, std::mem::take(&mut learned))?)?;
+                index.put_batch(puts_of(index, &std::mem::take(&mut learned))?)?;
             }
         }
     }
@@ -122,7 +122,7 @@ fn feed_journal(
     }
     fed.journals += 1;
     reader.file().sync_data().doing("make durable the journal", path)?;
-    let mut puts = puts_of(index, learned)?;
+    let mut puts = puts_of(index, &learned)?;
     if let Some(value) = value::encode_mark(run, reader.position().0) {
         puts.push(Put { table: Table::Marks, key: run.as_bytes().to_vec(), value });
     }
@@ -131,7 +131,7 @@ fn feed_journal(
 }
 
 /// What the index does not hold yet. A result that was only reused is in it, unless it was lost.
-fn puts_of(index: &dyn Index, learned: Learned) -> Result<Vec<Put>, IndexError> {
+fn puts_of(index: &dyn Index, learned: &Learned) -> Result<Vec<Put>, IndexError> {
     let mut puts = Vec::with_capacity(learned.len());
     let mut put = |table, key: &[u8], value: Option<Vec<u8>>| {
         puts.extend(value.map(|value| Put { table, key: key.to_vec(), value }));

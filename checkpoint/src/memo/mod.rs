@@ -233,8 +233,7 @@ impl MemoStore {
         let stored =
             || self.stored(Table::Names, task.as_bytes(), |value| value::decode_name(task, value));
         let Some(key) = known.map_or_else(stored, |key| Ok(Some(key)))? else { return Ok(None) };
-        let in_memory =
-            self.learned().memo.get(&key).and_then(|(_, entry)| entry.parts.as_ref().cloned());
+        let in_memory = self.learned().memo.get(&key).and_then(|(_, entry)| entry.parts.clone());
         if let Some(parts) = in_memory {
             return Ok(Some((key, parts)));
         }

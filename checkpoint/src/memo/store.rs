@@ -34,8 +34,10 @@ enum Place {
 pub(super) struct Store {
     place: Place,
     runs: PathBuf,
-    /// Held while it is opened or fed, so that only one thread does so.
     open: Mutex<Option<Arc<dyn Index>>>,
+    /// Held while it is opened, fed or replaced, so that only one thread does so; questions to an
+    /// open index go on meanwhile.
+    work: Mutex<()>,
     notices: Mutex<Vec<MemoNotice>>,
 }
 
@@ -50,7 +52,13 @@ impl Store {
 
     fn new(place: Place, state_dir: &Path) -> Self {
         let runs = state_dir.join("runs");
-        Self { place, runs, open: Mutex::new(None), notices: Mutex::default() }
+        Self {
+            place,
+            runs,
+            open: Mutex::default(),
+            work: Mutex::default(),
+            notices: Mutex::default(),
+        }
     }
 
     /// Whether there is an index on disk, which may know more than the journals.
@@ -68,36 +76,34 @@ impl Store {
 
     /// The value under a key; opens the index first when it is not.
     pub(super) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, MemoError> {
-        let index = self.index(&mut self.slot())?;
+        let index = self.index()?;
         match index.get(table, key) {
             Ok(value) => Ok(value),
-            Err(error) => {
-                drop(index);
-                let index = self.replace(&mut self.slot(), &error.into())?;
-                Ok(index.get(table, key)?)
-            }
+            Err(error) => Ok(self.replace(index, &error.into())?.get(table, key)?),
         }
     }
 
     /// Opens the index when it is not, and brings it up to date.
     pub(super) fn catch_up(&self) -> Result<(), MemoError> {
-        let mut slot = self.slot();
-        let Some(index) = slot.clone() else { return self.index(&mut slot).map(drop) };
-        match feed::catch_up(&*index, &self.runs) {
+        if !self.is_open() {
+            return self.index().map(drop);
+        }
+        let index = self.index()?;
+        let working = self.work();
+        let fed = feed::catch_up(&*index, &self.runs);
+        drop(working);
+        match fed {
             Ok(fed) => self.note(fed),
-            Err(error) => {
-                drop(index);
-                self.replace(&mut slot, &error)?;
-            }
+            Err(error) => drop(self.replace(index, &error)?),
         }
         Ok(())
     }
 
     pub(super) fn rebuild(&self) -> Result<RebuildReport, MemoError> {
-        let mut slot = self.slot();
-        *slot = None;
+        let _working = self.work();
+        *self.slot() = None;
         let (index, fed) = self.build_anew()?;
-        *slot = Some(index);
+        *self.slot() = Some(index);
         let report = RebuildReport { journals: fed.journals, facts: fed.facts };
         self.note(fed);
         Ok(report)
@@ -105,7 +111,7 @@ impl Store {
 
     /// Reads every entry, and every journal.
     pub(super) fn check(&self) -> Result<CheckReport, MemoError> {
-        let index = self.index(&mut self.slot())?;
+        let index = self.index()?;
         let mut report = CheckReport::default();
         let mut held = BTreeSet::new();
         for table in [Table::Memo, Table::Names, Table::Sources, Table::Marks] {
@@ -142,19 +148,23 @@ impl Store {
     }
 
     /// The index, opened and up to date.
-    fn index(&self, slot: &mut Option<Arc<dyn Index>>) -> Result<Arc<dyn Index>, MemoError> {
-        if let Some(index) = slot {
+    fn index(&self) -> Result<Arc<dyn Index>, MemoError> {
+        if let Some(index) = &*self.slot() {
             return Ok(Arc::clone(index));
         }
-        match self.open_and_feed() {
-            Ok((index, fed)) => {
-                self.note(fed);
-                *slot = Some(Arc::clone(&index));
-                Ok(index)
-            }
-            Err(error @ MemoError::Index(IndexError::InUse { .. })) => Err(error),
-            Err(error) => self.replace(slot, &error),
+        let _working = self.work();
+        // Another thread may have opened it meanwhile.
+        if let Some(index) = &*self.slot() {
+            return Ok(Arc::clone(index));
         }
+        let (index, fed) = match self.open_and_feed() {
+            Err(error @ MemoError::Index(IndexError::InUse { .. })) => return Err(error),
+            Err(error) => self.build_in_place_of(&error)?,
+            opened => opened?,
+        };
+        self.note(fed);
+        *self.slot() = Some(Arc::clone(&index));
+        Ok(index)
     }
 
     fn open_and_feed(&self) -> Result<(Arc<dyn Index>, Fed), MemoError> {
@@ -169,26 +179,38 @@ impl Store {
     /// Drops an index that failed and puts a new one in its place.
     fn replace(
         &self,
-        slot: &mut Option<Arc<dyn Index>>,
+        failed: Arc<dyn Index>,
         error: &MemoError,
     ) -> Result<Arc<dyn Index>, MemoError> {
-        *slot = None;
-        let cause = error.to_string();
-        let (index, fed, notice) = match self.build_anew() {
+        let _working = self.work();
+        let current = self.slot().take();
+        if let Some(index) = current.filter(|index| !Arc::ptr_eq(index, &failed)) {
+            // Another thread has replaced it meanwhile.
+            *self.slot() = Some(Arc::clone(&index));
+            return Ok(index);
+        }
+        drop(failed);
+        let (index, fed) = self.build_in_place_of(error)?;
+        self.note(fed);
+        *self.slot() = Some(Arc::clone(&index));
+        Ok(index)
+    }
+
+    /// A new index on disk; in memory, when the disk does not let it be.
+    fn build_in_place_of(&self, failure: &MemoError) -> Result<(Arc<dyn Index>, Fed), MemoError> {
+        match self.build_anew() {
             Ok((index, fed)) => {
-                let journals = fed.journals;
-                (index, fed, MemoNotice::Rebuilt { cause, journals })
+                let (cause, journals) = (failure.to_string(), fed.journals);
+                self.notice(MemoNotice::Rebuilt { cause, journals });
+                Ok((index, fed))
             }
             Err(error) => {
+                self.notice(MemoNotice::InMemory { cause: error.to_string() });
                 let index: Arc<dyn Index> = Arc::new(MemoryIndex::default());
                 let fed = feed::catch_up(&*index, &self.runs)?;
-                (index, fed, MemoNotice::InMemory { cause: error.to_string() })
+                Ok((index, fed))
             }
-        };
-        self.notice(notice);
-        self.note(fed);
-        *slot = Some(Arc::clone(&index));
-        Ok(index)
+        }
     }
 
     fn build_anew(&self) -> Result<(Arc<dyn Index>, Fed), MemoError> {
@@ -200,6 +222,10 @@ impl Store {
 
     fn note(&self, fed: Fed) {
         fed.notices.into_iter().for_each(|notice| self.notice(notice));
+    }
+
+    fn work(&self) -> MutexGuard<'_, ()> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Arc<dyn Index>>> {
