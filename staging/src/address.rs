@@ -1,0 +1,112 @@
+//! Addresses: what may be shown of them, who serves them, what they are called.
+//!
+//! Deliberately absent: any normalization. Two texts are two addresses.
+
+use keelboat_engine::Digest;
+use reqwest::Url;
+
+/// The address without user information, query values and fragment, safe to show and to log.
+///
+/// What cannot be read as a URL is a local path, shown as it is.
+pub fn redact(address: &str) -> String {
+    let Some(mut url) = parse(address) else {
+        return address.to_owned();
+    };
+    url.set_fragment(None);
+    // A URL that cannot have user information has none to remove.
+    if url.set_username("").and_then(|()| url.set_password(None)).is_err() {
+        tracing::trace!("an address of a scheme without user information");
+    }
+    if let Some(query) = url.query().map(hide_values) {
+        url.set_query(Some(&query));
+    }
+    url.to_string()
+}
+
+/// `a=1&b=2` becomes `a=…&b=…`; a query without `=` may itself be a token.
+fn hide_values(query: &str) -> String {
+    let hidden: Vec<String> = query
+        .split('&')
+        .map(|pair| {
+            pair.split_once('=').map_or_else(|| "...".into(), |(key, _)| format!("{key}=..."))
+        })
+        .collect();
+    hidden.join("&")
+}
+
+/// The digest of an address: a name for it that holds no secret.
+pub fn address_digest(address: &str) -> Digest {
+    Digest::of(address.as_bytes())
+}
+
+/// The address as a URL, unless it is a plain path.
+pub(crate) fn parse(address: &str) -> Option<Url> {
+    let (scheme, rest) = address.split_once(':')?;
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    let is_url = is_scheme && (rest.starts_with("//") || scheme.eq_ignore_ascii_case("file"));
+    is_url.then(|| Url::parse(address).ok()).flatten()
+}
+
+/// Lower-case scheme of an address; `file` for plain paths.
+pub(crate) fn scheme_of(address: &str) -> String {
+    match address.split_once("://") {
+        Some((scheme, _)) => scheme.to_ascii_lowercase(),
+        None => "file".to_owned(),
+    }
+}
+
+/// `host:port` of an address, the key of connection limits; `file` for local ones.
+pub(crate) fn host_of(address: &str) -> String {
+    let host_and_port = parse(address).and_then(|url| {
+        let host = url.host_str()?.to_owned();
+        Some(match url.port_or_known_default() {
+            Some(port) => format!("{host}:{port}"),
+            None => format!("{}:{host}", url.scheme()),
+        })
+    });
+    host_and_port.unwrap_or_else(|| "file".to_owned())
+}
+
+/// Whether the name at the end of the address says that it holds data, and so no web page.
+pub(crate) fn names_data(address: &str) -> bool {
+    const SUFFIXES: &[&str] = &[
+        "gz", "bgz", "bz2", "xz", "zst", "zip", "tar", "tgz", "7z", "bam", "cram", "sam", "bai",
+        "fa", "fasta", "fq", "fastq", "vcf", "bcf", "bed", "gff", "gtf", "csv", "tsv", "json",
+        "jsonl", "parquet", "h5", "hdf5", "nc", "npy", "npz", "fits", "root", "bin", "dat", "tif",
+        "tiff", "png", "jpg", "jpeg", "pdf", "sra", "2bit", "bw", "bigwig", "sqlite", "db",
+    ];
+    let path = parse(address).map_or_else(|| address.to_owned(), |url| url.path().to_owned());
+    let suffix = path.rsplit('/').next().and_then(|name| name.rsplit_once('.'));
+    suffix.is_some_and(|(_, suffix)| SUFFIXES.contains(&suffix.to_ascii_lowercase().as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let address = "https://user:pw@host:8443/a%20b.gz?X-Sig=abc&token#frag";
+        assert_eq!(redact(address), "https://host:8443/a%20b.gz?X-Sig=...&...");
+        assert_eq!(redact("/data/a b.gz"), "/data/a b.gz");
+        assert_eq!(redact("C:\\x"), "C:\\x");
+    }
+
+    #[test]
+    fn hosts_and_schemes_are_told_apart() {
+        assert_eq!(host_of("https://u:p@h/x"), "h:443");
+        assert_eq!(host_of("http://h:81/x"), "h:81");
+        assert_eq!(host_of("/a/b"), "file");
+        assert_eq!(scheme_of("HTTPS://h/x"), "https");
+        assert_eq!(scheme_of("file:/a"), "file");
+        assert_eq!(scheme_of("a:b"), "file");
+    }
+
+    #[test]
+    fn names_of_data_are_known_by_their_suffix() {
+        assert!(names_data("https://h/a/reads.fq.GZ?x=y.html"));
+        assert!(!names_data("https://h/a.csv/index.html"));
+        assert!(!names_data("https://h/reads"));
+    }
+}

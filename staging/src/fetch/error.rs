@@ -1,0 +1,101 @@
+//! Why a file could not be fetched.
+
+use keelboat_engine::{Digest, Failure, FailureClass};
+
+use crate::local::LocalError;
+use crate::protocol::TransferError;
+
+/// A [`Fetcher`](crate::Fetcher) cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot set up HTTP: {cause}")]
+pub struct ConfigError {
+    pub(super) cause: String,
+}
+
+/// No address gave the file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{failure}")]
+pub struct FetchError {
+    /// Class, cause and hint. Addresses in it are redacted.
+    pub failure: Failure,
+    /// Bytes that came over the network all the same.
+    pub transferred: u64,
+}
+
+impl FetchError {
+    pub(super) fn new(
+        class: FailureClass,
+        cause: impl Into<String>,
+        hint: impl Into<String>,
+        transferred: u64,
+    ) -> Self {
+        Self { failure: Failure::new(class, cause).with_hint(hint), transferred }
+    }
+
+    /// What every address answered, in one error. Network trouble wins, since it may go away.
+    pub(super) fn of(mut sources: Vec<(String, SourceError)>, transferred: u64) -> Self {
+        let causes: Vec<String> =
+            sources.iter().map(|(shown, error)| format!("cannot fetch {shown}: {error}")).collect();
+        sources.sort_by_key(|(_, error)| match error.class() {
+            FailureClass::OutOfResources => 0,
+            FailureClass::Transient => 1,
+            FailureClass::Permanent => 2,
+            _ => 3,
+        });
+        match sources.first() {
+            Some((_, error)) => {
+                Self::new(error.class(), causes.join("; "), error.hint(), transferred)
+            }
+            None => Self::new(
+                FailureClass::Permanent,
+                "no address was given to fetch from",
+                "give at least one URL",
+                transferred,
+            ),
+        }
+    }
+}
+
+/// Why one address did not give the file.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SourceError {
+    #[error("{error}{}", tries_in_words(*tries))]
+    Transfer { error: TransferError, tries: u32 },
+    #[error("expected SHA-256 {}, found {} in {bytes} bytes, twice", expected.short(), found.short())]
+    Mismatch { expected: Digest, found: Digest, bytes: u64, is_web_page: bool },
+    #[error(transparent)]
+    Local(#[from] LocalError),
+}
+
+impl SourceError {
+    pub(super) fn class(&self) -> FailureClass {
+        match self {
+            Self::Transfer { error, .. } => error.class(),
+            Self::Mismatch { .. } => FailureClass::Permanent,
+            Self::Local(error) => match error.class() {
+                // What is missing here is not the input.
+                FailureClass::InputMissing => FailureClass::Permanent,
+                class => class,
+            },
+        }
+    }
+
+    fn hint(&self) -> String {
+        match self {
+            Self::Transfer { error, .. } => error.hint(),
+            Self::Mismatch { is_web_page: true, .. } => {
+                "the server sends a web page instead of the file, perhaps to log in: open the \
+                 address in a browser"
+                    .into()
+            }
+            Self::Mismatch { .. } => {
+                "the file is another one now: if that is intended, correct `sha256`".into()
+            }
+            Self::Local(error) => error.hint(),
+        }
+    }
+}
+
+fn tries_in_words(tries: u32) -> String {
+    if tries > 1 { format!(" (the last of {tries} tries without progress)") } else { String::new() }
+}

@@ -1,0 +1,365 @@
+//! One transfer: addresses in order, each with its tries, until the file is here and proven.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use keelboat_engine::{Content, Digest, Kind};
+use tokio::sync::mpsc;
+use tokio_util::bytes::Bytes;
+
+use super::error::SourceError;
+use super::flight::{Arrived, Landed};
+use super::progress::Observers;
+use super::{FetchConfig, FetchError, FetchRequest, TransferEvent, is_local};
+use crate::address::{address_digest, names_data, redact, scheme_of};
+use crate::local::LocalError;
+use crate::partial::Partial;
+use crate::protocol::{
+    ByteStream, Condition, Metadata, OpenRequest, Opened, Protocol, TransferError, Validators,
+};
+use crate::retry::Retries;
+
+/// Pieces between the network and the disk.
+const QUEUE_PIECES: usize = 32;
+
+/// Times that a file may change while it is read before its address is given up.
+const CHANGES_MAX: u32 = 5;
+
+/// What one transfer needs.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) config: Arc<FetchConfig>,
+    pub(super) protocols: Vec<Arc<dyn Protocol>>,
+    pub(super) request: FetchRequest,
+    pub(super) observers: Observers,
+}
+
+/// Tries every address in order.
+pub(super) async fn run(job: Job) -> Result<Landed, FetchError> {
+    let transferred = AtomicU64::new(0);
+    let mut errors = Vec::new();
+    for address in job.request.urls.iter() {
+        if job.config.offline && !is_local(address) {
+            continue;
+        }
+        let shown = redact(address);
+        let source = Source {
+            job: &job,
+            address,
+            shown: &shown,
+            digest: address_digest(address),
+            transferred: &transferred,
+        };
+        match source.fetch().await {
+            Ok(landed) => return Ok(landed),
+            Err(error) => {
+                let cause = error.to_string();
+                job.observers.tell(&TransferEvent::Abandoned { source: &shown, cause: &cause });
+                let is_local = matches!(error, SourceError::Local(_));
+                errors.push((shown, error));
+                // A full disk is no better for another mirror.
+                if is_local {
+                    break;
+                }
+            }
+        }
+    }
+    Err(FetchError::of(errors, transferred.load(Ordering::Relaxed)))
+}
+
+/// One address.
+struct Source<'a> {
+    job: &'a Job,
+    address: &'a Arc<str>,
+    shown: &'a str,
+    digest: Digest,
+    transferred: &'a AtomicU64,
+}
+
+/// The counts by which an address is given up.
+struct Tally {
+    retries: Retries,
+    best: u64,
+    changes: u32,
+    mismatches: u32,
+}
+
+/// What one try came to.
+enum Tried {
+    Unchanged,
+    Complete(Partial),
+    Failed(TransferError, Partial),
+}
+
+impl Source<'_> {
+    async fn fetch(&self) -> Result<Landed, SourceError> {
+        let protocol = self.protocol()?;
+        let mut tally = self.tally();
+        let mut partial = self.open_partial().await?;
+        loop {
+            partial = match self.try_once(&*protocol, partial).await? {
+                Tried::Unchanged => return Ok(Landed::Unchanged),
+                Tried::Complete(partial) => match self.accept(partial, &mut tally).await? {
+                    Ok(arrived) => return Ok(Landed::New(Arc::new(arrived))),
+                    Err(partial) => partial,
+                },
+                Tried::Failed(error, partial) => {
+                    self.before_next_try(error, partial, &mut tally).await?
+                }
+            };
+        }
+    }
+
+    fn protocol(&self) -> Result<Arc<dyn Protocol>, SourceError> {
+        let scheme = scheme_of(self.address);
+        let found = self.job.protocols.iter().find(|one| one.schemes().contains(&&*scheme));
+        found.cloned().ok_or_else(|| {
+            let error = TransferError::Refused {
+                found: format!("nothing here can read {scheme}: addresses"),
+                hint: "use an http:, https: or file: address".into(),
+            };
+            SourceError::Transfer { error, tries: 1 }
+        })
+    }
+
+    fn tally(&self) -> Tally {
+        let bytes = self.digest.as_bytes().iter().take(8);
+        let salt = bytes.fold(0_u64, |salt, byte| salt << 8 | u64::from(*byte));
+        let seed = self.job.config.seed ^ salt;
+        let retries = Retries::new(&self.job.config.retry, seed, Instant::now());
+        Tally { retries, best: 0, changes: 0, mismatches: 0 }
+    }
+
+    async fn open_partial(&self) -> Result<Partial, SourceError> {
+        let (dir, source) = (self.job.config.partial_dir.clone(), self.digest);
+        blocking(move || Partial::open(&dir, source)).await?.map_err(SourceError::Local)
+    }
+
+    async fn try_once(
+        &self,
+        protocol: &dyn Protocol,
+        partial: Partial,
+    ) -> Result<Tried, SourceError> {
+        let builds_on = self.builds_on(&partial);
+        if builds_on && partial.is_complete() && self.job.request.sha256.is_some() {
+            return Ok(Tried::Complete(partial));
+        }
+        let request = self.open_request(&partial);
+        let (metadata, offset, mut stream) = match protocol.open(&request).await {
+            Ok(Opened::Body { metadata, offset, stream }) => (metadata, offset, stream),
+            Ok(Opened::Unchanged) if builds_on => return Ok(Tried::Complete(partial)),
+            Ok(Opened::Unchanged) => return Ok(Tried::Unchanged),
+            Err(error) => return Ok(Tried::Failed(error, partial)),
+        };
+        let (source, length) = (self.shown, metadata.length);
+        self.job.observers.tell(&TransferEvent::Opened { source, offset, length });
+        let first = match self.first_piece(&metadata, offset, &mut *stream).await {
+            Ok(first) => first,
+            Err(error) => return Ok(Tried::Failed(error, partial)),
+        };
+        let incoming = Incoming { metadata, offset, stream, first };
+        let (partial, received) = self.receive(incoming, partial).await?;
+        Ok(match received {
+            Ok(()) => Tried::Complete(partial),
+            Err(error) => Tried::Failed(error, partial),
+        })
+    }
+
+    /// Whether what is here can be gone on with: only with proof that the rest belongs to it,
+    /// from the server beforehand or from the declared digest afterwards.
+    fn builds_on(&self, partial: &Partial) -> bool {
+        let has_proof =
+            partial.validators().strong().is_some() || self.job.request.sha256.is_some();
+        partial.position() > 0 && has_proof
+    }
+
+    fn open_request(&self, partial: &Partial) -> OpenRequest {
+        let address = Arc::clone(self.address);
+        if !self.builds_on(partial) {
+            let known = self.known_validators();
+            let condition = known.map_or(Condition::Always, Condition::IfChanged);
+            return OpenRequest { address, offset: 0, condition };
+        }
+        let known = partial.validators().clone();
+        if partial.is_complete() {
+            return OpenRequest { address, offset: 0, condition: Condition::IfChanged(known) };
+        }
+        let condition = Condition::IfSame { known, length: partial.length() };
+        OpenRequest { address, offset: partial.position(), condition }
+    }
+
+    /// The validators of what is known, if they are this address's.
+    fn known_validators(&self) -> Option<Validators> {
+        let request = &self.job.request;
+        let known = request.known.as_ref().filter(|_| request.sha256.is_none())?;
+        let source = known.source.or_else(|| request.urls.first().map(|url| address_digest(url)));
+        let validators = known.validators();
+        (source == Some(self.digest) && !validators.is_empty()).then_some(validators)
+    }
+
+    /// The first piece, if it does not show that this is a web page in the place of data.
+    async fn first_piece(
+        &self,
+        metadata: &Metadata,
+        offset: u64,
+        stream: &mut dyn ByteStream,
+    ) -> Result<Option<Bytes>, TransferError> {
+        let first = stream.next().await?;
+        let is_suspect = offset == 0
+            && self.job.request.sha256.is_none()
+            && metadata.media_type.as_deref() == Some("text/html")
+            && names_data(self.address);
+        if is_suspect && first.as_ref().is_some_and(|bytes| is_web_page(bytes)) {
+            return Err(TransferError::Refused {
+                found: "the server sent a web page instead of the file".into(),
+                hint: "open the address in a browser: it may ask to log in".into(),
+            });
+        }
+        Ok(first)
+    }
+
+    /// Lets the bytes flow from the network to a thread that hashes and writes them.
+    async fn receive(
+        &self,
+        incoming: Incoming,
+        mut partial: Partial,
+    ) -> Result<(Partial, Result<(), TransferError>), SourceError> {
+        let Incoming { metadata, offset, mut stream, first } = incoming;
+        let length = metadata.length;
+        let (sender, mut pieces) = mpsc::channel::<Option<Bytes>>(QUEUE_PIECES);
+        let writer = tokio::task::spawn_blocking(move || {
+            let begun = if offset == 0 {
+                partial.restart(&metadata)
+            } else {
+                partial.learn_length(metadata.length);
+                Ok(())
+            };
+            let written = begun.and_then(|()| partial.append_all(|| pieces.blocking_recv()));
+            (partial, written)
+        });
+        let mut position = offset;
+        let mut next = Ok(first);
+        let received = loop {
+            let Ok(Some(piece)) = next else { break next.map(drop) };
+            position += piece.len() as u64;
+            self.transferred.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            self.job.observers.tell(&TransferEvent::Received { position, length });
+            // The writer is gone only when it failed, and then says why.
+            if sender.send(Some(piece)).await.is_err() {
+                break Ok(());
+            }
+            next = stream.next().await;
+        };
+        // Frees the connection before the disk has caught up.
+        drop(stream);
+        if received.is_ok() && sender.send(None).await.is_err() {
+            tracing::debug!("the writer ended before the stream");
+        }
+        drop(sender);
+        let (partial, written) = writer.await.map_err(|error| joined(&error))?;
+        written?;
+        Ok((partial, received))
+    }
+
+    /// Checks the declared digest. `Err`: it is not met, and there is another try.
+    async fn accept(
+        &self,
+        partial: Partial,
+        tally: &mut Tally,
+    ) -> Result<Result<Arrived, Partial>, SourceError> {
+        let (found, bytes) = (partial.digest(), partial.position());
+        match self.job.request.sha256 {
+            Some(expected) if expected != found => {
+                tally.mismatches += 1;
+                if tally.mismatches < 2 {
+                    return start_over(partial).await.map(Err);
+                }
+                let is_web_page = is_web_page(&partial.head());
+                start_over(partial).await?;
+                Err(SourceError::Mismatch { expected, found, bytes, is_web_page })
+            }
+            _ => Ok(Ok(Arrived {
+                content: Content { digest: found, bytes, kind: Kind::File },
+                validators: partial.validators().clone(),
+                transferred: self.transferred.load(Ordering::Relaxed),
+                source_used: Arc::clone(self.address),
+                partial,
+            })),
+        }
+    }
+
+    /// Waits, if there is to be another try.
+    async fn before_next_try(
+        &self,
+        error: TransferError,
+        mut partial: Partial,
+        tally: &mut Tally,
+    ) -> Result<Partial, SourceError> {
+        let tries = tally.retries.failures() + 1;
+        let give_up = |error| Err(SourceError::Transfer { error, tries });
+        if !error.is_retryable() {
+            return give_up(error);
+        }
+        if partial.position() > tally.best {
+            tally.best = partial.position();
+            tally.retries.on_progress(Instant::now());
+        }
+        tally.changes += u32::from(matches!(error, TransferError::Changed { .. }));
+        if error.spoils_partial() || !self.builds_on(&partial) {
+            partial = start_over(partial).await?;
+        }
+        let retry_after = match &error {
+            TransferError::Busy { retry_after, .. } => *retry_after,
+            _ => None,
+        };
+        let wait = tally.retries.on_failure(Instant::now(), retry_after);
+        let Some(wait) = wait.filter(|_| tally.changes < CHANGES_MAX) else {
+            return give_up(error);
+        };
+        let cause = error.to_string();
+        tracing::debug!(source = self.shown, cause, ?wait, "a try failed");
+        self.job.observers.tell(&TransferEvent::Waiting {
+            source: self.shown,
+            cause: &cause,
+            wait,
+        });
+        tokio::time::sleep(wait).await;
+        Ok(partial)
+    }
+}
+
+/// An answer whose bytes are about to come.
+struct Incoming {
+    metadata: Metadata,
+    offset: u64,
+    stream: Box<dyn ByteStream>,
+    first: Option<Bytes>,
+}
+
+async fn start_over(mut partial: Partial) -> Result<Partial, SourceError> {
+    let restarted = blocking(move || {
+        let restarted = partial.restart(&Metadata::default());
+        restarted.map(|()| partial)
+    });
+    restarted.await?.map_err(SourceError::Local)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, SourceError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| joined(&error))
+}
+
+fn joined(error: &tokio::task::JoinError) -> SourceError {
+    let error = std::io::Error::other(error.to_string());
+    SourceError::Local(LocalError::io("write", Path::new("a partial file"), error))
+}
+
+/// Whether these first bytes are those of an HTML document.
+fn is_web_page(head: &[u8]) -> bool {
+    let head = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(head).trim_ascii_start();
+    let begins = |tag: &[u8]| head.get(..tag.len()).is_some_and(|h| h.eq_ignore_ascii_case(tag));
+    begins(b"<!doctype html") || begins(b"<html")
+}

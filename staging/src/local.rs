@@ -1,0 +1,21 @@
+//! Work on local files, synchronous: digests, scratch directories, publication, delivery.
+
+mod deliver;
+mod digest;
+mod error;
+mod memory;
+mod output;
+mod place;
+mod publish;
+mod remove;
+mod rename;
+mod scratch;
+
+pub use deliver::{Delivered, deliver};
+pub use digest::digest_path;
+pub use error::{LocalError, PublishError};
+pub use memory::{DigestMemory, Forgetful, stamp_of};
+pub use place::{Guard, Origin, Placement};
+pub use publish::publish;
+pub use remove::remove_tree;
+pub use scratch::Scratch;

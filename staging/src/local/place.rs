@@ -1,0 +1,280 @@
+//! Making an input appear in a scratch directory so that a task which writes to it harms nobody.
+//!
+//! A reflink where the file system can; a copy of what is small or a user's own; a hard link only
+//! to a large object of the cache, and then with a [`Guard`]. Never a link to a user's file.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf};
+
+use keelboat_engine::{Content, Digest, Kind};
+use walkdir::WalkDir;
+
+use super::digest::{check_kind, digest_path, walk_error};
+use super::{DigestMemory, LocalError, stamp_of};
+
+/// Up to here a copy is cheaper than the trouble with a link.
+const COPY_BYTES_MAX: u64 = 4 << 20;
+
+/// Whose file a source is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A user's: it may be changed at any time, and must never be changed by a task.
+    User,
+    /// A read-only object of the cache.
+    Object,
+}
+
+/// One input on its way into a scratch directory.
+#[derive(Debug, Clone, Copy)]
+pub struct Placement<'a> {
+    /// Where its bytes are.
+    pub source: &'a Path,
+    /// What they are known to be.
+    pub content: &'a Content,
+    /// The name under which they appear, relative to the scratch directory.
+    pub name: &'a str,
+    /// Whose they are.
+    pub origin: Origin,
+}
+
+/// Watches an object that a task could have written to through a hard link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guard {
+    path: PathBuf,
+    digest: Digest,
+    size: u64,
+    modified: (i64, i64),
+    mode: u32,
+}
+
+impl Guard {
+    /// The object.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the object is as it was. If not, it must be dropped from the cache, and what the
+    /// attempt did was based on input that it had changed itself.
+    pub fn is_intact(&self) -> bool {
+        self.path.symlink_metadata().is_ok_and(|now| self.matches(&now))
+    }
+
+    /// [`is_intact`](Self::is_intact), for after the scratch directory was removed: removing a
+    /// link alters the object's stamp, so the memory learns the new one.
+    pub fn settle(&self, memory: &dyn DigestMemory) -> bool {
+        let Ok(now) = self.path.symlink_metadata() else { return false };
+        let is_intact = self.matches(&now);
+        if is_intact {
+            memory.remember_own(&stamp_of(&now), self.digest);
+        }
+        is_intact
+    }
+
+    fn of(path: &Path, metadata: &Metadata, digest: Digest) -> Self {
+        Self {
+            path: path.to_owned(),
+            digest,
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            mode: metadata.mode(),
+        }
+    }
+
+    fn matches(&self, now: &Metadata) -> bool {
+        *self == Self::of(&self.path, now, self.digest)
+    }
+}
+
+pub(super) fn place(
+    placement: &Placement<'_>,
+    destination: &Path,
+    memory: &dyn DigestMemory,
+) -> Result<Vec<Guard>, LocalError> {
+    let Placement { source, content, name, origin } = *placement;
+    let metadata = source.metadata().map_err(|error| LocalError::io("find", source, error))?;
+    check_kind(source, &metadata, content.kind)?;
+    let taken = |error: LocalError| match &error {
+        LocalError::Io { source, .. } if source.kind() == ErrorKind::AlreadyExists => {
+            LocalError::Collision { name: name.to_owned() }
+        }
+        _ => error,
+    };
+    match content.kind {
+        Kind::File => {
+            let guard = place_file(placement, &metadata, destination, memory).map_err(taken)?;
+            Ok(guard.into_iter().collect())
+        }
+        Kind::Directory => {
+            place_tree(source, destination).map_err(taken)?;
+            // From memory, mostly: proves that nothing changed up to the end of the copying.
+            let now = digest_path(source, Kind::Directory, memory, false)?;
+            check_digest(source, content.digest, now.digest)?;
+            tracing::trace!(?origin, "a directory was copied");
+            Ok(Vec::new())
+        }
+    }
+}
+
+fn place_file(
+    placement: &Placement<'_>,
+    metadata: &Metadata,
+    destination: &Path,
+    memory: &dyn DigestMemory,
+) -> Result<Option<Guard>, LocalError> {
+    let Placement { source, content, origin, .. } = *placement;
+    if metadata.size() <= COPY_BYTES_MAX {
+        return copy_small(source, metadata, destination, content.digest).map(|()| None);
+    }
+    if !try_reflink(source, metadata, destination)? {
+        if origin == Origin::Object && try_link(source, destination)? {
+            let after = source.metadata().map_err(|error| LocalError::io("find", source, error))?;
+            check_linked(source, content.digest, (metadata, &after), memory)?;
+            return Ok(Some(Guard::of(source, &after, content.digest)));
+        }
+        copy(source, destination)?;
+    }
+    let now = digest_path(source, Kind::File, memory, false)?;
+    check_digest(source, content.digest, now.digest)?;
+    Ok(None)
+}
+
+/// The new link has altered the stamp: what was known before it holds after it.
+fn check_linked(
+    source: &Path,
+    expected: Digest,
+    (before, after): (&Metadata, &Metadata),
+    memory: &dyn DigestMemory,
+) -> Result<(), LocalError> {
+    let unchanged = before.size() == after.size()
+        && (before.mtime(), before.mtime_nsec()) == (after.mtime(), after.mtime_nsec());
+    if unchanged && memory.recall(&stamp_of(before)) == Some(expected) {
+        memory.remember_own(&stamp_of(after), expected);
+        return Ok(());
+    }
+    let now = digest_path(source, Kind::File, memory, false)?;
+    check_digest(source, expected, now.digest)
+}
+
+fn check_digest(path: &Path, expected: Digest, found: Digest) -> Result<(), LocalError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(LocalError::Mismatch { path: path.to_owned(), expected, found })
+}
+
+/// Copies through memory, which proves the digest of the very bytes that are written.
+fn copy_small(
+    source: &Path,
+    metadata: &Metadata,
+    destination: &Path,
+    expected: Digest,
+) -> Result<(), LocalError> {
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.size() + 1).unwrap_or_default());
+    let file = File::open(source).map_err(|error| LocalError::io("open", source, error))?;
+    let limited = file.take(COPY_BYTES_MAX + 1).read_to_end(&mut bytes);
+    limited.map_err(|error| LocalError::io("read", source, error))?;
+    check_digest(source, expected, Digest::of(&bytes))?;
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(metadata.mode() & 0o777);
+    let written = options.open(destination).and_then(|mut file| file.write_all(&bytes));
+    written.map_err(|error| LocalError::io("write", destination, error))
+}
+
+/// Whether the file system made a copy that shares its blocks.
+pub(super) fn try_reflink(
+    source: &Path,
+    metadata: &Metadata,
+    destination: &Path,
+) -> Result<bool, LocalError> {
+    match reflink_copy::reflink(source, destination) {
+        Ok(()) => {
+            let permissions = metadata.permissions();
+            fs::set_permissions(destination, permissions)
+                .map_err(|error| LocalError::io("write", destination, error))?;
+            Ok(true)
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            Err(LocalError::io("write", destination, error))
+        }
+        Err(_) => Ok(false),
+    }
+}
+
+fn try_link(source: &Path, destination: &Path) -> Result<bool, LocalError> {
+    match fs::hard_link(source, destination) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            Err(LocalError::io("write", destination, error))
+        }
+        // Another file system, too many links, a kernel that protects others' files.
+        Err(_) => Ok(false),
+    }
+}
+
+/// Copies a file with its mode, inside the kernel. The destination must not exist.
+pub(super) fn copy(source: &Path, destination: &Path) -> Result<(), LocalError> {
+    if destination.symlink_metadata().is_ok() {
+        let error = io::Error::from(ErrorKind::AlreadyExists);
+        return Err(LocalError::io("write", destination, error));
+    }
+    fs::copy(source, destination).map_err(|error| LocalError::io("copy", source, error))?;
+    Ok(())
+}
+
+/// Copies a directory; never links, so that nothing in it needs a guard.
+pub(super) fn place_tree(source: &Path, destination: &Path) -> Result<(), LocalError> {
+    for entry in WalkDir::new(source).follow_root_links(true) {
+        let entry = entry.map_err(|error| walk_error(source, error))?;
+        let below = entry.path().strip_prefix(source).unwrap_or(entry.path());
+        let target = if below.as_os_str().is_empty() {
+            destination.to_owned()
+        } else {
+            destination.join(below)
+        };
+        let metadata = match entry.depth() {
+            0 => entry.path().metadata().map_err(|error| LocalError::io("find", source, error))?,
+            _ => entry.metadata().map_err(|error| walk_error(source, error))?,
+        };
+        if metadata.is_dir() {
+            fs::create_dir(&target).map_err(|error| LocalError::io("create", &target, error))?;
+        } else if metadata.is_symlink() {
+            place_symlink(entry.path(), below, &target)?;
+        } else if metadata.is_file() {
+            let reflinked =
+                metadata.size() > COPY_BYTES_MAX && try_reflink(entry.path(), &metadata, &target)?;
+            if !reflinked {
+                copy(entry.path(), &target)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A link is kept as it is; what it leads to must be part of the directory, since only that was
+/// verified.
+fn place_symlink(link: &Path, below: &Path, target: &Path) -> Result<(), LocalError> {
+    let to = fs::read_link(link).map_err(|error| LocalError::io("read", link, error))?;
+    let mut depth = below.components().count() - 1;
+    for part in to.components() {
+        let is_inside = match part {
+            Component::Normal(_) => {
+                depth += 1;
+                true
+            }
+            Component::CurDir => true,
+            Component::ParentDir => {
+                let is_inside = depth > 0;
+                depth = depth.saturating_sub(1);
+                is_inside
+            }
+            Component::RootDir | Component::Prefix(_) => false,
+        };
+        if !is_inside {
+            let name = format!("{} -> {}", link.display(), to.display());
+            return Err(LocalError::Escapes { name });
+        }
+    }
+    std::os::unix::fs::symlink(&to, target).map_err(|error| LocalError::io("create", target, error))
+}

@@ -1,0 +1,284 @@
+//! Files that are on their way: the bytes so far and what is known of them, so that a transfer
+//! goes on after a cut and after a crash.
+//!
+//! Nothing on disk is trusted unproven: the state holds digests of prefixes, and bytes beyond the
+//! longest prefix that still has its digest are thrown away.
+
+mod state;
+
+use std::fs::{self, File, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use keelboat_engine::{Digest, Digester};
+use tokio_util::bytes::Bytes;
+
+use crate::local::LocalError;
+use crate::protocol::{Metadata, Validators};
+use state::{Prefix, State};
+
+/// Bytes after which the state is written again.
+const CHECKPOINT_BYTES: u64 = 16 << 20;
+
+/// Time after which the state is written again.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+
+/// Bytes after which the data is brought to the disk: what a power cut may cost.
+const SYNC_BYTES: u64 = 256 << 20;
+
+/// How long to wait for another transfer of the same address to let go of its file.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// One file on its way. All methods block.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    /// Locked: whoever else comes takes a file of its own.
+    data: File,
+    data_path: PathBuf,
+    state_path: PathBuf,
+    state: State,
+    position: u64,
+    digester: Digester,
+    checkpoint_at: (u64, Instant),
+}
+
+impl Partial {
+    /// Takes up the file of this source where it was left, or begins it.
+    pub(crate) fn open(dir: &Path, source: Digest) -> Result<Self, LocalError> {
+        fs::create_dir_all(dir).map_err(|error| LocalError::io("create", dir, error))?;
+        let (data, data_path) = open_locked(dir, source)?;
+        let state_path = data_path.with_extension("state");
+        let mut partial = Self {
+            data,
+            data_path,
+            state: State::read(&state_path, source).unwrap_or_else(|| State::new(source)),
+            state_path,
+            position: 0,
+            digester: Digester::new(),
+            checkpoint_at: (0, Instant::now()),
+        };
+        partial.prove()?;
+        Ok(partial)
+    }
+
+    /// Bytes that are here and proven.
+    pub(crate) const fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// What the server said of the file when its bytes began to come.
+    pub(crate) const fn validators(&self) -> &Validators {
+        &self.state.validators
+    }
+
+    /// Bytes of the whole file, when known.
+    pub(crate) const fn length(&self) -> Option<u64> {
+        self.state.length
+    }
+
+    /// Whether all bytes are here, as far as the length was known.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.position > 0 && self.state.length == Some(self.position)
+    }
+
+    /// Throws the bytes away and begins with another file, or with another version of it.
+    pub(crate) fn restart(&mut self, metadata: &Metadata) -> Result<(), LocalError> {
+        let source = self.state.source;
+        self.state = State::new(source);
+        self.state.validators = metadata.validators.clone();
+        self.state.length = metadata.length;
+        // The state is written with the first checkpoint: small files never need it.
+        self.keep(0, Digester::new())
+    }
+
+    /// A later answer told the length.
+    pub(crate) fn learn_length(&mut self, length: Option<u64>) {
+        self.state.length = self.state.length.or(length);
+    }
+
+    /// Writes down what comes until `None`, which says that it came to its end; without that, the
+    /// transfer was cut or given up, and what is here is kept for the next one.
+    pub(crate) fn append_all(
+        &mut self,
+        mut next: impl FnMut() -> Option<Option<Bytes>>,
+    ) -> Result<(), LocalError> {
+        loop {
+            match next() {
+                Some(Some(bytes)) => self.append(&bytes)?,
+                Some(None) if self.position < CHECKPOINT_BYTES => {
+                    self.state.length = Some(self.position);
+                    return Ok(());
+                }
+                Some(None) => {
+                    self.state.length = Some(self.position);
+                    return self.checkpoint();
+                }
+                None => return self.checkpoint(),
+            }
+        }
+    }
+
+    /// The next bytes.
+    fn append(&mut self, bytes: &[u8]) -> Result<(), LocalError> {
+        self.data
+            .write_all(bytes)
+            .map_err(|error| LocalError::io("write", &self.data_path, error))?;
+        self.digester.update(bytes);
+        self.position += bytes.len() as u64;
+        let (at, when) = self.checkpoint_at;
+        if self.position - at >= CHECKPOINT_BYTES || when.elapsed() >= CHECKPOINT_EVERY {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    /// Writes down what is here, so that a crash does not cost it.
+    fn checkpoint(&mut self) -> Result<(), LocalError> {
+        if self.position == self.state.proven.bytes {
+            return Ok(());
+        }
+        let digest = self.digest();
+        self.state.proven = Prefix { bytes: self.position, sha256: digest };
+        if self.position - self.state.durable.bytes >= SYNC_BYTES {
+            let synced = self.data.sync_data();
+            synced.map_err(|error| LocalError::io("write", &self.data_path, error))?;
+            self.state.durable = self.state.proven.clone();
+        }
+        self.checkpoint_at = (self.position, Instant::now());
+        self.write_state()
+    }
+
+    /// The digest of the bytes that are here.
+    pub(crate) fn digest(&self) -> Digest {
+        self.digester.clone().finish()
+    }
+
+    /// The first bytes, at most 64, to see what kind of file it is.
+    pub(crate) fn head(&self) -> Vec<u8> {
+        let mut head = Vec::new();
+        let read =
+            File::open(&self.data_path).and_then(|file| file.take(64).read_to_end(&mut head));
+        if read.is_err() {
+            head.clear();
+        }
+        head
+    }
+
+    /// Gives the bytes a further name, which the caller owns from then on.
+    pub(crate) fn claim(&self) -> Result<PathBuf, LocalError> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let extension = format!("{}-{number}.{CLAIMED}", std::process::id());
+        let path = self.data_path.with_extension(extension);
+        let linked = fs::hard_link(&self.data_path, &path)
+            .or_else(|_| fs::copy(&self.data_path, &path).map(drop));
+        linked.map_err(|error| LocalError::io("create", &path, error))?;
+        Ok(path)
+    }
+
+    /// Removes it.
+    pub(crate) fn discard(&self) {
+        for path in [&self.state_path, &self.data_path] {
+            if let Err(error) = fs::remove_file(path) {
+                tracing::debug!(path = %path.display(), %error, "a partial file stays");
+            }
+        }
+    }
+
+    /// Reads what is here and keeps the longest prefix that has the digest written down for it.
+    fn prove(&mut self) -> Result<(), LocalError> {
+        let mut kept = (0, Digester::new());
+        let mut digester = Digester::new();
+        let mut position = 0;
+        let mut buffer = vec![0; 1 << 18];
+        for prefix in [self.state.durable.clone(), self.state.proven.clone()] {
+            while position < prefix.bytes {
+                let wanted = usize::try_from(prefix.bytes - position).unwrap_or(usize::MAX);
+                let wanted = wanted.min(buffer.len());
+                let room = buffer.get_mut(..wanted).unwrap_or_default();
+                let read = self.data.read(room);
+                let read = read.map_err(|error| LocalError::io("read", &self.data_path, error))?;
+                if read == 0 {
+                    return self.keep(kept.0, kept.1);
+                }
+                digester.update(buffer.get(..read).unwrap_or_default());
+                position += read as u64;
+            }
+            if prefix.bytes > 0 && digester.clone().finish() == prefix.sha256 {
+                kept = (position, digester.clone());
+            }
+        }
+        self.keep(kept.0, kept.1)
+    }
+
+    /// Cuts the file off and goes on from there.
+    fn keep(&mut self, position: u64, digester: Digester) -> Result<(), LocalError> {
+        let cut =
+            self.data.set_len(position).and_then(|()| self.data.seek(SeekFrom::Start(position)));
+        cut.map_err(|error| LocalError::io("write", &self.data_path, error))?;
+        self.position = position;
+        self.digester = digester;
+        self.checkpoint_at = (position, Instant::now());
+        Ok(())
+    }
+
+    fn write_state(&self) -> Result<(), LocalError> {
+        let written = self.state.write(&self.state_path);
+        written.map_err(|error| LocalError::io("write", &self.state_path, error))
+    }
+}
+
+/// What holds no byte is of no use to a later transfer.
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if self.position == 0 {
+            self.discard();
+        }
+    }
+}
+
+/// The extension of files that were handed over and not yet moved away.
+const CLAIMED: &str = "claimed";
+
+fn data_path(dir: &Path, source: Digest) -> PathBuf {
+    dir.join(source.to_hex()).with_extension("data")
+}
+
+/// Opens and locks the file of this source, or one of our own when another process, or a transfer
+/// that was just given up, holds it for too long.
+fn open_locked(dir: &Path, source: Digest) -> Result<(File, PathBuf), LocalError> {
+    let path = data_path(dir, source);
+    let end = Instant::now() + LOCK_WAIT;
+    loop {
+        let file = open_data(&path)?;
+        match file.try_lock() {
+            // It may have been removed between open and lock.
+            Ok(()) if is_at(&file, &path) => return Ok((file, path)),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(_) => break,
+        }
+    }
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("{source}-{}-{number}.data", std::process::id());
+    let path = dir.join(name);
+    Ok((open_data(&path)?, path))
+}
+
+fn open_data(path: &Path) -> Result<File, LocalError> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    options.open(path).map_err(|error| LocalError::io("create", path, error))
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let ours = file.metadata().map(|found| (found.dev(), found.ino()));
+    let theirs = path.symlink_metadata().map(|found| (found.dev(), found.ino()));
+    matches!((ours, theirs), (Ok(ours), Ok(theirs)) if ours == theirs)
+}

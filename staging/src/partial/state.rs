@@ -1,0 +1,114 @@
+//! What is on disk beside the bytes of a file on its way. Version 1, JSON.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use keelboat_engine::Digest;
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::Validators;
+
+const VERSION: u32 = 1;
+
+/// What is known of the bytes beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct State {
+    /// Digest of the address.
+    pub(super) source: Digest,
+    /// What the server said of the file when its bytes began to come.
+    pub(super) validators: Validators,
+    /// Bytes of the whole file, when known.
+    pub(super) length: Option<u64>,
+    /// What had been written when this was.
+    pub(super) proven: Prefix,
+    /// What had also been brought to the disk.
+    pub(super) durable: Prefix,
+}
+
+/// The first bytes of the file and their digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Prefix {
+    pub(super) bytes: u64,
+    pub(super) sha256: Digest,
+}
+
+/// The form on disk. Fields are only added, and then with a new version.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OnDisk {
+    version: u32,
+    source: Digest,
+    etag: Option<String>,
+    last_modified: Option<String>,
+    last_modified_is_strong: bool,
+    length: Option<u64>,
+    proven: Prefix,
+    durable: Prefix,
+}
+
+impl State {
+    /// Nothing has come.
+    pub(super) fn new(source: Digest) -> Self {
+        let nothing = Prefix { bytes: 0, sha256: Digest::of(b"") };
+        Self {
+            source,
+            validators: Validators::default(),
+            length: None,
+            proven: nothing.clone(),
+            durable: nothing,
+        }
+    }
+
+    /// `None`: there is none for this source, or none that can be understood.
+    pub(super) fn read(path: &Path, source: Digest) -> Option<Self> {
+        let text = fs::read(path).ok()?;
+        match serde_json::from_slice::<OnDisk>(&text) {
+            Ok(disk) if disk.version == VERSION && disk.source == source => Some(disk.into()),
+            Ok(_) => None,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "a partial transfer is started over");
+                None
+            }
+        }
+    }
+
+    /// Written beside and renamed, so that a crash leaves the old or the new one.
+    pub(super) fn write(&self, path: &Path) -> io::Result<()> {
+        let text = serde_json::to_vec(&OnDisk::from(self.clone())).map_err(io::Error::other)?;
+        let beside = path.with_extension("state-new");
+        fs::write(&beside, text)?;
+        fs::rename(&beside, path)
+    }
+}
+
+impl From<OnDisk> for State {
+    fn from(disk: OnDisk) -> Self {
+        Self {
+            source: disk.source,
+            validators: Validators {
+                etag: disk.etag,
+                last_modified: disk.last_modified,
+                last_modified_is_strong: disk.last_modified_is_strong,
+            },
+            length: disk.length,
+            proven: disk.proven,
+            durable: disk.durable,
+        }
+    }
+}
+
+impl From<State> for OnDisk {
+    fn from(state: State) -> Self {
+        Self {
+            version: VERSION,
+            source: state.source,
+            etag: state.validators.etag,
+            last_modified: state.validators.last_modified,
+            last_modified_is_strong: state.validators.last_modified_is_strong,
+            length: state.length,
+            proven: state.proven,
+            durable: state.durable,
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What can go wrong in one try of one transfer.
+
+use std::time::Duration;
+
+use keelboat_engine::FailureClass;
+
+/// Why one try ended. The texts are fragments without the address; whoever reports them adds it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransferError {
+    /// There is no such file.
+    #[error("there is no such file ({found})")]
+    Missing {
+        /// What was answered.
+        found: String,
+    },
+    /// The file is there for others.
+    #[error("access was refused ({found})")]
+    Forbidden {
+        /// What was answered.
+        found: String,
+    },
+    /// The server, or the protocol here, will never serve this.
+    #[error("{found}")]
+    Refused {
+        /// What was answered.
+        found: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// The server cannot serve this now.
+    #[error("the server cannot serve it now ({found})")]
+    Busy {
+        /// What was answered.
+        found: String,
+        /// How long it asked to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// No connection, or one that broke before the first byte.
+    #[error("the connection failed ({found})")]
+    Unreachable {
+        /// What the network said.
+        found: String,
+    },
+    /// Nothing came for too long.
+    #[error("nothing came for {} s {phase}", waited.as_secs_f32())]
+    Stalled {
+        /// How long.
+        waited: Duration,
+        /// In which phase: `before the first byte`, `after byte 10`.
+        phase: String,
+    },
+    /// The stream ended too early.
+    #[error("the connection ended at byte {received} of {}", expected.map_or_else(|| "?".to_owned(), |n| n.to_string()))]
+    Cut {
+        /// Offset at which it ended.
+        received: u64,
+        /// Bytes of the whole file, when known.
+        expected: Option<u64>,
+    },
+    /// More came than was announced.
+    #[error("more than the announced {expected} bytes came")]
+    TooLong {
+        /// Bytes of the whole file as announced.
+        expected: u64,
+    },
+    /// The file is another one than the one of which bytes have come already.
+    #[error("the file changed while it was read ({found})")]
+    Changed {
+        /// What was expected and what was found.
+        found: String,
+    },
+    /// An answer that the protocol does not allow; bytes that came before cannot be built on.
+    #[error("the answer makes no sense: {found}")]
+    Malformed {
+        /// What was expected and what was found.
+        found: String,
+    },
+    /// The trouble is on this side: the file system that bytes are read from or written to.
+    #[error("{found}")]
+    Local {
+        /// Its class.
+        class: FailureClass,
+        /// What happened.
+        found: String,
+        /// What to do about it.
+        hint: String,
+    },
+}
+
+impl TransferError {
+    /// The class of a transfer that ends with this.
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::Missing { .. } => FailureClass::InputMissing,
+            Self::Forbidden { .. } | Self::Refused { .. } => FailureClass::Permanent,
+            Self::Local { class, .. } => *class,
+            _ => FailureClass::Transient,
+        }
+    }
+
+    /// Whether another try at the same address may end differently.
+    pub fn is_retryable(&self) -> bool {
+        self.class() == FailureClass::Transient
+    }
+
+    /// Whether the bytes that came so far must be thrown away.
+    pub fn spoils_partial(&self) -> bool {
+        matches!(self, Self::TooLong { .. } | Self::Changed { .. } | Self::Malformed { .. })
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Missing { .. } => "check the address; the file may have been moved".into(),
+            Self::Forbidden { .. } => "check the credentials for this address".into(),
+            Self::Refused { hint, .. } | Self::Local { hint, .. } => hint.clone(),
+            Self::Busy { .. } => "run the same command again later, or add a mirror".into(),
+            Self::Unreachable { .. } | Self::Stalled { .. } | Self::Cut { .. } => {
+                "check the network and the proxy settings; the same command goes on where this \
+                 one stopped"
+                    .into()
+            }
+            Self::TooLong { .. } | Self::Changed { .. } | Self::Malformed { .. } => {
+                "the file may be being replaced at its source; run the same command again later, \
+                 and declare its `sha256`"
+                    .into()
+            }
+        }
+    }
+}
