@@ -54,6 +54,20 @@ pub(super) struct Counts {
     pub(super) unchanged: u64,
 }
 
+impl Counts {
+    /// What was added since an earlier moment.
+    pub(super) fn since(&self, earlier: &Self) -> Self {
+        Self {
+            requests: self.requests - earlier.requests,
+            bytes: self.bytes - earlier.bytes,
+            cuts: self.cuts - earlier.cuts,
+            unavailable: self.unavailable - earlier.unavailable,
+            resumed: self.resumed - earlier.resumed,
+            unchanged: self.unchanged - earlier.unchanged,
+        }
+    }
+}
+
 /// A running server. Dropping it closes the port.
 #[derive(Debug)]
 pub(super) struct Server {
