@@ -1,0 +1,287 @@
+//! From a `[task.NAME]` or `[defaults]` table to a declaration.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::declaration::{CommandText, Declaration, Options, Text};
+use super::problem::Place;
+use super::reader::{NameRule, Reader, Spot, in_order, integer_of};
+use super::units;
+
+use toml::de::{DeTable, DeValue};
+
+/// The keys of a task.
+pub(super) const TASK_KEYS: [&str; 17] = [
+    "foreach",
+    "inputs",
+    "outputs",
+    "run",
+    "argv",
+    "after",
+    "description",
+    "env",
+    "cores",
+    "memory",
+    "timeout",
+    "retries",
+    "backoff",
+    "cache",
+    "version",
+    "executor",
+    "shell",
+];
+
+/// The keys of `[defaults]`.
+pub(super) const OPTION_KEYS: [&str; 10] = [
+    "env", "cores", "memory", "timeout", "retries", "backoff", "cache", "version", "executor",
+    "shell",
+];
+
+/// The executors of this version.
+pub(super) const EXECUTORS: [&str; 1] = ["local"];
+
+const CORES_MAX: i64 = 65_536;
+const RETRIES_MAX: i64 = 1_000;
+
+impl Reader<'_> {
+    pub(super) fn defaults(&mut self, value: &Spot<'_>) -> Options {
+        let help =
+            "write [defaults] on a line of its own, and options such as retries = 3 below it";
+        let Some(table) = self.table(value, "defaults", help) else {
+            return Options::default();
+        };
+        self.check_keys(table, &OPTION_KEYS, "[defaults]");
+        self.options(table)
+    }
+
+    pub(super) fn task(
+        &mut self,
+        name: Arc<str>,
+        place: Place,
+        value: &Spot<'_>,
+        defaults: &Options,
+    ) -> Option<Declaration> {
+        let help = format!("write [task.{name}] on a line of its own, and its keys below it");
+        let table = self.table(value, &format!("task.{name}"), &help)?;
+        self.check_keys(table, &TASK_KEYS, &format!("[task.{name}]"));
+        let help = "write a sentence in quotes";
+        let inputs = table.get("inputs").map(|value| self.inputs(value)).unwrap_or_default();
+        let outputs = table.get("outputs").map(|value| self.outputs(value)).unwrap_or_default();
+        Some(Declaration {
+            input_labels: inputs.iter().map(|named| named.label.clone()).collect(),
+            output_labels: outputs.iter().map(|named| named.label.clone()).collect(),
+            description: table
+                .get("description")
+                .and_then(|value| self.text(value, "description", help))
+                .map(|text| text.value),
+            foreach: table.get("foreach").map(|value| self.foreach(value)).unwrap_or_default(),
+            inputs,
+            outputs,
+            command: self.command(&name, place, table),
+            after: table.get("after").map(|value| self.after(value)).unwrap_or_default(),
+            options: self.options(table).over(defaults),
+            name,
+            place,
+        })
+    }
+
+    fn command(&mut self, name: &str, place: Place, table: &DeTable<'_>) -> CommandText {
+        match (table.get_key_value("run"), table.get_key_value("argv")) {
+            (Some((run, _)), Some((argv, _))) => {
+                let problem = self
+                    .problem(argv.span(), format!("task `{name}` has both run and argv"))
+                    .help("keep run (a script for a shell) or argv (a program and its arguments)");
+                let place = self.place(run.span());
+                let problem = self.sources.also(problem, place, "and here");
+                self.problems.push(problem);
+                CommandText::Unreadable
+            }
+            (None, None) => {
+                let problem = self
+                    .sources
+                    .problem(place, format!("task `{name}` does not say what to run"))
+                    .labelled("neither run nor argv")
+                    .help("add run = \"…\" (a script for a shell) or argv = [\"program\", \"argument\"]");
+                self.problems.push(problem);
+                CommandText::Unreadable
+            }
+            (Some((_, value)), None) => {
+                let help = "write a script in quotes, such as run = \"sort {{ inputs.x }}\"";
+                self.text(value, "run", help).map_or(CommandText::Unreadable, CommandText::Run)
+            }
+            (None, Some((_, value))) => self.argv(value),
+        }
+    }
+
+    fn argv(&mut self, value: &Spot<'_>) -> CommandText {
+        let help = "write a list such as argv = [\"sort\", \"-u\", \"{{ inputs.x }}\"]";
+        match self.texts(value, "argv", help) {
+            Some(texts) if texts.is_empty() => {
+                let problem = self
+                    .problem(value.span(), "argv must name a program")
+                    .labelled("empty")
+                    .help(help);
+                self.problems.push(problem);
+                CommandText::Unreadable
+            }
+            Some(texts) => CommandText::Argv(texts),
+            None => CommandText::Unreadable,
+        }
+    }
+
+    fn after(&mut self, value: &Spot<'_>) -> Vec<Text> {
+        let help = "write names of tasks, such as after = [\"prepare\"]";
+        if value.get_ref().is_str() {
+            return self.text(value, "after", help).into_iter().collect();
+        }
+        self.texts(value, "after", help).unwrap_or_default()
+    }
+
+    fn options(&mut self, table: &DeTable<'_>) -> Options {
+        let cores =
+            table.get("cores").and_then(|value| self.integer(value, "cores", 1..=CORES_MAX));
+        let retries =
+            table.get("retries").and_then(|value| self.integer(value, "retries", 0..=RETRIES_MAX));
+        let version_help = "write it in quotes, such as version = \"2\"";
+        Options {
+            env: table.get("env").map(|value| self.env(value)).unwrap_or_default(),
+            cores: cores.and_then(|cores| u32::try_from(cores).ok()),
+            memory: table.get("memory").and_then(|value| self.memory(value)),
+            timeout: table.get("timeout").and_then(|value| self.duration(value, "timeout")),
+            retries: retries.and_then(|retries| u32::try_from(retries).ok()),
+            backoff: table.get("backoff").and_then(|value| self.backoff(value)),
+            cache: self.bool(table.get("cache"), "cache"),
+            version: table
+                .get("version")
+                .and_then(|value| self.text(value, "version", version_help)),
+            executor: table.get("executor").and_then(|value| self.executor(value)),
+            shell: table.get("shell").and_then(|value| self.shell(value)),
+        }
+    }
+
+    fn env(&mut self, value: &Spot<'_>) -> BTreeMap<Arc<str>, Text> {
+        let help = "write env = { NAME = \"value\" }";
+        let Some(table) = self.table(value, "env", help) else {
+            return BTreeMap::new();
+        };
+        let mut env = BTreeMap::new();
+        for (key, value) in in_order(table) {
+            let name: &str = key.get_ref();
+            if name.is_empty() || name.contains(['=', '\0']) {
+                let problem = self
+                    .problem(key.span(), format!("{name:?} cannot be the name of a variable"))
+                    .help("a name in the environment is not empty and has no `=` and no NUL");
+                self.problems.push(problem);
+                continue;
+            }
+            let place = self.place(value.span());
+            let text = match value.get_ref() {
+                DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => {
+                    self.sources.slice(place).into()
+                }
+                _ => match self.text(value, &format!("env.{name}"), help) {
+                    Some(text) => text.value,
+                    None => continue,
+                },
+            };
+            env.insert(name.into(), Text { value: text, place });
+        }
+        env
+    }
+
+    fn memory(&mut self, value: &Spot<'_>) -> Option<u64> {
+        if let Some(number) = integer_of(value.get_ref()) {
+            let problem = self
+                .problem(value.span(), "memory needs a unit")
+                .help(format!("write memory = \"{number}MiB\" or \"{number}GiB\""));
+            self.problems.push(problem);
+            return None;
+        }
+        let text =
+            self.text(value, "memory", "write a size in quotes, such as memory = \"4GiB\"")?;
+        units::size(&text.value)
+            .map_err(|help| {
+                let problem = self
+                    .problem(value.span(), format!("{:?} is not a size", text.value))
+                    .help(help);
+                self.problems.push(problem);
+            })
+            .ok()
+    }
+
+    fn duration(&mut self, value: &Spot<'_>, what: &str) -> Option<Duration> {
+        if let Some(number) = integer_of(value.get_ref()) {
+            let problem = self.problem(value.span(), format!("{what} needs a unit")).help(format!(
+                "write {what} = \"{number}s\" for seconds, \"{number}m\" for minutes"
+            ));
+            self.problems.push(problem);
+            return None;
+        }
+        let help = format!("write a duration in quotes, such as {what} = \"30s\"");
+        let text = self.text(value, what, &help)?;
+        units::duration(&text.value)
+            .map_err(|help| {
+                let problem = self
+                    .problem(value.span(), format!("{:?} is not a duration", text.value))
+                    .help(help);
+                self.problems.push(problem);
+            })
+            .ok()
+    }
+
+    /// One wait, or the shortest and the longest.
+    fn backoff(&mut self, value: &Spot<'_>) -> Option<(Duration, Duration)> {
+        let Some(table) = value.get_ref().as_table() else {
+            let min = self.duration(value, "backoff")?;
+            return Some((min, min.max(keelboat_engine::RetryPolicy::default().backoff_max)));
+        };
+        self.check_keys(table, &["min", "max"], "backoff");
+        let standard = keelboat_engine::RetryPolicy::default();
+        let min = match table.get("min") {
+            Some(value) => self.duration(value, "min")?,
+            None => standard.backoff_min,
+        };
+        let max = match table.get("max") {
+            Some(value) => self.duration(value, "max")?,
+            None => standard.backoff_max.max(min),
+        };
+        if min > max {
+            let problem = self
+                .problem(value.span(), "the shortest wait is longer than the longest")
+                .help("write backoff = { min = \"1s\", max = \"1m\" }");
+            self.problems.push(problem);
+            return None;
+        }
+        Some((min, max))
+    }
+
+    fn executor(&mut self, value: &Spot<'_>) -> Option<Arc<str>> {
+        let text = self.text(value, "executor", "write executor = \"local\"")?;
+        if EXECUTORS.contains(&text.value.as_ref()) {
+            return Some(text.value);
+        }
+        let problem = self
+            .problem(value.span(), format!("there is no executor `{}`", text.value))
+            .help("this version has one executor: \"local\"");
+        self.problems.push(problem);
+        None
+    }
+
+    fn shell(&mut self, value: &Spot<'_>) -> Option<Arc<[String]>> {
+        let help = "write a list that ends with the flag before the script, such as \
+                    shell = [\"bash\", \"-euo\", \"pipefail\", \"-c\"]";
+        let texts = self.texts(value, "shell", help)?;
+        if texts.first().is_none_or(|program| program.value.is_empty()) {
+            let problem = self.problem(value.span(), "shell must name a program").help(help);
+            self.problems.push(problem);
+            return None;
+        }
+        Some(texts.iter().map(|text| text.value.as_ref().to_owned()).collect())
+    }
+
+    /// Reads the name of a task.
+    pub(super) fn task_name(&mut self, key: &toml::Spanned<std::borrow::Cow<'_, str>>) -> Arc<str> {
+        self.name(key, "a task", NameRule::Task)
+    }
+}
