@@ -8,7 +8,7 @@ use crate::{Command, InputSpec, Kind, OutputSpec, Resources, Source, TaskSpec};
 ///
 /// `d/` is a directory, `x?` is optional, `u:x` a remote file, `name*2` takes two cores, `name+3`
 /// has three retries, `name!` generates tasks.
-pub fn tasks(text: &str) -> Vec<TaskSpec> {
+pub(crate) fn tasks(text: &str) -> Vec<TaskSpec> {
     text.split(';').map(str::trim).filter(|part| !part.is_empty()).map(task).collect()
 }
 

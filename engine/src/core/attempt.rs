@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::task::Counted;
-use super::{Action, Core, Phase, Urgency};
+use super::{Action, Core, Course, Phase, Urgency};
 use crate::{
     AttemptId, AttemptOutcome, Fact, Failure, FailureClass, MemoRecord, Memoize, RetryPolicy,
     TaskId, Usage, key_parts,
@@ -29,7 +29,7 @@ impl Core {
     pub(super) fn on_published(
         &mut self,
         attempt: AttemptId,
-        record: MemoRecord,
+        record: &MemoRecord,
         actions: &mut Vec<Action>,
     ) {
         let Some(Phase::Publishing(site)) = self.current(attempt) else { return };
@@ -39,13 +39,13 @@ impl Core {
             task: spec.name.clone(),
             ordinal: attempt.ordinal,
             key: self.tasks[task.index()].key.expect("what ran has a key"),
-            parts: key_parts(spec, &self.contents(task)),
+            parts: key_parts(spec, &self.contents_read(task)),
             record: record.clone(),
             usage: self.tasks[task.index()].usage,
             memoized: spec.memoize != Memoize::Off,
         };
-        self.record(fact, actions);
-        self.on_done(task, &record, site, Counted::Completed, actions);
+        super::record(fact, actions);
+        self.on_done(task, record, site, Counted::Completed, actions);
     }
 
     pub(super) fn on_publish_failed(
@@ -75,18 +75,16 @@ impl Core {
     ) {
         use FailureClass as Class;
         self.leave(task);
-        let stopping = self.stopping;
         let policy = self.spec(task).retry;
         let state = &mut self.tasks[task.index()];
         state.phase = Phase::Backoff;
         let counted = !state.cancelled
-            && !self.cancelled
+            && self.course != Course::Stopping
             && matches!(failure.class, Class::Transient | Class::OutOfResources);
         state.failures += u32::from(counted);
         state.losses += u32::from(!counted);
         let (ordinal, failures, losses) = (state.ordinal, state.failures, state.losses);
-        let given_up = state.cancelled
-            || failure.class == Class::Permanent
+        let given_up = failure.class == Class::Permanent
             || (counted && failures > policy.retries)
             || losses > LOSSES_MAX;
         let fact = Fact::AttemptFailed {
@@ -96,12 +94,13 @@ impl Core {
             usage,
             counted,
         };
-        self.record(fact, actions);
+        super::record(fact, actions);
         match failure.class {
             // A run that was stopped leaves the task as it is, for the next run to take up.
-            _ if self.cancelled => {}
+            _ if self.course == Course::Stopping => {}
+            _ if self.tasks[task.index()].cancelled => self.fail(task, cancelled(), actions),
             _ if given_up => self.fail(task, failure, actions),
-            _ if stopping => {}
+            _ if self.course == Course::Failing => {}
             Class::InputMissing => {
                 self.distrust_inputs(task);
                 self.ready_again(task);
@@ -109,14 +108,17 @@ impl Core {
             Class::InfrastructureLost => self.ready_again(task),
             _ => {
                 let wait = backoff(policy, failures, self.options.seed, task);
-                self.timers.insert((self.now.after(wait), task));
+                let due = self.now.after(wait);
+                self.tasks[task.index()].due = due;
+                self.timers.insert((due, task));
             }
         }
     }
 
-    fn ready_again(&mut self, task: TaskId) {
-        self.tasks[task.index()].phase = Phase::Ready;
-        self.ready.insert(task);
+    pub(super) fn ready_again(&mut self, task: TaskId) {
+        let state = &mut self.tasks[task.index()];
+        state.phase = Phase::Ready;
+        self.ready.insert((state.counted == Counted::No, task));
     }
 
     /// An input was not where it was said to be: none of the task's inputs is believed to be
@@ -129,7 +131,7 @@ impl Core {
 
     pub(super) fn wake_retries(&mut self) {
         while let Some((due, task)) = self.timers.first().copied() {
-            if due > self.now || self.stopping {
+            if due > self.now {
                 return;
             }
             self.timers.pop_first();
@@ -138,8 +140,7 @@ impl Core {
     }
 
     pub(super) fn on_stop_requested(&mut self, urgency: Urgency, actions: &mut Vec<Action>) {
-        self.stopping = true;
-        self.cancelled = true;
+        self.course = Course::Stopping;
         self.timers.clear();
         if urgency == Urgency::Now {
             let running: Vec<TaskId> = self.sites.running().collect();
@@ -147,6 +148,8 @@ impl Core {
                 let attempt = self.tasks[task.index()].attempt(task);
                 actions.push(Action::Kill { attempt });
             }
+            self.expanding.clear();
+            self.delivering.clear();
         }
     }
 
@@ -159,10 +162,8 @@ impl Core {
                 actions.push(Action::Kill { attempt: state.attempt(task) });
             }
             _ => {
-                let stopping = self.stopping;
-                let failure = Failure::new(FailureClass::Permanent, "it was cancelled");
-                self.fail(task, failure, actions);
-                self.stopping = stopping;
+                self.tasks[task.index()].cancelled = true;
+                self.fail(task, cancelled(), actions);
             }
         }
     }
@@ -174,7 +175,13 @@ fn backoff(policy: RetryPolicy, failures: u32, seed: u64, task: TaskId) -> Durat
     let doublings = failures.saturating_sub(1).min(31);
     let whole = policy.backoff_min.saturating_mul(1 << doublings).min(policy.backoff_max);
     let random = mix(seed ^ (u64::from(task.0) << 32 | u64::from(failures)));
-    whole - whole / 2 * u32::try_from(random >> 48).unwrap_or(0) / (1 << 16)
+    let half_ms = whole.as_millis() / 2;
+    let cut_ms = half_ms * u128::from(random >> 48) / (1 << 16);
+    whole.saturating_sub(Duration::from_millis(u64::try_from(cut_ms).unwrap_or(u64::MAX)))
+}
+
+fn cancelled() -> Failure {
+    Failure::new(FailureClass::Permanent, "it was cancelled")
 }
 
 /// The finalizer of `SplitMix64` (Steele, Lea, Flood 2014): spreads every bit over all.

@@ -24,7 +24,8 @@ pub enum Event {
         /// What is known of the reason.
         cause: String,
     },
-    /// A file is whole at a site, and its digest is known. Answers [`Action::Stage`].
+    /// A file is whole at a site, and its digest is known. Answers [`Action::Stage`]; whoever
+    /// reports drops duplicates by (file, site).
     Staged {
         /// The file.
         file: FileId,
@@ -114,7 +115,7 @@ pub enum Event {
 pub enum Urgency {
     /// Start nothing more; let what runs finish.
     Drain,
-    /// Kill what runs.
+    /// Kill what runs, and wait for no copies to addresses.
     Now,
 }
 
@@ -153,7 +154,7 @@ pub enum Action {
         task: TaskId,
         /// Its key.
         key: MemoKey,
-        /// A result of this very run, from before a crash.
+        /// A result of this very run, which may be used even where earlier runs' may not.
         known: Option<MemoRecord>,
     },
     /// Run a task on a site that has all of its inputs.
@@ -199,12 +200,12 @@ pub enum Action {
 pub enum StageFrom {
     /// Where the workflow says that it is.
     Origin,
-    /// Another site that has it.
+    /// Another site that has it, or that has the directory in which it lies.
     Site(SiteId),
 }
 
 /// How the core behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Options {
     /// After a failure, go on with what does not depend on it.
     pub keep_going: bool,
@@ -212,12 +213,6 @@ pub struct Options {
     pub seed: u64,
     /// Further tries of a transfer that failed in a way that may go away.
     pub stage_retries: u32,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { keep_going: false, seed: 0, stage_retries: 0 }
-    }
 }
 
 /// How many tasks are in which state.

@@ -1,6 +1,6 @@
 //! The graph of tasks and files. It only grows; edges follow from paths.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::{Digest, FileId, Kind, Source, TaskId, TaskName, TaskSpec};
@@ -99,10 +99,20 @@ pub struct FileNode {
     pub producer: Option<TaskId>,
     /// Whether it lies in a directory output, so that it must be looked at when that is there.
     pub inside_output: bool,
+    /// The directory output that it lies in.
+    pub(crate) outer: Option<FileId>,
     /// Files that tasks read inside of it.
     pub(crate) inner: Vec<FileId>,
-    /// Tasks that read it; a task that reads it twice is there twice.
-    pub(crate) consumers: Vec<TaskId>,
+    /// Who reads it; a task that reads it twice is there twice.
+    pub(crate) readers: Vec<Reader>,
+}
+
+/// One input of one task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reader {
+    pub(crate) task: TaskId,
+    /// Which of its inputs.
+    pub(crate) input: u32,
 }
 
 /// All tasks and files.
@@ -148,19 +158,26 @@ impl Graph {
         let mut found = node.followers.clone();
         for output in &node.outputs {
             let output = self.file(*output);
-            found.extend(&output.consumers);
+            found.extend(output.readers.iter().map(|reader| reader.task));
             for inner in &output.inner {
-                found.extend(&self.file(*inner).consumers);
+                found.extend(self.file(*inner).readers.iter().map(|reader| reader.task));
             }
         }
         found
+    }
+
+    /// The files that are there when this task is done: its outputs, and what is read inside.
+    pub(crate) fn files_of(&self, task: TaskId) -> Vec<FileId> {
+        let outputs = &self.task(task).outputs;
+        let inner = outputs.iter().flat_map(|output| &self.file(*output).inner);
+        outputs.iter().chain(inner).copied().collect()
     }
 
     /// Adds tasks, all or none, and returns the first new number.
     pub fn add(&mut self, specs: Vec<TaskSpec>) -> Result<TaskId, GraphError> {
         self.check_names(&specs)?;
         let outputs = self.check_outputs(&specs)?;
-        self.check_circles(&specs, &outputs)?;
+        check_circles(&specs, &outputs)?;
         let first = TaskId(number(self.tasks.len()));
         for (task, spec) in (first.0..).map(TaskId).zip(specs) {
             self.by_name.insert(spec.name.clone(), task);
@@ -173,8 +190,9 @@ impl Graph {
                     kind: output.kind,
                     producer: Some(task),
                     inside_output: false,
+                    outer: None,
                     inner: Vec::new(),
-                    consumers: Vec::new(),
+                    readers: Vec::new(),
                 });
                 self.by_output.insert(output.path.clone(), file);
                 file
@@ -199,7 +217,7 @@ impl Graph {
         let mut inputs = Vec::with_capacity(count);
         for at in 0..count {
             let file = self.intern(task, at);
-            self.files[file.index()].consumers.push(task);
+            self.files[file.index()].readers.push(Reader { task, input: number(at) });
             inputs.push(file);
         }
         let after = std::mem::take(&mut self.tasks[task.index()].spec.after);
@@ -233,8 +251,9 @@ impl Graph {
             kind: input.kind,
             producer: around.and_then(|outer| self.files[outer.index()].producer),
             inside_output: around.is_some(),
+            outer: around,
             inner: Vec::new(),
-            consumers: Vec::new(),
+            readers: Vec::new(),
         });
         if let Some(outer) = around {
             self.files[outer.index()].inner.push(file);
@@ -256,16 +275,16 @@ impl Graph {
     }
 
     fn check_names(&self, specs: &[TaskSpec]) -> Result<(), GraphError> {
-        let mut new = BTreeMap::new();
+        let mut new = BTreeSet::new();
         for spec in specs {
-            let again = new.insert(spec.name.as_ref(), ()).is_some();
+            let again = !new.insert(spec.name.as_ref());
             if again || self.by_name.contains_key(&spec.name) {
                 return Err(GraphError::DuplicateTask { name: spec.name.clone() });
             }
         }
         for spec in specs {
             let unknown = |name: &&TaskName| {
-                !self.by_name.contains_key(*name) && !new.contains_key(name.as_ref())
+                !self.by_name.contains_key(*name) && !new.contains(name.as_ref())
             };
             if let Some(name) = spec.after.iter().find(unknown) {
                 let (task, name) = (spec.name.clone(), name.clone());
@@ -295,7 +314,7 @@ impl Graph {
                         second: spec.name.clone(),
                     });
                 }
-                self.check_not_read_yet(&output.path, spec)?;
+                self.check_not_read_yet(&output.path, output.kind, spec)?;
             }
         }
         if directories {
@@ -309,22 +328,36 @@ impl Graph {
         self.files[file.index()].producer.map(|task| &self.task(task).spec)
     }
 
-    fn check_not_read_yet(&self, path: &Arc<str>, writer: &TaskSpec) -> Result<(), GraphError> {
-        let from = (Source::Path(path.clone()), None);
-        let same_path = |source: &Source| matches!(source, Source::Path(other) if other == path);
-        let found = self.by_source.range(from..).next();
-        let Some(((source, _), file)) = found.filter(|((source, _), _)| same_path(source)) else {
-            return Ok(());
+    /// A path that is read as a source file cannot become an output later, nor lie in one.
+    fn check_not_read_yet(
+        &self,
+        path: &Arc<str>,
+        kind: Kind,
+        writer: &TaskSpec,
+    ) -> Result<(), GraphError> {
+        let inside: Arc<str> = format!("{path}/").into();
+        let first = |from: &Arc<str>| {
+            let found = self.by_source.range((Source::Path(from.clone()), None)..).next();
+            found.and_then(|((source, _), file)| match source {
+                Source::Path(read) => Some((read, *file)),
+                Source::Urls(_) => None,
+            })
         };
-        debug_assert!(same_path(source), "the range starts at the path");
-        let reader = self.files[file.index()].consumers[0];
+        let itself = first(path).filter(|(read, _)| *read == path);
+        let below = || first(&inside).filter(|(read, _)| read.starts_with(inside.as_ref()));
+        let read = match kind {
+            Kind::File => itself,
+            Kind::Directory => itself.or_else(below),
+        };
+        let Some((read, file)) = read else { return Ok(()) };
         Err(GraphError::LateWriter {
-            path: path.clone(),
+            path: read.clone(),
             writer: writer.name.clone(),
-            reader: self.task(reader).spec.name.clone(),
+            reader: self.task(self.files[file.index()].readers[0].task).spec.name.clone(),
         })
     }
 
+    /// New outputs may lie in no directory output, and no output in new directories.
     fn check_nesting(
         &self,
         specs: &[TaskSpec],
@@ -337,54 +370,63 @@ impl Graph {
         let any = |path: &str| {
             new.get(path).map(|(at, kind)| (&specs[*at].name, *kind)).or_else(|| old(path))
         };
-        let all = new.keys().copied().chain(self.by_output.keys().map(AsRef::as_ref));
-        for path in all {
-            for outer in ancestors(path) {
-                let Some((outer_task, Kind::Directory)) = any(outer) else { continue };
-                let inner_task = any(path).map_or(outer_task, |(name, _)| name);
-                return Err(GraphError::NestedOutput {
-                    inner: path.into(),
-                    inner_task: inner_task.clone(),
-                    outer: outer.into(),
-                    outer_task: outer_task.clone(),
-                });
+        let nested = |inner: &str, outer: &str| {
+            let (inner_task, outer_task) = (any(inner)?.0.clone(), any(outer)?.0.clone());
+            let (inner, outer) = (inner.into(), outer.into());
+            Some(GraphError::NestedOutput { inner, inner_task, outer, outer_task })
+        };
+        for (path, (_, kind)) in new {
+            let is_directory =
+                |outer: &&str| any(outer).is_some_and(|(_, kind)| kind == Kind::Directory);
+            let around = ancestors(path).find(is_directory);
+            let below = || {
+                let prefix = format!("{path}/");
+                let (inner, _) = self.by_output.range(Arc::from(prefix.as_str())..).next()?;
+                (*kind == Kind::Directory && inner.starts_with(prefix.as_str()))
+                    .then_some(inner.as_ref())
+            };
+            let error = match around {
+                Some(outer) => nested(path, outer),
+                None => below().and_then(|inner| nested(inner, path)),
+            };
+            if let Some(error) = error {
+                return Err(error);
             }
         }
         Ok(())
     }
+}
 
-    /// Only new tasks can be in a circle: older ones do not wait for them.
-    fn check_circles(
-        &self,
-        specs: &[TaskSpec],
-        outputs: &BTreeMap<&str, (usize, Kind)>,
-    ) -> Result<(), GraphError> {
-        let names: BTreeMap<&str, usize> =
-            specs.iter().enumerate().map(|(at, spec)| (spec.name.as_ref(), at)).collect();
-        let writer = |path: &str| {
-            let inside = || {
-                let mut around = ancestors(path).filter_map(|outer| outputs.get(outer));
-                around.find(|(_, kind)| *kind == Kind::Directory)
-            };
-            outputs.get(path).or_else(inside).map(|(at, _)| *at)
+/// Only new tasks can be in a circle: older ones do not wait for them.
+fn check_circles(
+    specs: &[TaskSpec],
+    outputs: &BTreeMap<&str, (usize, Kind)>,
+) -> Result<(), GraphError> {
+    let names: BTreeMap<&str, usize> =
+        specs.iter().enumerate().map(|(at, spec)| (spec.name.as_ref(), at)).collect();
+    let writer = |path: &str| {
+        let inside = || {
+            let mut around = ancestors(path).filter_map(|outer| outputs.get(outer));
+            around.find(|(_, kind)| *kind == Kind::Directory)
         };
-        let edges: Vec<Vec<usize>> = specs
-            .iter()
-            .map(|spec| {
-                let files = spec.inputs.iter().filter_map(|input| match &input.source {
-                    Source::Path(path) => writer(path),
-                    Source::Urls(_) => None,
-                });
-                let tasks = spec.after.iter().filter_map(|name| names.get(name.as_ref()).copied());
-                files.chain(tasks).collect()
-            })
-            .collect();
-        match find_circle(&edges) {
-            None => Ok(()),
-            Some(circle) => {
-                let tasks = circle.into_iter().map(|at| specs[at].name.clone()).collect();
-                Err(GraphError::Cycle { tasks })
-            }
+        outputs.get(path).or_else(inside).map(|(at, _)| *at)
+    };
+    let edges: Vec<Vec<usize>> = specs
+        .iter()
+        .map(|spec| {
+            let files = spec.inputs.iter().filter_map(|input| match &input.source {
+                Source::Path(path) => writer(path),
+                Source::Urls(_) => None,
+            });
+            let tasks = spec.after.iter().filter_map(|name| names.get(name.as_ref()).copied());
+            files.chain(tasks).collect()
+        })
+        .collect();
+    match find_circle(&edges) {
+        None => Ok(()),
+        Some(circle) => {
+            let tasks = circle.into_iter().map(|at| specs[at].name.clone()).collect();
+            Err(GraphError::Cycle { tasks })
         }
     }
 }
@@ -455,7 +497,8 @@ mod tests {
         let graph = add("a: x -> y; b: y z -> w; c: y -> v").expect("a good graph");
         let y = graph.task(TaskId(0)).outputs[0];
         assert_eq!(graph.task(TaskId(1)).inputs[0], y);
-        assert_eq!(graph.file(y).consumers, [TaskId(1), TaskId(2)]);
+        let reader = |task| Reader { task: TaskId(task), input: 0 };
+        assert_eq!(graph.file(y).readers, [reader(1), reader(2)]);
         assert_eq!(graph.file(y).producer, Some(TaskId(0)));
         assert_eq!(graph.file_count(), 5);
     }

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
+use super::graph::Reader;
 use super::task::{Counted, Knowledge};
-use super::{Action, Core, Phase, Recall};
+use super::{Action, Core, Phase, Recall, StageFrom};
 use crate::{
-    Content, Fact, Failure, FailureClass, FileId, Kind, MemoKey, Memoize, Reason, SiteId, Source,
-    TaskId, memo_key,
+    Content, Fact, Failure, FailureClass, FileId, MemoKey, MemoRecord, Memoize, OutputRecord,
+    Reason, SiteId, Source, TaskId, memo_key,
 };
 
 impl Core {
@@ -16,17 +17,18 @@ impl Core {
         self.graph.task(task).inputs.iter().map(|file| self.content(*file)).collect()
     }
 
+    /// What the present attempt of a task read, also where that has changed since.
+    pub(super) fn contents_read(&self, task: TaskId) -> Vec<Option<Content>> {
+        let inputs = self.graph.task(task).inputs.iter();
+        let read = |file: &FileId| self.read_before.get(&(task, *file)).copied();
+        inputs.map(|file| read(file).unwrap_or_else(|| self.content(*file))).collect()
+    }
+
     /// Finds out what a new task's inputs hold: counts those that are known already, and asks for
     /// those that nobody asked for yet.
     pub(super) fn learn_inputs(&mut self, task: TaskId, actions: &mut Vec<Action>) {
-        for at in 0..self.graph.task(task).inputs.len() {
-            let file = self.graph.task(task).inputs[at];
-            if self.files[file.index()].knowledge == Knowledge::Unknown {
-                self.ask_for(file);
-            }
-            if self.files[file.index()].knowledge != Knowledge::Unknown {
-                self.tasks[task.index()].missing -= 1;
-            }
+        if self.phase(task) != Phase::Waiting {
+            return;
         }
         let spec = self.spec(task);
         let before: Vec<TaskId> =
@@ -38,11 +40,21 @@ impl Core {
             .copied()
             .chain(producers)
             .find(|before| matches!(self.phase(*before), Phase::Failed | Phase::Skipped));
-        let done = before.iter().filter(|before| self.phase(**before) == Phase::Done).count();
-        self.tasks[task.index()].missing -= super::number(done);
         if let Some(broken) = broken {
             let because = self.spec(broken).name.clone();
-            self.skip_after(broken, &because, actions);
+            self.skip(task, &because, actions);
+            return self.skip_after(task, &because, actions);
+        }
+        let done = before.iter().filter(|before| self.tasks[before.index()].was_done()).count();
+        self.tasks[task.index()].missing -= super::number(done);
+        for at in 0..self.graph.task(task).inputs.len() {
+            let file = self.graph.task(task).inputs[at];
+            if self.files[file.index()].knowledge == Knowledge::Unknown {
+                self.ask_for(file);
+            }
+            if self.files[file.index()].knowledge != Knowledge::Unknown {
+                self.tasks[task.index()].missing -= 1;
+            }
         }
     }
 
@@ -55,8 +67,15 @@ impl Core {
             }
             (_, None, _) => self.want(file, SiteId::HOME, None),
             (_, Some(producer), _) => {
-                if node.inside_output && self.phase(producer) == Phase::Done {
-                    self.want(file, SiteId::HOME, None);
+                let Some(outer) = node.outer else { return };
+                match &self.files[outer.index()].knowledge {
+                    Knowledge::Failed(failure) => {
+                        self.files[file.index()].knowledge = Knowledge::Failed(failure.clone());
+                    }
+                    _ if self.phase(producer) == Phase::Done => {
+                        self.want(file, SiteId::HOME, None);
+                    }
+                    _ => {}
                 }
             }
         }
@@ -69,21 +88,30 @@ impl Core {
         content: Content,
         actions: &mut Vec<Action>,
     ) {
-        let Some(waiting) = self.transfers.arrived(file, site) else { return };
+        let Some(from) = self.transfers.under_way_from(file, site) else { return };
+        let changed = self.content(file).is_some_and(|known| known.digest != content.digest);
+        if changed && self.forget_replica(file, from) {
+            return self.transfers.again(file, site);
+        }
+        let waiting = self.transfers.complete(file, site);
         let declared = self.graph.file(file).sha256;
         if let Some(expected) = declared.filter(|expected| *expected != content.digest) {
             let failure = self.wrong_digest(file, expected, content);
-            return self.give_up_on(file, failure, waiting, actions);
+            return self.give_up_on(file, &failure, waiting, actions);
         }
-        let state = &mut self.files[file.index()];
-        if !state.replicas.contains(&site) {
-            state.replicas.push(site);
-        }
-        state.failures = 0;
-        self.set_content(file, content, actions);
+        self.set_content(file, content, site, actions);
         for task in waiting {
             self.on_input_arrived(task, site);
         }
+    }
+
+    /// What a site has is not what it was said to be, or not there.
+    pub(super) fn forget_replica(&mut self, file: FileId, from: StageFrom) -> bool {
+        let StageFrom::Site(source) = from else { return false };
+        let replicas = &mut self.files[file.index()].replicas;
+        let before = replicas.len();
+        replicas.retain(|replica| *replica != source);
+        replicas.len() < before
     }
 
     fn wrong_digest(&self, file: FileId, expected: crate::Digest, found: Content) -> Failure {
@@ -94,30 +122,59 @@ impl Core {
         )
     }
 
-    /// A file turned out to hold this. Wakes those who wait to know; those who counted on other
-    /// bytes get another key.
-    fn set_content(&mut self, file: FileId, content: Content, actions: &mut Vec<Action>) {
-        let knowledge = &mut self.files[file.index()].knowledge;
-        match std::mem::replace(knowledge, Knowledge::Content(content)) {
-            Knowledge::Unknown => self.on_file_known(file, actions),
-            Knowledge::Content(before) if before.digest == content.digest => {}
-            Knowledge::Content(_) | Knowledge::Failed(_) => {
-                for at in 0..self.graph.file(file).consumers.len() {
-                    self.rekey(self.graph.file(file).consumers[at], actions);
+    /// A file turned out to hold this, and to be here. Wakes those who wait to know; those who
+    /// counted on other bytes get another key.
+    fn set_content(
+        &mut self,
+        file: FileId,
+        content: Content,
+        site: SiteId,
+        actions: &mut Vec<Action>,
+    ) {
+        let state = &mut self.files[file.index()];
+        state.given_up = None;
+        let before = std::mem::replace(&mut state.knowledge, Knowledge::Content(content));
+        let before = match before {
+            Knowledge::Unknown => {
+                state.replicas.push(site);
+                return self.on_file_known(file, actions);
+            }
+            Knowledge::Content(before) if before.digest == content.digest => {
+                if !state.replicas.contains(&site) {
+                    state.replicas.push(site);
                 }
+                return;
+            }
+            Knowledge::Content(before) => Some(before),
+            Knowledge::Failed(_) => None,
+        };
+        state.replicas = vec![site];
+        self.rekey_readers(file, before, actions);
+    }
+
+    /// A file cannot be had, or is not there any more.
+    fn set_failed(&mut self, file: FileId, failure: &Failure, actions: &mut Vec<Action>) {
+        let state = &mut self.files[file.index()];
+        let failed = Knowledge::Failed(Arc::new(failure.clone()));
+        match std::mem::replace(&mut state.knowledge, failed) {
+            Knowledge::Unknown => self.on_file_known(file, actions),
+            Knowledge::Failed(_) => {}
+            Knowledge::Content(before) => {
+                state.replicas.clear();
+                self.rekey_readers(file, Some(before), actions);
             }
         }
     }
 
     fn on_file_known(&mut self, file: FileId, actions: &mut Vec<Action>) {
-        for at in 0..self.graph.file(file).consumers.len() {
-            let task = self.graph.file(file).consumers[at];
-            if self.phase(task) != Phase::Waiting {
+        for at in 0..self.graph.file(file).readers.len() {
+            let reader = self.graph.file(file).readers[at];
+            if self.phase(reader.task) != Phase::Waiting {
                 continue;
             }
-            match self.obstacle(task, file) {
-                Some(failure) => self.fail(task, failure, actions),
-                None => self.one_less_missing(task, actions),
+            match self.obstacle(file, reader) {
+                Some(failure) => self.fail(reader.task, failure, actions),
+                None => self.one_less_missing(reader.task, actions),
             }
         }
     }
@@ -130,29 +187,28 @@ impl Core {
         }
     }
 
-    /// Why a task cannot do with this file as it is.
-    fn obstacle(&self, task: TaskId, file: FileId) -> Option<Failure> {
+    /// Why a task cannot do with this input as it is.
+    fn obstacle(&self, file: FileId, reader: Reader) -> Option<Failure> {
         let Knowledge::Failed(failure) = &self.files[file.index()].knowledge else { return None };
-        let node = self.graph.task(task);
-        let mut reads = node.inputs.iter().zip(&node.spec.inputs).filter(|(id, _)| **id == file);
-        let can_do_without =
-            failure.class == FailureClass::InputMissing && reads.all(|(_, input)| input.optional);
+        let input = &self.spec(reader.task).inputs[reader.input as usize];
+        let can_do_without = failure.class == FailureClass::InputMissing && input.optional;
         (!can_do_without).then(|| failure.as_ref().clone())
     }
 
-    /// A file cannot be had. Who waits for it, to know it or to have it in its place, fails.
+    /// A file cannot be brought. Who waits for it, to know it or to have it in its place, fails.
     pub(super) fn give_up_on(
         &mut self,
         file: FileId,
-        failure: Failure,
+        failure: &Failure,
         waiting: Vec<TaskId>,
         actions: &mut Vec<Action>,
     ) {
         let state = &mut self.files[file.index()];
-        let unknown = state.knowledge == Knowledge::Unknown;
-        if unknown {
-            state.knowledge = Knowledge::Failed(Arc::new(failure.clone()));
-            self.on_file_known(file, actions);
+        if state.knowledge == Knowledge::Unknown {
+            return self.set_failed(file, failure, actions);
+        }
+        if state.replicas.is_empty() {
+            state.given_up = Some(Arc::new(failure.clone()));
         }
         for task in waiting {
             if matches!(self.phase(task), Phase::Fetching(_)) {
@@ -163,14 +219,14 @@ impl Core {
 
     pub(super) fn on_inputs_known(&mut self, task: TaskId, actions: &mut Vec<Action>) {
         let node = self.graph.task(task);
-        let obstacle = node.inputs.iter().find_map(|file| self.obstacle(task, *file));
+        let mut inputs = (0..).zip(&node.inputs);
+        let obstacle =
+            inputs.find_map(|(input, file)| self.obstacle(*file, Reader { task, input }));
         if let Some(failure) = obstacle.or_else(|| self.undeclared_bytes(task)) {
             return self.fail(task, failure, actions);
         }
         let key = memo_key(&node.spec, &self.contents(task));
-        let remembered = self.history.task(&node.spec.name).and_then(|task| task.result.as_ref());
-        let known = remembered.filter(|(before, _)| *before == key).map(|(_, record)| record);
-        let known = known.cloned();
+        let known = self.known_result(task, key);
         let memoize = node.spec.memoize;
         self.tasks[task.index()].key = Some(key);
         match (memoize, &known) {
@@ -181,6 +237,20 @@ impl Core {
                 actions.push(Action::Recall { task, key, known });
             }
         }
+    }
+
+    /// A result with this key from this run: from before a crash, or lost since it was made.
+    fn known_result(&self, task: TaskId, key: MemoKey) -> Option<MemoRecord> {
+        let node = self.graph.task(task);
+        let state = &self.tasks[task.index()];
+        if state.was_done() && state.key == Some(key) {
+            let left = node.spec.outputs.iter().zip(&node.outputs).map(|(output, file)| {
+                OutputRecord { path: output.path.clone(), content: self.content(*file) }
+            });
+            return Some(MemoRecord { outputs: left.collect() });
+        }
+        let (before, record) = self.history.task(&node.spec.name)?.result.as_ref()?;
+        (*before == key).then(|| record.clone())
     }
 
     /// An input that a task wrote, and that has not the digest which its reader declares.
@@ -207,7 +277,7 @@ impl Core {
             Recall::Hit { record, reuse } if self.fits(task, &record) => {
                 let name = self.spec(task).name.clone();
                 let fact = Fact::Reused { task: name, key, record: record.clone(), reuse };
-                self.record(fact, actions);
+                super::record(fact, actions);
                 self.on_done(task, &record, SiteId::HOME, Counted::Reused, actions);
             }
             Recall::Hit { .. } => self.make_ready(task, vec![Reason::RecordLost]),
@@ -220,7 +290,7 @@ impl Core {
     }
 
     /// Whether a record speaks of the outputs that the task declares.
-    fn fits(&self, task: TaskId, record: &crate::MemoRecord) -> bool {
+    fn fits(&self, task: TaskId, record: &MemoRecord) -> bool {
         let outputs = &self.spec(task).outputs;
         outputs.len() == record.outputs.len()
             && outputs.iter().zip(&record.outputs).all(|(declared, left)| {
@@ -229,26 +299,30 @@ impl Core {
     }
 
     fn make_ready(&mut self, task: TaskId, reasons: Vec<Reason>) {
-        let state = &mut self.tasks[task.index()];
-        state.phase = Phase::Ready;
-        state.reasons = reasons;
-        self.ready.insert(task);
+        self.tasks[task.index()].reasons = reasons;
+        self.ready_again(task);
     }
 
-    /// A task's inputs hold other bytes than its key was made of.
-    fn rekey(&mut self, task: TaskId, actions: &mut Vec<Action>) {
-        match self.phase(task) {
-            Phase::Recalling
-            | Phase::Ready
-            | Phase::Fetching(_)
-            | Phase::Queued(_)
-            | Phase::Backoff => {
-                self.leave(task);
-                self.tasks[task.index()].phase = Phase::Waiting;
-                self.on_inputs_known(task, actions);
+    /// A file holds other bytes than the keys of its readers were made of.
+    fn rekey_readers(&mut self, file: FileId, before: Option<Content>, actions: &mut Vec<Action>) {
+        for at in 0..self.graph.file(file).readers.len() {
+            let task = self.graph.file(file).readers[at].task;
+            match self.phase(task) {
+                Phase::Recalling
+                | Phase::Ready
+                | Phase::Fetching(_)
+                | Phase::Queued(_)
+                | Phase::Backoff => {
+                    self.leave(task);
+                    self.tasks[task.index()].phase = Phase::Waiting;
+                    self.on_inputs_known(task, actions);
+                }
+                // What runs, runs on the bytes that it got.
+                Phase::Running(_) | Phase::Publishing(_) => {
+                    self.read_before.entry((task, file)).or_insert(before);
+                }
+                Phase::Waiting | Phase::Done | Phase::Failed | Phase::Skipped => {}
             }
-            // What runs, runs on the bytes that it got; what waits will see the new ones.
-            _ => {}
         }
     }
 
@@ -256,7 +330,7 @@ impl Core {
     pub(super) fn on_done(
         &mut self,
         task: TaskId,
-        record: &crate::MemoRecord,
+        record: &MemoRecord,
         site: SiteId,
         counted: Counted,
         actions: &mut Vec<Action>,
@@ -266,6 +340,7 @@ impl Core {
         let state = &mut self.tasks[task.index()];
         state.phase = Phase::Done;
         state.reasons = Vec::new();
+        state.cancelled = false;
         if !again {
             self.count(task, counted);
         }
@@ -293,15 +368,16 @@ impl Core {
         site: SiteId,
         actions: &mut Vec<Action>,
     ) {
-        let state = &mut self.files[file.index()];
-        if !state.replicas.contains(&site) {
-            state.replicas.push(site);
-        }
+        let before = self.content(file);
+        self.set_content(file, content, site, actions);
         self.transfers.retry_parked(file);
-        self.set_content(file, content, actions);
-        if self.graph.file(file).kind == Kind::Directory {
-            for at in 0..self.graph.file(file).inner.len() {
-                self.want(self.graph.file(file).inner[at], SiteId::HOME, None);
+        let same = before.is_some_and(|before| before.digest == content.digest);
+        for at in 0..self.graph.file(file).inner.len() {
+            let inner = self.graph.file(file).inner[at];
+            self.transfers.retry_parked(inner);
+            if !same || self.files[inner.index()].knowledge == Knowledge::Unknown {
+                self.files[inner.index()].replicas.clear();
+                self.want(inner, SiteId::HOME, None);
             }
         }
     }
@@ -312,10 +388,11 @@ impl Core {
         let cause = format!("{path} was not written by {name}, where it is optional");
         let failure = Failure::new(FailureClass::InputMissing, cause)
             .with_hint("mark the input as optional too, or make the task write it");
-        for at in 0..self.graph.file(file).inner.len() {
-            let inner = self.graph.file(file).inner[at];
-            self.give_up_on(inner, failure.clone(), Vec::new(), actions);
+        let inner = self.graph.file(file).inner.iter();
+        for absent in inner.chain([&file]).copied().collect::<Vec<_>>() {
+            self.set_failed(absent, &failure, actions);
+            // Who waited for it has another key by now, and waits no more.
+            self.transfers.abandon(absent);
         }
-        self.give_up_on(file, failure, Vec::new(), actions);
     }
 }

@@ -16,7 +16,7 @@ impl Core {
             self.check_task(task);
         }
         assert_eq!(running, self.counts.running, "running tasks are counted");
-        let ready = |task: &TaskId| self.phase(*task) == Phase::Ready;
+        let ready = |(_, task): &(bool, TaskId)| self.phase(*task) == Phase::Ready;
         assert!(self.ready.iter().all(ready), "what is in the ready set is ready");
         let waits = |(_, task): &(_, TaskId)| self.phase(*task) == Phase::Backoff;
         assert!(self.timers.iter().all(waits), "what has a timer waits for its next try");
@@ -45,6 +45,16 @@ impl Core {
             Counted::Skipped => state.phase == Phase::Skipped,
         };
         assert!(counted, "{task} is {:?} and counted as {:?}", state.phase, state.counted);
-        assert_eq!(state.phase == Phase::Ready, self.ready.contains(&task), "{task} is ready once");
+        let ready = u32::from(self.ready.contains(&(true, task)))
+            + u32::from(self.ready.contains(&(false, task)));
+        assert_eq!(u32::from(state.phase == Phase::Ready), ready, "{task} is ready once");
+        let due = self.timers.contains(&(state.due, task));
+        assert!(state.phase != Phase::Backoff || due || self.stopping(), "{task} wakes up again");
+        if let Phase::Fetching(site) = state.phase {
+            let waits = node.inputs.iter().filter(|file| self.transfers.waits(**file, site, task));
+            let waits: std::collections::BTreeSet<_> = waits.collect();
+            assert_eq!(super::number(waits.len()), state.lacking, "{task} waits for what it lacks");
+            assert!(state.lacking > 0, "{task} waits for some file");
+        }
     }
 }

@@ -19,7 +19,7 @@ mod result;
 mod task;
 mod transfer;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use event::{Action, Counts, Event, Options, Recall, StageFrom, Urgency};
 pub use graph::{FileNode, Graph, GraphError, TaskNode};
@@ -31,8 +31,8 @@ use self::placement::Sites;
 use self::task::{Counted, FileState, Knowledge, TaskState};
 use self::transfer::Transfers;
 use crate::{
-    Content, Fact, Failure, FailureClass, FileId, KeyPart, MemoKey, RunOutcome, TaskId, TaskSpec,
-    Timestamp, key_parts,
+    Content, Fact, Failure, FailureClass, FileId, KeyPart, MemoKey, RunOutcome, TaskId, TaskName,
+    TaskSpec, Timestamp, key_parts,
 };
 
 /// The state of a run.
@@ -46,18 +46,32 @@ pub struct Core {
     files: Vec<FileState>,
     sites: Sites,
     transfers: Transfers,
-    ready: BTreeSet<TaskId>,
+    /// Tasks that have to run and have no place; those whose result was lost first (`false`).
+    ready: BTreeSet<(bool, TaskId)>,
     timers: BTreeSet<(Timestamp, TaskId)>,
     counts: Counts,
     /// Tasks whose output is being read for new tasks.
     expanding: BTreeSet<TaskId>,
     /// Outputs that are being copied to their addresses.
     delivering: BTreeSet<(TaskId, u32)>,
-    deliveries_failed: bool,
-    /// Nothing more is started: after a failure, or since somebody asked.
-    stopping: bool,
-    cancelled: bool,
-    finished: bool,
+    /// What attempts read whose inputs hold other bytes by now.
+    read_before: BTreeMap<(TaskId, FileId), Option<Content>>,
+    /// A task is done, but its new tasks or the copies of its outputs could not be made.
+    aftermath_failed: bool,
+    course: Course,
+}
+
+/// How far a run is on its way to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    /// Starts whatever can be started.
+    Going,
+    /// Starts nothing more, since something failed.
+    Failing,
+    /// Starts nothing more, since somebody asked for its end.
+    Stopping,
+    /// Over: nothing that is still reported counts.
+    Over,
 }
 
 impl Core {
@@ -81,10 +95,9 @@ impl Core {
             counts: Counts::default(),
             expanding: BTreeSet::new(),
             delivering: BTreeSet::new(),
-            deliveries_failed: false,
-            stopping: false,
-            cancelled: false,
-            finished: false,
+            read_before: BTreeMap::new(),
+            aftermath_failed: false,
+            course: Course::Going,
         };
         core.add_tasks(tasks)?;
         Ok(core)
@@ -93,7 +106,7 @@ impl Core {
     /// Asks for all that is outstanding. Called once, after [`Core::new`].
     pub fn resume(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         self.now = now;
-        actions.push(Action::Record(Fact::Planned { tasks: u64::from(self.counts.total) }));
+        record(Fact::Planned { tasks: u64::from(self.counts.total) }, actions);
         self.begin_tasks(TaskId(0), actions);
         self.proceed(actions);
     }
@@ -101,19 +114,22 @@ impl Core {
     /// Takes in one event at a moment and adds what is to be done about it.
     pub fn step(&mut self, now: Timestamp, event: Event, actions: &mut Vec<Action>) {
         self.now = self.now.max(now);
+        if self.course == Course::Over {
+            return;
+        }
         match event {
             Event::TimePassed => {}
             Event::SiteJoined { site, capacity } => self.sites.join(site, capacity),
             Event::SiteLost { site, cause } => self.on_site_lost(site, &cause, actions),
             Event::Staged { file, site, content } => self.on_staged(file, site, content, actions),
             Event::StageFailed { file, site, failure } => {
-                self.on_stage_failed(file, site, failure, actions);
+                self.on_stage_failed(file, site, &failure, actions);
             }
             Event::Recalled { task, key, verdict } => {
                 self.on_recalled(task, key, verdict, actions);
             }
             Event::AttemptEnded(outcome) => self.on_attempt_ended(outcome, actions),
-            Event::Published { attempt, record } => self.on_published(attempt, record, actions),
+            Event::Published { attempt, record } => self.on_published(attempt, &record, actions),
             Event::PublishFailed { attempt, failure } => {
                 self.on_publish_failed(attempt, failure, actions);
             }
@@ -233,44 +249,55 @@ impl Core {
         }
     }
 
-    /// All that can be done without further events.
+    /// All that can be done without further events. Transfers may turn up lost results, which
+    /// become ready again, and launches may turn up lost inputs, so this goes around.
     fn proceed(&mut self, actions: &mut Vec<Action>) {
-        if self.finished {
-            return;
-        }
         self.wake_retries();
-        if !self.stopping {
+        while self.course == Course::Going {
             self.place_ready(actions);
             self.launch_queued(actions);
+            if !self.transfers.can_start() {
+                break;
+            }
+            self.start_transfers(actions);
         }
-        self.start_transfers(actions);
         self.finish_if_over(actions);
     }
 
+    fn stopping(&self) -> bool {
+        self.course != Course::Going
+    }
+
+    /// After a failure nothing more is started, unless the run is to go on with what it can.
+    fn stop_after_failure(&mut self) {
+        if !self.options.keep_going && self.course == Course::Going {
+            self.course = Course::Failing;
+            self.timers.clear();
+        }
+    }
+
     fn finish_if_over(&mut self, actions: &mut Vec<Action>) {
+        let all_ended = self.counts.ended() == self.counts.total;
+        if self.course == Course::Going && !all_ended {
+            return;
+        }
         let busy = self.counts.running > 0
             || !self.expanding.is_empty()
             || !self.delivering.is_empty()
             || self.sites.any_publishing();
-        let all_ended = self.counts.ended() == self.counts.total;
-        if busy || !(all_ended || self.stopping) {
+        if busy {
             return;
         }
-        let outcome = if self.cancelled {
-            RunOutcome::Cancelled
-        } else if self.counts.failed + self.counts.skipped > 0 || self.deliveries_failed {
-            RunOutcome::Failed
-        } else {
-            RunOutcome::Succeeded
+        let failed = self.counts.failed + self.counts.skipped > 0 || self.aftermath_failed;
+        let outcome = match self.course {
+            Course::Stopping if !all_ended => RunOutcome::Cancelled,
+            _ if failed || !all_ended => RunOutcome::Failed,
+            _ => RunOutcome::Succeeded,
         };
-        self.finished = true;
-        actions.push(Action::Record(Fact::RunEnded { outcome }));
+        self.course = Course::Over;
+        self.timers.clear();
+        record(Fact::RunEnded { outcome }, actions);
         actions.push(Action::Finish { outcome });
-    }
-
-    #[expect(clippy::unused_self, reason = "reads as what it is: the core records a fact")]
-    fn record(&self, fact: Fact, actions: &mut Vec<Action>) {
-        actions.push(Action::Record(fact));
     }
 
     fn count(&mut self, task: TaskId, counted: Counted) {
@@ -288,20 +315,23 @@ impl Core {
     }
 
     fn fail(&mut self, task: TaskId, failure: Failure, actions: &mut Vec<Action>) {
-        let name = self.spec(task).name.clone();
         self.leave(task);
-        self.tasks[task.index()].phase = Phase::Failed;
+        let state = &mut self.tasks[task.index()];
+        state.phase = Phase::Failed;
+        let cancelled = state.cancelled;
         self.count(task, Counted::Failed);
-        self.record(Fact::Failed { task: name.clone(), failure }, actions);
+        let name = self.spec(task).name.clone();
+        record(Fact::Failed { task: name.clone(), failure }, actions);
         self.skip_after(task, &name, actions);
-        self.stopping |= !self.options.keep_going;
+        if !cancelled {
+            self.stop_after_failure();
+        }
         self.fail_waiters(task, actions);
     }
 
     /// A result was lost and could not be made again: who has a place and lacks it, fails too.
     fn fail_waiters(&mut self, task: TaskId, actions: &mut Vec<Action>) {
-        for at in 0..self.graph.task(task).outputs.len() {
-            let file = self.graph.task(task).outputs[at];
+        for file in self.graph.files_of(task) {
             for waiting in self.transfers.abandon(file) {
                 self.fail_without_input(waiting, task, actions);
             }
@@ -319,19 +349,27 @@ impl Core {
     }
 
     /// Skips all that waits for a task which failed.
-    fn skip_after(&mut self, failed: TaskId, because: &crate::TaskName, actions: &mut Vec<Action>) {
+    fn skip_after(&mut self, failed: TaskId, because: &TaskName, actions: &mut Vec<Action>) {
         let mut reached = vec![failed];
         while let Some(task) = reached.pop() {
             for next in self.graph.dependents(task) {
-                if self.tasks[next.index()].phase != Phase::Waiting {
-                    continue;
+                if self.phase(next) == Phase::Waiting {
+                    self.skip(next, because, actions);
+                    reached.push(next);
                 }
-                self.tasks[next.index()].phase = Phase::Skipped;
-                self.count(next, Counted::Skipped);
-                let name = self.spec(next).name.clone();
-                self.record(Fact::Skipped { task: name, because: because.clone() }, actions);
-                reached.push(next);
             }
         }
     }
+
+    fn skip(&mut self, task: TaskId, because: &TaskName, actions: &mut Vec<Action>) {
+        self.tasks[task.index()].phase = Phase::Skipped;
+        self.count(task, Counted::Skipped);
+        let (task, because) = (self.spec(task).name.clone(), because.clone());
+        record(Fact::Skipped { task, because }, actions);
+    }
+}
+
+/// Facts go the way of all actions, so that their order among them is kept.
+fn record(fact: Fact, actions: &mut Vec<Action>) {
+    actions.push(Action::Record(fact));
 }

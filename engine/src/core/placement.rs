@@ -2,15 +2,25 @@
 //! there, and when all are there and slots are free, it is launched.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
-use super::{Action, Core, Phase};
-use crate::{Fact, Failure, FailureClass, Resources, SiteId, TaskId};
+use super::task::Knowledge;
+use super::{Action, Core, Course, Phase};
+use crate::{Fact, Failure, FailureClass, FileId, Resources, SiteId, TaskId};
 
 /// A task at the head of a site's queue that does not fit is passed by at most so many others.
 const PASSED_MAX: u32 = 16;
 
+/// Ready tasks that find no site with room are passed by at most so many others in one step.
+const READY_PASSED_MAX: u32 = 64;
+
 #[derive(Debug, Default)]
-pub(super) struct Sites(BTreeMap<SiteId, Site>);
+pub(super) struct Sites {
+    all: BTreeMap<SiteId, Site>,
+    /// Sites at which something can have become possible to launch.
+    stirred: BTreeSet<SiteId>,
+    publishing: usize,
+}
 
 #[derive(Debug)]
 struct Site {
@@ -40,7 +50,7 @@ impl Site {
     }
 
     fn has_room(&self) -> bool {
-        self.placed.len() < 4 + 4 * self.capacity.cores as usize
+        self.capacity.cores > 0 && self.placed.len() < 4 + 4 * self.capacity.cores as usize
     }
 
     /// What a task takes of this site: no more cores than there are, so that a task which asks
@@ -61,47 +71,59 @@ impl Site {
 
 impl Sites {
     pub(super) fn join(&mut self, site: SiteId, capacity: Resources) {
-        self.0.entry(site).or_insert_with(|| Site::new(capacity));
+        self.all.entry(site).or_insert_with(|| Site::new(capacity));
     }
 
-    pub(super) fn any_publishing(&self) -> bool {
-        self.0.values().any(|site| !site.publishing.is_empty())
+    pub(super) const fn any_publishing(&self) -> bool {
+        self.publishing > 0
     }
 
     pub(super) fn running(&self) -> impl Iterator<Item = TaskId> {
-        self.0.values().flat_map(|site| site.running.iter().copied())
+        self.all.values().flat_map(|site| site.running.iter().copied())
+    }
+
+    /// Sites without cores hold files and run nothing.
+    fn memory_max(&self) -> Option<u64> {
+        let able = self.all.values().filter(|site| site.capacity.cores > 0);
+        able.map(|site| site.capacity.memory).max()
     }
 }
 
 impl Core {
-    /// Gives places to ready tasks, first come first served, as long as sites have room.
+    /// Gives places to ready tasks, first come first served, as long as sites have room. Tasks
+    /// whose result was lost need no room: those that hold it may be waiting for them.
     pub(super) fn place_ready(&mut self, actions: &mut Vec<Action>) {
-        while self.sites.0.values().any(Site::has_room) {
-            let Some(task) = self.ready.pop_first() else { return };
-            let wanted = self.spec(task).resources;
-            let memory_max = self.sites.0.values().map(|site| site.capacity.memory).max();
-            if memory_max.is_some_and(|max| wanted.memory > max) {
-                self.fail(task, too_large(wanted, memory_max.unwrap_or(0)), actions);
-                continue;
+        let mut passed = 0;
+        let mut from = Bound::Unbounded;
+        while passed < READY_PASSED_MAX && self.course == Course::Going {
+            let next = self.ready.range((from, Bound::Unbounded)).next().copied();
+            let Some((first_time, task)) = next else { return };
+            if first_time && !self.sites.all.values().any(Site::has_room) {
+                return;
             }
-            match self.choose_site(task) {
-                Some(site) => self.place(task, site),
-                None => {
-                    self.ready.insert(task);
-                    return;
-                }
+            let wanted = self.spec(task).resources;
+            let memory_max = self.sites.memory_max();
+            if let Some(max) = memory_max.filter(|max| wanted.memory > *max) {
+                self.fail(task, too_large(wanted, max), actions);
+            } else if let Some(site) = self.choose_site(task, first_time) {
+                self.ready.remove(&(first_time, task));
+                self.at(site).placed.insert(task);
+                self.fetch(task, site, actions);
+            } else {
+                passed += 1;
+                from = Bound::Excluded((first_time, task));
             }
         }
     }
 
     /// The site with the most of a task's input bytes, then the least busy one.
-    fn choose_site(&self, task: TaskId) -> Option<SiteId> {
+    fn choose_site(&self, task: TaskId, needs_room: bool) -> Option<SiteId> {
         let wanted = self.spec(task).resources;
-        let able = self
-            .sites
-            .0
-            .iter()
-            .filter(|(_, site)| site.has_room() && wanted.memory <= site.capacity.memory);
+        let able = self.sites.all.iter().filter(|(_, site)| {
+            site.capacity.cores > 0
+                && (site.has_room() || !needs_room)
+                && wanted.memory <= site.capacity.memory
+        });
         let mut able = able.peekable();
         let only = able.next()?;
         if able.peek().is_none() {
@@ -128,28 +150,39 @@ impl Core {
         here.filter_map(|file| self.content(*file)).map(|content| content.bytes).sum()
     }
 
-    fn place(&mut self, task: TaskId, site: SiteId) {
-        let mut lacking = BTreeSet::new();
-        for file in &self.graph.task(task).inputs {
-            if self.content(*file).is_some() && !self.files[file.index()].replicas.contains(&site) {
-                lacking.insert(*file);
-            }
+    /// Has brought to a task's place what is not there, and queues the task when all is.
+    fn fetch(&mut self, task: TaskId, site: SiteId, actions: &mut Vec<Action>) {
+        let lacking: BTreeSet<FileId> = self.lacking(task, site).collect();
+        self.tasks[task.index()].phase = Phase::Fetching(site);
+        let given_up = lacking.iter().find_map(|file| {
+            let state = &self.files[file.index()];
+            state.given_up.as_ref().filter(|_| state.replicas.is_empty())
+        });
+        if let Some(failure) = given_up.cloned() {
+            return self.fail(task, failure.as_ref().clone(), actions);
         }
         for file in &lacking {
             self.want(*file, site, Some(task));
         }
-        let state = &mut self.tasks[task.index()];
-        state.lacking = super::number(lacking.len());
-        state.phase = Phase::Fetching(site);
-        self.at(site).placed.insert(task);
+        self.tasks[task.index()].lacking = super::number(lacking.len());
         if lacking.is_empty() {
             self.queue(task, site);
         }
     }
 
+    /// The inputs of a task that are not at this site.
+    fn lacking(&self, task: TaskId, site: SiteId) -> impl Iterator<Item = FileId> {
+        let inputs = self.graph.task(task).inputs.iter().copied();
+        inputs.filter(move |file| {
+            let state = &self.files[file.index()];
+            matches!(state.knowledge, Knowledge::Content(_)) && !state.replicas.contains(&site)
+        })
+    }
+
     fn queue(&mut self, task: TaskId, site: SiteId) {
         self.tasks[task.index()].phase = Phase::Queued(site);
         self.at(site).queued.insert(task);
+        self.sites.stirred.insert(site);
     }
 
     /// One of the files that a placed task lacks is there.
@@ -167,18 +200,23 @@ impl Core {
     /// Launches what has its inputs and fits, in order; what does not fit is passed by others
     /// for a while, and then waited for.
     pub(super) fn launch_queued(&mut self, actions: &mut Vec<Action>) {
-        let sites: Vec<SiteId> = self.sites.0.keys().copied().collect();
-        for site in sites {
+        while let Some(site) = self.sites.stirred.pop_first() {
             let mut skipped = 0;
             while let Some(task) = self.next_to_launch(site, &mut skipped) {
-                self.launch(task, site, actions);
+                // Inputs can have been lost since they came.
+                if self.lacking(task, site).next().is_none() {
+                    self.launch(task, site, actions);
+                } else {
+                    self.at(site).queued.remove(&task);
+                    self.fetch(task, site, actions);
+                }
             }
         }
     }
 
     fn next_to_launch(&mut self, id: SiteId, skipped: &mut usize) -> Option<TaskId> {
-        let site = &self.sites.0[&id];
-        if site.free.cores == 0 {
+        let site = self.sites.all.get(&id)?;
+        if site.free.cores == 0 || self.course != Course::Going {
             return None;
         }
         let fitting = site
@@ -209,6 +247,7 @@ impl Core {
         place.free.cores -= share.cores;
         place.free.memory -= share.memory;
         self.counts.running += 1;
+        self.forget_read_before(task);
         let state = &mut self.tasks[task.index()];
         state.phase = Phase::Running(site);
         state.ordinal += 1;
@@ -220,7 +259,7 @@ impl Core {
             ordinal: attempt.ordinal,
             reasons,
         };
-        self.record(fact, actions);
+        super::record(fact, actions);
         actions.push(Action::Launch { attempt, site });
     }
 
@@ -229,6 +268,17 @@ impl Core {
         self.leave(task);
         self.tasks[task.index()].phase = Phase::Publishing(site);
         self.at(site).publishing.insert(task);
+        self.sites.publishing += 1;
+    }
+
+    fn forget_read_before(&mut self, task: TaskId) {
+        if !self.read_before.is_empty() {
+            let all = (task, FileId(0))..=(task, FileId(u32::MAX));
+            let stale: Vec<_> = self.read_before.range(all).map(|(key, _)| *key).collect();
+            for key in stale {
+                self.read_before.remove(&key);
+            }
+        }
     }
 
     /// Takes a task out of every queue and gives back its slots; its next phase is the caller's.
@@ -236,9 +286,12 @@ impl Core {
         let phase = self.phase(task);
         match phase {
             Phase::Ready => {
-                self.ready.remove(&task);
+                self.ready.remove(&(true, task));
+                self.ready.remove(&(false, task));
             }
-            Phase::Backoff => self.timers.retain(|(_, waiting)| *waiting != task),
+            Phase::Backoff => {
+                self.timers.remove(&(self.tasks[task.index()].due, task));
+            }
             Phase::Fetching(site) => {
                 for at in 0..self.graph.task(task).inputs.len() {
                     let file = self.graph.task(task).inputs[at];
@@ -249,14 +302,20 @@ impl Core {
                 self.counts.running -= 1;
                 let memory = self.spec(task).resources.memory;
                 let cores = std::mem::take(&mut self.tasks[task.index()].cores_held);
-                if let Some(place) = self.sites.0.get_mut(&site) {
+                if let Some(place) = self.sites.all.get_mut(&site) {
+                    self.sites.stirred.insert(site);
                     place.free.cores += cores;
                     place.free.memory += memory;
                 }
             }
+            // A head of the queue that is gone may have been what others waited behind.
+            Phase::Queued(site) => {
+                self.sites.stirred.insert(site);
+            }
+            Phase::Publishing(_) => self.sites.publishing -= 1,
             _ => {}
         }
-        if let Some(place) = phase.site().and_then(|site| self.sites.0.get_mut(&site)) {
+        if let Some(place) = phase.site().and_then(|site| self.sites.all.get_mut(&site)) {
             place.placed.remove(&task);
             place.queued.remove(&task);
             place.running.remove(&task);
@@ -265,15 +324,14 @@ impl Core {
     }
 
     pub(super) fn on_site_lost(&mut self, site: SiteId, cause: &str, actions: &mut Vec<Action>) {
-        let Some(lost) = self.sites.0.remove(&site) else { return };
-        self.forget_transfers_of(site);
+        let Some(lost) = self.sites.all.remove(&site) else { return };
+        self.transfers.on_site_lost(site);
         for file in &mut self.files {
             file.replicas.retain(|replica| *replica != site);
         }
         for task in lost.placed {
             self.leave(task);
-            self.tasks[task.index()].phase = Phase::Ready;
-            self.ready.insert(task);
+            self.ready_again(task);
         }
         for task in lost.running.into_iter().chain(lost.publishing) {
             let cause = format!("site {site} was lost: {cause}");
@@ -283,11 +341,11 @@ impl Core {
     }
 
     fn at(&mut self, site: SiteId) -> &mut Site {
-        self.sites.0.get_mut(&site).expect("tasks have places only at sites that are there")
+        self.sites.all.get_mut(&site).expect("tasks have places only at sites that are there")
     }
 
     pub(super) fn check_site_invariants(&self) {
-        for (id, site) in &self.sites.0 {
+        for (id, site) in &self.sites.all {
             let cores: u32 =
                 site.running.iter().map(|task| self.tasks[task.index()].cores_held).sum();
             assert_eq!(cores + site.free.cores, site.capacity.cores, "slots of {id} add up");

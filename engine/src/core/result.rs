@@ -1,5 +1,6 @@
 //! What follows from a task that is done: new tasks, and copies at other addresses.
 
+use super::attempt::LOSSES_MAX;
 use super::{Action, Core, Phase};
 use crate::{Fact, Failure, FailureClass, MemoRecord, TaskId, TaskSpec};
 
@@ -34,7 +35,7 @@ impl Core {
             Ok(first) => {
                 self.expanding.remove(&by);
                 let fact = Fact::Planned { tasks: u64::from(self.counts.total) };
-                self.record(fact, actions);
+                super::record(fact, actions);
                 self.begin_tasks(first, actions);
             }
             Err(error) => {
@@ -53,10 +54,10 @@ impl Core {
         if !self.expanding.remove(&by) {
             return;
         }
-        self.deliveries_failed = true;
-        self.stopping |= !self.options.keep_going;
+        self.aftermath_failed = true;
+        self.stop_after_failure();
         let task = self.spec(by).name.clone();
-        self.record(Fact::Failed { task, failure }, actions);
+        super::record(Fact::Failed { task, failure }, actions);
     }
 
     pub(super) fn on_delivered(&mut self, task: TaskId, output: u32, actions: &mut Vec<Action>) {
@@ -73,7 +74,7 @@ impl Core {
                 display: address.to_string(),
                 content,
             };
-            self.record(fact, actions);
+            super::record(fact, actions);
         }
     }
 
@@ -87,10 +88,10 @@ impl Core {
         if !self.delivering.remove(&(task, output)) {
             return;
         }
-        self.deliveries_failed = true;
-        self.stopping |= !self.options.keep_going;
+        self.aftermath_failed = true;
+        self.stop_after_failure();
         let task = self.spec(task).name.clone();
-        self.record(Fact::Failed { task, failure }, actions);
+        super::record(Fact::Failed { task, failure }, actions);
     }
 
     /// A result is needed again whose bytes are nowhere any more. False: it will never be there.
@@ -98,7 +99,15 @@ impl Core {
         match self.phase(task) {
             Phase::Failed | Phase::Skipped => false,
             Phase::Done => {
-                self.tasks[task.index()].phase = Phase::Waiting;
+                let state = &mut self.tasks[task.index()];
+                state.losses += 1;
+                if state.losses > LOSSES_MAX {
+                    let cause = format!("its result was lost {} times", state.losses);
+                    let failure = Failure::new(FailureClass::InfrastructureLost, cause);
+                    self.fail(task, failure, actions);
+                    return false;
+                }
+                state.phase = Phase::Waiting;
                 self.on_inputs_known(task, actions);
                 self.phase(task) != Phase::Failed
             }

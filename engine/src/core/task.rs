@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{AttemptId, Failure, MemoKey, Reason, SiteId, TaskId, Usage};
+use crate::{AttemptId, Failure, MemoKey, Reason, SiteId, TaskId, Timestamp, Usage};
 
 /// Where a task stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub(crate) struct TaskState {
     pub(crate) ordinal: u32,
     /// Failures that were counted against its retries.
     pub(crate) failures: u32,
-    /// Attempts that were lost through no fault of its own.
+    /// Attempts and results that were lost through no fault of its own.
     pub(crate) losses: u32,
     pub(crate) key: Option<MemoKey>,
     /// Why it has to run.
@@ -71,6 +71,8 @@ pub(crate) struct TaskState {
     pub(crate) cancelled: bool,
     /// Its result was counted: it is done again only to bring back lost bytes.
     pub(crate) counted: Counted,
+    /// When its next try is due, while it waits for that.
+    pub(crate) due: Timestamp,
     /// Slots that it holds, as many as it asked for or the site has.
     pub(crate) cores_held: u32,
 }
@@ -99,8 +101,14 @@ impl TaskState {
             usage: Usage::default(),
             cancelled: false,
             counted: Counted::No,
+            due: Timestamp::default(),
             cores_held: 0,
         }
+    }
+
+    /// Whether it was done in this run, even if its result was lost since.
+    pub(crate) const fn was_done(&self) -> bool {
+        matches!(self.counted, Counted::Completed | Counted::Reused)
     }
 
     pub(crate) fn attempt(&self, task: TaskId) -> AttemptId {
@@ -114,8 +122,8 @@ pub(crate) struct FileState {
     pub(crate) knowledge: Knowledge,
     /// Sites that hold it whole.
     pub(crate) replicas: Vec<SiteId>,
-    /// Transfers of it that failed and may be tried again.
-    pub(crate) failures: u32,
+    /// Why it cannot be brought anywhere, although it is known what it has to hold.
+    pub(crate) given_up: Option<Arc<Failure>>,
 }
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]

@@ -16,6 +16,8 @@ pub(super) struct Transfers {
     wanted: BTreeMap<(FileId, SiteId), Want>,
     queue: VecDeque<(FileId, SiteId)>,
     under_way: usize,
+    /// How many of them take from each site.
+    loads: BTreeMap<SiteId, usize>,
 }
 
 #[derive(Debug, Default)]
@@ -23,6 +25,8 @@ struct Want {
     /// Tasks that have a place at the site and lack the file.
     waiting: Vec<TaskId>,
     stage: Stage,
+    /// Tries that failed and are made again.
+    failures: u32,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -35,11 +39,53 @@ enum Stage {
 }
 
 impl Transfers {
-    /// Ends a transfer; `None` when there is none under way.
-    pub(super) fn arrived(&mut self, file: FileId, site: SiteId) -> Option<Vec<TaskId>> {
-        let Stage::UnderWay(_) = self.wanted.get(&(file, site))?.stage else { return None };
+    /// Whether a transfer can be asked for now.
+    pub(super) fn can_start(&self) -> bool {
+        !self.queue.is_empty() && self.under_way < TRANSFERS_MAX
+    }
+
+    /// Where a transfer takes the file from, if it is under way.
+    pub(super) fn under_way_from(&self, file: FileId, site: SiteId) -> Option<StageFrom> {
+        match self.wanted.get(&(file, site))?.stage {
+            Stage::UnderWay(from) => Some(from),
+            Stage::Queued | Stage::Parked => None,
+        }
+    }
+
+    /// Ends a transfer, well or not; returns the tasks that waited for it.
+    pub(super) fn complete(&mut self, file: FileId, site: SiteId) -> Vec<TaskId> {
+        let Some(want) = self.wanted.remove(&(file, site)) else { return Vec::new() };
+        self.ended(want.stage);
+        want.waiting
+    }
+
+    /// Whether a task waits for this file at this site.
+    pub(super) fn waits(&self, file: FileId, site: SiteId, task: TaskId) -> bool {
+        self.wanted.get(&(file, site)).is_some_and(|want| want.waiting.contains(&task))
+    }
+
+    fn begun(&mut self, file: FileId, site: SiteId, from: StageFrom) {
+        self.set_stage(file, site, Stage::UnderWay(from));
+        self.under_way += 1;
+        if let StageFrom::Site(source) = from {
+            *self.loads.entry(source).or_default() += 1;
+        }
+    }
+
+    fn ended(&mut self, stage: Stage) {
+        let Stage::UnderWay(from) = stage else { return };
         self.under_way -= 1;
-        self.wanted.remove(&(file, site)).map(|want| want.waiting)
+        if let StageFrom::Site(source) = from
+            && let Some(load) = self.loads.get_mut(&source)
+        {
+            *load -= 1;
+        }
+    }
+
+    fn set_stage(&mut self, file: FileId, site: SiteId, stage: Stage) {
+        if let Some(want) = self.wanted.get_mut(&(file, site)) {
+            want.stage = stage;
+        }
     }
 
     /// The file is somewhere again: those who wait for it may go on.
@@ -69,35 +115,32 @@ impl Transfers {
         }
     }
 
-    fn again(&mut self, file: FileId, site: SiteId) {
-        if let Some(want) = self.wanted.get_mut(&(file, site))
-            && let Stage::UnderWay(_) = want.stage
-        {
-            want.stage = Stage::Queued;
-            self.under_way -= 1;
-            self.queue.push_back((file, site));
-        }
+    /// Puts a transfer that is under way back into the queue.
+    pub(super) fn again(&mut self, file: FileId, site: SiteId) {
+        let Some(from) = self.under_way_from(file, site) else { return };
+        self.ended(Stage::UnderWay(from));
+        self.set_stage(file, site, Stage::Queued);
+        self.queue.push_back((file, site));
     }
 
     /// Transfers to a lost site end; those from it start again elsewhere.
-    fn on_site_lost(&mut self, site: SiteId) {
-        let to = |key: &(FileId, SiteId)| key.1 == site;
-        for (_, want) in self.wanted.iter().filter(|(key, _)| to(key)) {
-            self.under_way -= usize::from(matches!(want.stage, Stage::UnderWay(_)));
-        }
-        self.wanted.retain(|key, _| !to(key));
-        self.queue.retain(|key| !to(key));
+    pub(super) fn on_site_lost(&mut self, site: SiteId) {
         let from_it = |want: &Want| want.stage == Stage::UnderWay(StageFrom::Site(site));
-        let broken = self.wanted.iter().filter(|(_, want)| from_it(want)).map(|(key, _)| *key);
-        for (file, site) in broken.collect::<Vec<_>>() {
-            self.again(file, site);
+        let touched = self.wanted.iter().filter(|(key, want)| key.1 == site || from_it(want));
+        for (file, to) in touched.map(|(key, _)| *key).collect::<Vec<_>>() {
+            if to == site {
+                self.complete(file, to);
+            } else {
+                self.again(file, to);
+            }
         }
+        self.queue.retain(|(_, to)| *to != site);
+        self.loads.remove(&site);
     }
 
     /// Transfers from this site that are under way.
     fn load(&self, site: SiteId) -> usize {
-        let from_it = |want: &&Want| want.stage == Stage::UnderWay(StageFrom::Site(site));
-        self.wanted.values().filter(from_it).count()
+        self.loads.get(&site).copied().unwrap_or(0)
     }
 
     pub(super) fn check_invariants(&self) {
@@ -105,6 +148,9 @@ impl Transfers {
             self.wanted.values().filter(|want| matches!(want.stage, Stage::UnderWay(_)));
         assert_eq!(under_way.count(), self.under_way, "transfers under way are counted");
         assert!(self.under_way <= TRANSFERS_MAX, "transfers under way are bounded");
+        let from_sites: usize = self.loads.values().sum();
+        let site = |want: &&Want| matches!(want.stage, Stage::UnderWay(StageFrom::Site(_)));
+        assert_eq!(self.wanted.values().filter(site).count(), from_sites, "loads are counted");
         let queued = self.wanted.values().filter(|want| want.stage == Stage::Queued).count();
         assert_eq!(queued, self.queue.len(), "each queued transfer is in the queue once");
     }
@@ -122,38 +168,50 @@ impl Core {
     }
 
     pub(super) fn start_transfers(&mut self, actions: &mut Vec<Action>) {
-        while self.transfers.under_way < TRANSFERS_MAX {
+        while self.transfers.can_start() {
             let Some((file, site)) = self.transfers.queue.pop_front() else { return };
-            let from = self.choose_source(file, site);
-            let stage = from.map_or(Stage::Parked, Stage::UnderWay);
-            if let Some(want) = self.transfers.wanted.get_mut(&(file, site)) {
-                want.stage = stage;
-            }
-            match (from, self.graph.file(file).producer) {
-                (Some(from), _) => {
-                    self.transfers.under_way += 1;
-                    actions.push(Action::Stage { file, site, from });
-                }
-                (None, Some(producer)) if self.revive(producer, actions) => {}
-                (None, Some(producer)) => {
-                    for waiting in self.transfers.abandon(file) {
-                        self.fail_without_input(waiting, producer, actions);
+            match self.choose_source(file, site) {
+                Take::Here => {
+                    for task in self.transfers.complete(file, site) {
+                        self.on_input_arrived(task, site);
                     }
                 }
-                (None, None) => unreachable!("a file that no task writes has an origin"),
+                Take::From(from) => {
+                    self.transfers.begun(file, site, from);
+                    actions.push(Action::Stage { file, site, from });
+                }
+                Take::MadeAgainBy(producer) => {
+                    self.transfers.set_stage(file, site, Stage::Parked);
+                    if !self.revive(producer, actions) {
+                        self.fail_waiters(producer, actions);
+                    }
+                }
             }
         }
     }
 
-    /// Where to take a file from; `None` when it must be made again first.
-    fn choose_source(&self, file: FileId, site: SiteId) -> Option<StageFrom> {
+    /// Where to take a file from: from the site with the fewest transfers from it.
+    fn choose_source(&self, file: FileId, site: SiteId) -> Take {
         let node = self.graph.file(file);
-        let replicas = self.files[file.index()].replicas.iter().filter(|replica| **replica != site);
-        let nearest = replicas.min_by_key(|replica| (self.transfers.load(**replica), **replica));
-        match nearest {
-            Some(replica) => Some(StageFrom::Site(*replica)),
-            None if node.producer.is_none() || node.inside_output => Some(StageFrom::Origin),
-            None => None,
+        let replicas = &self.files[file.index()].replicas;
+        if replicas.contains(&site) {
+            return Take::Here;
+        }
+        let nearest = |replicas: &[SiteId]| {
+            replicas.iter().copied().min_by_key(|replica| (self.transfers.load(*replica), *replica))
+        };
+        if let Some(replica) = nearest(replicas) {
+            return Take::From(StageFrom::Site(replica));
+        }
+        let Some(producer) = node.producer else { return Take::From(StageFrom::Origin) };
+        let around = node.outer.map(|outer| self.files[outer.index()].replicas.as_slice());
+        match around {
+            Some(around) if site == SiteId::HOME && around.contains(&site) => {
+                Take::From(StageFrom::Origin)
+            }
+            Some(around) => nearest(around)
+                .map_or(Take::MadeAgainBy(producer), |at| Take::From(StageFrom::Site(at))),
+            None => Take::MadeAgainBy(producer),
         }
     }
 
@@ -161,33 +219,33 @@ impl Core {
         &mut self,
         file: FileId,
         site: SiteId,
-        failure: Failure,
+        failure: &Failure,
         actions: &mut Vec<Action>,
     ) {
-        let Some(want) = self.transfers.wanted.get(&(file, site)) else { return };
-        let Stage::UnderWay(from) = want.stage else { return };
-        let state = &mut self.files[file.index()];
-        state.failures += 1;
-        if let StageFrom::Site(source) = from
-            && failure.class == FailureClass::InputMissing
-        {
-            state.replicas.retain(|replica| *replica != source);
-        }
-        let may_go_away = match failure.class {
-            FailureClass::Transient | FailureClass::InfrastructureLost => true,
-            FailureClass::InputMissing => matches!(from, StageFrom::Site(_)),
-            FailureClass::Permanent | FailureClass::OutOfResources => false,
-        };
-        if may_go_away && state.failures <= self.options.stage_retries {
+        use FailureClass as Class;
+        let Some(from) = self.transfers.under_way_from(file, site) else { return };
+        if failure.class == Class::InputMissing && self.forget_replica(file, from) {
             return self.transfers.again(file, site);
         }
-        let waiting = self.transfers.arrived(file, site).unwrap_or_default();
+        if matches!(failure.class, Class::Transient | Class::InfrastructureLost)
+            && let Some(want) = self.transfers.wanted.get_mut(&(file, site))
+            && want.failures < self.options.stage_retries
+        {
+            want.failures += 1;
+            return self.transfers.again(file, site);
+        }
+        let waiting = self.transfers.complete(file, site);
         self.give_up_on(file, failure, waiting, actions);
     }
+}
 
-    pub(super) fn forget_transfers_of(&mut self, site: SiteId) {
-        self.transfers.on_site_lost(site);
-    }
+/// Where a file is to be had.
+enum Take {
+    /// It is there already.
+    Here,
+    From(StageFrom),
+    /// Nowhere, until this task is done again.
+    MadeAgainBy(TaskId),
 }
 
 /// A source in words: its path or its first address (without user information and query).
