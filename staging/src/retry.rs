@@ -26,9 +26,9 @@ impl Default for RetryBudget {
     fn default() -> Self {
         Self {
             tries_max: 8,
-            elapsed_max: Duration::from_secs(15 * 60),
+            elapsed_max: Duration::from_mins(15),
             wait_min: Duration::from_millis(500),
-            wait_max: Duration::from_secs(60),
+            wait_max: Duration::from_mins(1),
         }
     }
 }
@@ -86,7 +86,7 @@ impl Retries {
         self.failures
     }
 
-    /// From 0 to 1, by SplitMix64 (Steele, Lea, Flood 2014).
+    /// From 0 to 1, by `SplitMix64` (Steele, Lea, Flood 2014).
     fn next_fraction(&mut self) -> f64 {
         self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.random;

@@ -183,7 +183,7 @@ fn list_tree(root: &Path) -> Result<(Vec<TreeEntry>, Vec<TreeFile>), LocalError>
             let found = describe(metadata.file_type());
             return Err(LocalError::Special { path: entry.path().to_owned(), found });
         };
-        let below = entry.path().strip_prefix(root).unwrap_or(entry.path());
+        let below = entry.path().strip_prefix(root).unwrap_or_else(|_| entry.path());
         entries.push(TreeEntry { path: below.as_os_str().as_bytes().to_vec(), node });
     }
     Ok((entries, files))

@@ -227,7 +227,7 @@ pub(super) fn copy(source: &Path, destination: &Path) -> Result<(), LocalError> 
 pub(super) fn place_tree(source: &Path, destination: &Path) -> Result<(), LocalError> {
     for entry in WalkDir::new(source).follow_root_links(true) {
         let entry = entry.map_err(|error| walk_error(source, error))?;
-        let below = entry.path().strip_prefix(source).unwrap_or(entry.path());
+        let below = entry.path().strip_prefix(source).unwrap_or_else(|_| entry.path());
         let target = if below.as_os_str().is_empty() {
             destination.to_owned()
         } else {

@@ -128,9 +128,9 @@ fn put_across(from: &Path, to: &Path) -> Result<Moved, LocalError> {
 pub(super) fn copy_durably(from: &Path, to: &Path) -> Result<(), LocalError> {
     let metadata = from.symlink_metadata().map_err(|error| LocalError::io("find", from, error))?;
     if metadata.is_dir() {
-        place_tree(from, to)?
+        place_tree(from, to)?;
     } else {
-        copy(from, to)?
+        copy(from, to)?;
     }
     for entry in WalkDir::new(to) {
         let entry = entry.map_err(|error| walk_error(to, error))?;

@@ -117,19 +117,20 @@ impl HttpStream {
 impl ByteStream for HttpStream {
     fn next(&mut self) -> BoxFuture<'_, Result<Option<Bytes>, TransferError>> {
         Box::pin(async move {
-            loop {
-                let piece = self.response.chunk().await.map_err(|error| {
-                    tracing::debug!(cause = describe(&error), "a body ended early");
-                    self.cut()
-                })?;
-                let Some(bytes) = piece else {
-                    let is_short = self.end.is_some_and(|end| self.position < end);
-                    return if is_short { Err(self.cut()) } else { Ok(None) };
-                };
-                self.position += bytes.len() as u64;
-                if !bytes.is_empty() {
-                    return Ok(Some(bytes));
+            let piece = loop {
+                match self.response.chunk().await {
+                    Ok(Some(bytes)) if bytes.is_empty() => {}
+                    other => break other,
                 }
+            };
+            let piece = piece.map_err(|error| {
+                tracing::debug!(cause = describe(&error), "a body ended early");
+                self.cut()
+            })?;
+            self.position += piece.as_ref().map_or(0, |bytes| bytes.len() as u64);
+            match self.end {
+                Some(end) if piece.is_none() && self.position < end => Err(self.cut()),
+                _ => Ok(piece),
             }
         })
     }

@@ -12,11 +12,11 @@ use reqwest::header::{
 use crate::protocol::{Metadata, Validators};
 
 /// The longest wait that a server may ask for.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(10);
 
 /// How much older than the answer a Last-Modified must be to tell versions apart. One second would
 /// do if both moments came from one clock; servers behind one address may have several.
-const STRONG_AGE: Duration = Duration::from_secs(60);
+const STRONG_AGE: Duration = Duration::from_mins(1);
 
 /// Where the bytes of a 206 answer belong.
 #[derive(Debug, PartialEq, Eq)]

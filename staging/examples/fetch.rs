@@ -1,0 +1,45 @@
+//! Fetches one address into a directory: `fetch ADDRESS DIRECTORY [SHA256]`.
+//!
+//! Killed at any moment and started again, it goes on where it was.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use keelboat_staging::{FetchConfig, FetchRequest, Fetched, Fetcher};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match fetch().await {
+        Ok(line) => {
+            let written = writeln!(std::io::stdout(), "{line}");
+            if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(line) => {
+            let written = writeln!(std::io::stderr(), "{line}");
+            if written.is_ok() { ExitCode::FAILURE } else { ExitCode::from(2) }
+        }
+    }
+}
+
+async fn fetch() -> Result<String, String> {
+    let mut arguments = std::env::args().skip(1);
+    let usage = "usage: fetch ADDRESS DIRECTORY [SHA256]";
+    let (Some(address), Some(directory)) = (arguments.next(), arguments.next()) else {
+        return Err(usage.into());
+    };
+    let mut request = FetchRequest::new(address);
+    if let Some(sha256) = arguments.next() {
+        request = request.expecting(sha256.parse().map_err(|error| format!("{error}"))?);
+    }
+    let fetcher = Fetcher::new(FetchConfig::new(directory)).map_err(|error| error.to_string())?;
+    match fetcher.fetch(request).await {
+        Ok(Fetched::Unchanged) => Ok("unchanged".into()),
+        Ok(Fetched::New { path, content, transferred, .. }) => {
+            Ok(format!("{} {transferred} {}", content.digest, path.display()))
+        }
+        Err(error) => {
+            let hint = error.failure.hint.clone().unwrap_or_default();
+            Err(format!("{error}\nhint: {hint}"))
+        }
+    }
+}
