@@ -10,6 +10,8 @@ mod disk;
 mod durable;
 mod flush;
 mod read;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -152,7 +154,8 @@ impl Journal {
     /// before [`flush_to`](Self::flush_to) says so, but other processes can read them.
     ///
     /// # Errors
-    /// When the journal is poisoned, or the write fails: then none of the facts is in it.
+    /// When the journal is poisoned, or the write fails: then none of the facts is in it, or it is
+    /// poisoned from now on.
     pub fn append(&mut self, facts: &[Stamped]) -> Result<Position, JournalError> {
         self.flusher.check()?;
         self.buffer.clear();
@@ -216,11 +219,14 @@ impl Journal {
 
     /// A write that failed half way must leave nothing behind, or the next one would follow rubble.
     fn take_back(&self, error: io::Error) -> JournalError {
-        let cut = self.file.set_len(self.position);
-        if let Err(error) = cut.doing("take back a failed write to", &self.path) {
-            return self.flusher.poison(error);
+        let error = IoError::new("append to the journal", &self.path, error);
+        match self.file.set_len(self.position) {
+            Ok(()) => error.into(),
+            Err(cut) => {
+                tracing::error!(journal = %self.path.display(), error = %cut, "cannot take back");
+                self.flusher.poison(error)
+            }
         }
-        IoError::new("append to the journal", &self.path, error).into()
     }
 }
 

@@ -158,7 +158,10 @@ impl Store {
             return Ok(Arc::clone(index));
         }
         let (index, fed) = match self.open_and_feed() {
-            Err(error @ MemoError::Index(IndexError::InUse { .. })) => return Err(error),
+            // Not ours to drop.
+            Err(error @ MemoError::Index(IndexError::InUse { .. })) => {
+                self.in_memory_for(&error)?
+            }
             Err(error) => self.build_in_place_of(&error)?,
             opened => opened?,
         };
@@ -204,13 +207,15 @@ impl Store {
                 self.notice(MemoNotice::Rebuilt { cause, journals });
                 Ok((index, fed))
             }
-            Err(error) => {
-                self.notice(MemoNotice::InMemory { cause: error.to_string() });
-                let index: Arc<dyn Index> = Arc::new(MemoryIndex::default());
-                let fed = feed::catch_up(&*index, &self.runs)?;
-                Ok((index, fed))
-            }
+            Err(error) => self.in_memory_for(&error),
         }
+    }
+
+    fn in_memory_for(&self, failure: &MemoError) -> Result<(Arc<dyn Index>, Fed), MemoError> {
+        self.notice(MemoNotice::InMemory { cause: failure.to_string() });
+        let index: Arc<dyn Index> = Arc::new(MemoryIndex::default());
+        let fed = feed::catch_up(&*index, &self.runs)?;
+        Ok((index, fed))
     }
 
     fn build_anew(&self) -> Result<(Arc<dyn Index>, Fed), MemoError> {

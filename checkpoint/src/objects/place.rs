@@ -86,10 +86,15 @@ impl ObjectCache {
         let temporary = files::fresh_name(files::parent_of(dest));
         let placed = self.place_copy(&object, &temporary, executable).and_then(|restored| {
             swap_in(&temporary, dest)?;
+            // When `dest` was a link to this object already, the rename did nothing; and removing
+            // a link changes the stamp.
+            files::discard(&temporary);
             self.remember(dest, *digest)?;
             Ok(restored)
         });
-        files::discard(&temporary);
+        if placed.is_err() {
+            files::discard(&temporary);
+        }
         placed.map(Some)
     }
 
