@@ -130,9 +130,9 @@ complain() {
 # One tool, from nothing and again, with proof that it did the work and then did none.
 round() {
     local tool=$1
-    rm -rf "$bench/work"
-    mkdir -p "$bench/work/o"
-    cd "$bench/work"
+    rm -rf "$bench/project"
+    mkdir -p "$bench/project/o"
+    cd "$bench/project"
     write_plan "$tool" "$tasks" >"$(plan_file "$tool")"
     measure "$tool.cold" run_tool "$tool"
     [ "$(find o -type f | wc -l)" -eq "$tasks" ] && [ "$(cat "o/$tasks")" = "$tasks" ] ||
@@ -211,9 +211,9 @@ if [ "$planned" -gt 0 ]; then
     echo "| tool | wall s | peak MiB |"
     echo "|---|---|---|"
     for tool in "${tools[@]}"; do
-        rm -rf "$bench/work"
-        mkdir -p "$bench/work/o"
-        cd "$bench/work"
+        rm -rf "$bench/project"
+        mkdir -p "$bench/project/o"
+        cd "$bench/project"
         write_plan "$tool" "$planned" >"$(plan_file "$tool")"
         measure "$tool.plan" plan_tool "$tool"
         plan_wall[$tool]=$(median "$tool.plan" 1)
