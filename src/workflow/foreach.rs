@@ -43,9 +43,9 @@ pub(super) struct Product {
 impl Product {
     /// `None`: too many.
     pub(super) fn new(groups: Vec<Group>) -> Option<Self> {
-        let lengths =
+        let mut lengths =
             groups.iter().map(|group| group.first().map_or(0, |column| column.items.len()));
-        let len = lengths.fold(Some(1_usize), |product, len| product?.checked_mul(len))?;
+        let len = lengths.try_fold(1_usize, usize::checked_mul)?;
         (len <= INSTANCES_MAX).then_some(Self { groups, len })
     }
 
@@ -157,5 +157,5 @@ fn telling_columns(items: &[Item]) -> usize {
             seen.insert(cells)
         })
     };
-    (1..most).find(|count| apart(*count)).unwrap_or(most.max(1))
+    (1..most).find(|count| apart(*count)).unwrap_or_else(|| most.max(1))
 }

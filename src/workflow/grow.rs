@@ -224,7 +224,7 @@ impl<'w> Round<'w, '_> {
         let declaration = &self.workflow.declarations[at];
         let product = self.product(declaration, read_output)?;
         let family_of = |at: usize| {
-            self.workflow.families[at].as_ref().or(batches[at].as_ref().map(|batch| &batch.family))
+            self.workflow.families[at].as_ref().or_else(|| batches[at].as_ref().map(|batch| &batch.family))
         };
         let context = Context {
             directory: self.workflow.directory(),

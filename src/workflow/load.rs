@@ -99,7 +99,7 @@ impl Loader {
         if let Some(table) = self.parse(file, &text) {
             let (includes, defaults) = self.tables(file, &table, defaults);
             for include in includes {
-                let directory = path.parent().unwrap_or(Path::new(""));
+                let directory = path.parent().unwrap_or_else(|| Path::new(""));
                 self.file(&directory.join(include.value.as_ref()), Some(include.place), &defaults);
             }
         }
@@ -319,16 +319,16 @@ fn typed(like: &Value, text: &str) -> Result<Value, &'static str> {
             _ => Err("true or false"),
         },
         ValueKind::Number if like.is_integer() => {
-            text.trim().parse::<i64>().map(Value::from).map_err(|_| "a whole number")
+            text.trim().parse::<i64>().map(Value::from).ok().ok_or("a whole number")
         }
-        ValueKind::Number => text.trim().parse::<f64>().map(Value::from).map_err(|_| "a number"),
+        ValueKind::Number => text.trim().parse::<f64>().map(Value::from).ok().ok_or("a number"),
         kind => {
             let expected = if kind == ValueKind::Seq {
                 "a list as in TOML, such as '[1, 2]'"
             } else {
                 "a table as in TOML, such as '{ a = 1 }'"
             };
-            let value = DeValue::parse(text).map_err(|_| expected)?;
+            let value = DeValue::parse(text).ok().ok_or(expected)?;
             let value = param_value(&value).ok_or(expected)?;
             if value.kind() == kind { Ok(value) } else { Err(expected) }
         }

@@ -8,6 +8,8 @@
 //! Deliberately absent: edges between tasks and cycles of paths, which the engine's graph finds;
 //! and running anything.
 
+mod build;
+mod collisions;
 mod declaration;
 mod expand;
 mod explain;
@@ -16,9 +18,10 @@ mod foreach;
 mod grow;
 mod link;
 mod load;
-mod near;
+pub(crate) mod near;
 mod paths;
 mod pattern;
+mod prepare;
 mod problem;
 mod producers;
 mod read_files;
@@ -192,10 +195,17 @@ impl Workflow {
             return Ok(Vec::new());
         }
         self.advance(Problems::default(), &mut Digester::new(), Some(read_output))
+            .map_err(|errors| errors.of_growth(generator))
+    }
+
+    /// The names of all that the file declares, in its order, whether their tasks are known yet or
+    /// not.
+    pub fn families(&self) -> impl Iterator<Item = &str> {
+        self.declarations.iter().map(|declaration| declaration.name.as_ref())
     }
 
     /// What the file declares, in its order.
-    pub fn families(&self) -> impl Iterator<Item = FamilyInfo<'_>> {
+    pub fn declarations(&self) -> impl Iterator<Item = FamilyInfo<'_>> {
         self.declarations.iter().enumerate().map(|(at, declaration)| FamilyInfo {
             name: &declaration.name,
             description: declaration.description.as_deref(),
@@ -203,5 +213,11 @@ impl Workflow {
             tasks: self.families[at].as_ref().map(|_| self.counts[at]),
             outputs: &declaration.output_labels,
         })
+    }
+
+    /// The name of a declared task, or of a known single task, that is near to `name`.
+    pub fn nearest(&self, name: &str) -> Option<String> {
+        let single = self.tasks.iter().map(|task| task.name.as_ref());
+        near::nearest(name, self.families().chain(single)).map(ToOwned::to_owned)
     }
 }

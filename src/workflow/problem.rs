@@ -163,13 +163,21 @@ pub struct WorkflowErrors {
     file: String,
     problems: Vec<Problem>,
     left_out: usize,
+    /// The task whose output made the mistakes.
+    generator: Option<String>,
 }
 
 impl WorkflowErrors {
     pub(super) fn new(file: &Path, problems: Problems) -> Self {
         let Problems { mut list, left_out, .. } = problems;
         list.sort_by_key(|problem| (problem.source.is_some(), problem.place));
-        Self { file: file.display().to_string(), problems: list, left_out }
+        Self { file: file.display().to_string(), problems: list, left_out, generator: None }
+    }
+
+    /// The same, as mistakes that what this task wrote has made.
+    pub(super) fn of_growth(mut self, generator: &str) -> Self {
+        self.generator = Some(generator.to_owned());
+        self
     }
 
     /// Each problem, in the order of the file.
@@ -180,6 +188,11 @@ impl WorkflowErrors {
 
 impl fmt::Display for WorkflowErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(generator) = &self.generator {
+            // This may be all that is shown of a failed task, so it holds what is wrong.
+            let all: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
+            return write!(f, "cannot make tasks of what `{generator}` wrote: {}", all.join("; "));
+        }
         let count = self.problems.len() + self.left_out;
         let noun = if count == 1 { "mistake" } else { "mistakes" };
         write!(f, "cannot use {}: {count} {noun}", self.file)?;

@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn durations_have_units() {
-        assert_eq!(duration("2h 30m"), Ok(Duration::from_secs(9000)));
+        assert_eq!(duration("2h 30m"), Ok(Duration::from_mins(150)));
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         for bad in ["", "5", "h", "5 fortnights", "-3s"] {
             assert!(duration(bad).is_err(), "{bad}");
