@@ -11,6 +11,8 @@ mod ids;
 mod key;
 mod plan;
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod testing;
 
 pub use digest::{Digest, DigestParseError, Digester, TreeEntry, TreeNode, tree_digest};

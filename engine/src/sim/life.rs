@@ -1,0 +1,351 @@
+//! One engine's life, from its start to the end of the run, to a stop, or to its crash; and what
+//! is left of it for the next one.
+
+use super::marks::Mark;
+use super::model::Model;
+use super::oracle::Oracle;
+use super::plan::{Growth, source_name};
+use super::world::{Attempt, Deed, World};
+use crate::core::{Action, Core, Event, History, Phase, Urgency};
+use crate::{Fact, RunOutcome, SiteId, TaskId, Timestamp};
+
+/// More steps than any of these runs needs: beyond, it goes in circles.
+const STEPS_MAX: u32 = 30_000;
+
+/// How an engine's life ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Over(RunOutcome),
+    Crashed,
+}
+
+pub(super) struct Life<'w, 'a> {
+    pub(super) world: &'w mut World<'a>,
+    pub(super) oracle: &'w mut Oracle,
+    pub(super) model: &'w Model<'a>,
+    /// After so many steps the engine crashes.
+    pub(super) crash_at: Option<u32>,
+}
+
+impl Life<'_, '_> {
+    pub(super) fn live(mut self) -> End {
+        let mut history = History::default();
+        self.oracle.journal.iter().for_each(|fact| history.apply(fact));
+        let resumed = !history.is_empty();
+        let again = |fact: &Fact| matches!(fact, Fact::AttemptFailed { counted: true, .. });
+        let remembered = self.oracle.journal.iter().any(again);
+        self.world.marks.hit_if(remembered, Mark::FailuresRememberedAfterCrash);
+        let plan = self.world.plan;
+        let mut core = Core::new(plan.tasks.clone(), history, plan.options).unwrap();
+        self.schedule();
+        let mut actions = Vec::new();
+        core.resume(self.world.now, &mut actions);
+        for steps in 0..STEPS_MAX {
+            core.check_invariants();
+            let crash = self.crash_at == Some(steps);
+            if let Some(end) = self.perform(&mut core, &mut actions, crash) {
+                return end;
+            }
+            self.observe(&core, resumed);
+            let event = self.next_event(&core);
+            core.step(self.world.now, event.clone(), &mut actions);
+            self.check_duplicate(&mut core, &event, &mut actions);
+        }
+        panic!("no end after {STEPS_MAX} steps; {}", waiting(&core));
+    }
+
+    /// What will happen to the engine's surroundings.
+    fn schedule(&mut self) {
+        let world = &mut *self.world;
+        world.capacity.clear();
+        for (at, capacity) in world.plan.sites.iter().enumerate() {
+            let site = if at == 0 { SiteId::HOME } else { SiteId(world.next_site) };
+            world.next_site += u16::from(at > 0);
+            let when = if world.chance.one_in(3) { (50, 400) } else { (0, 10) };
+            world.later(when, Deed::Join(site, *capacity));
+            if at > 0 && world.chance.one_in(2) {
+                world.later((60, 900), Deed::Die(site));
+            }
+        }
+        if world.chance.one_in(6) {
+            let urgency = if world.chance.one_in(2) { Urgency::Drain } else { Urgency::Now };
+            world.later((10, 900), Deed::Stop(urgency));
+            if world.chance.one_in(2) {
+                world.later((10, 900), Deed::Stop(Urgency::Now));
+            }
+        }
+        if self.oracle.cancels {
+            world.later((5, 600), Deed::Cancel);
+        }
+        if world.plan.restless {
+            for _ in 0..4 {
+                world.later((5, 900), Deed::Edit);
+            }
+        }
+    }
+
+    fn next_event(&mut self, core: &Core) -> Event {
+        loop {
+            let next = self.world.pending.first_key_value().map(|((at, _), _)| *at);
+            let deadline = core.next_deadline().map(|due| due.max(self.world.now));
+            match (next, deadline) {
+                (None, None) => panic!("nothing will happen any more; {}", waiting(core)),
+                (next, Some(due)) if next.is_none_or(|at| due < at) => {
+                    self.world.now = due;
+                    return Event::TimePassed;
+                }
+                _ => {}
+            }
+            let ((at, _), deed) = self.world.pending.pop_first().unwrap();
+            self.world.now = at;
+            let late = matches!(deed, Deed::Again(_));
+            let Some(event) = self.world.carry_out(deed, core) else { continue };
+            self.note(core, &event, late);
+            return event;
+        }
+    }
+
+    /// Marks what an event meets.
+    fn note(&mut self, core: &Core, event: &Event, late: bool) {
+        let phases: Vec<Phase> = (0..core.counts().total).map(|t| core.phase(TaskId(t))).collect();
+        let any = |wanted: fn(&Phase) -> bool| phases.iter().any(wanted);
+        let marks = &mut *self.world.marks;
+        match event {
+            Event::StopRequested { urgency } => {
+                self.oracle.stopped = true;
+                marks.hit_if(*urgency == Urgency::Drain, Mark::Drained);
+                marks.hit_if(*urgency == Urgency::Now, Mark::StoppedNow);
+                marks.hit_if(
+                    any(|p| matches!(p, Phase::Publishing(_))),
+                    Mark::StoppedWhilePublishing,
+                );
+                marks.hit_if(any(|p| *p == Phase::Recalling), Mark::StoppedWhileRecalling);
+            }
+            Event::SiteLost { site, .. } => {
+                let fetching = phases.contains(&Phase::Fetching(*site));
+                marks.hit_if(fetching, Mark::SiteLostWithFetching);
+            }
+            Event::Staged { file, content, .. } => {
+                let changed = core.content(*file).is_some_and(|c| c.digest != content.digest);
+                let readers = core.graph().tasks().iter().zip(&phases);
+                let readers = readers.filter(|(node, _)| node.inputs.contains(file));
+                for (_, phase) in readers.filter(|_| changed && self.world.plan.restless) {
+                    match phase {
+                        Phase::Running(_) => marks.hit(Mark::ContentChangedForRunning),
+                        Phase::Ready | Phase::Queued(_) | Phase::Fetching(_) | Phase::Backoff => {
+                            marks.hit(Mark::ContentChangedForWaiting);
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            Event::AttemptEnded(outcome) if late => {
+                let ran_again = matches!(core.phase(outcome.attempt.task), Phase::Running(_));
+                marks.hit_if(ran_again, Mark::LateEventOfEarlierAttempt);
+            }
+            _ => {}
+        }
+    }
+
+    /// Marks how things stand after a step.
+    fn observe(&mut self, core: &Core, resumed: bool) {
+        let sites = !self.world.capacity.is_empty();
+        for (at, node) in core.graph().tasks().iter().enumerate() {
+            let phase = core.phase(TaskId(u32::try_from(at).unwrap()));
+            let marks = &mut *self.world.marks;
+            marks.hit_if(matches!(phase, Phase::Queued(_)), Mark::Contention);
+            marks.hit_if(phase == Phase::Ready && sites, Mark::NoRoom);
+            if resumed && phase == Phase::Done {
+                let delivered = |fact: &Fact| match fact {
+                    Fact::Delivered { task, .. } => *task == node.spec.name,
+                    _ => false,
+                };
+                let has_address = node.spec.outputs.iter().any(|o| o.deliver_to.is_some());
+                if has_address && self.oracle.journal.iter().any(delivered) {
+                    marks.hit(Mark::NotDeliveredTwice);
+                }
+            }
+        }
+    }
+
+    /// Every event can come twice: at once or, where it names an attempt, much later.
+    fn check_duplicate(&mut self, core: &mut Core, event: &Event, actions: &mut Vec<Action>) {
+        let attempt = matches!(
+            event,
+            Event::AttemptEnded(_) | Event::Published { .. } | Event::PublishFailed { .. }
+        );
+        if attempt && self.world.chance.one_in(6) {
+            self.world.later((1, 300), Deed::Again(event.clone()));
+        }
+        // A transfer has no number: those who report on it drop duplicates.
+        let again = actions.iter().any(|action| matches!(action, Action::Stage { .. }))
+            && matches!(event, Event::StageFailed { .. } | Event::Staged { .. });
+        let asked = matches!(event, Event::StopRequested { .. } | Event::TaskCancelled { .. });
+        if again || asked || !self.world.chance.one_in(4) {
+            return;
+        }
+        let before = (actions.len(), core.counts());
+        core.step(self.world.now, event.clone(), actions);
+        assert_eq!(before, (actions.len(), core.counts()), "twice is harmless: {event:?}");
+        self.world.marks.hit(Mark::DuplicateDropped);
+    }
+
+    /// Does what the core asks for. An engine that crashes does only some of it.
+    fn perform(&mut self, core: &mut Core, actions: &mut Vec<Action>, crash: bool) -> Option<End> {
+        let until = if crash { self.world.chance.below(actions.len() + 1) } else { actions.len() };
+        self.world.marks.hit_if(crash && until < actions.len(), Mark::CrashedAmongActions);
+        for action in actions.drain(..).take(until) {
+            if let Some(outcome) = self.act(core, action) {
+                self.oracle.check_end(outcome, self.world, core, self.model);
+                return Some(End::Over(outcome));
+            }
+        }
+        if crash {
+            self.crash(core);
+            return Some(End::Crashed);
+        }
+        None
+    }
+
+    fn act(&mut self, core: &Core, action: Action) -> Option<RunOutcome> {
+        match action {
+            Action::Record(fact) => self.oracle.on_fact(&fact, self.world, core),
+            Action::Stage { file, site, from } => {
+                let readers = |site: Phase| {
+                    let nodes = core.graph().tasks().iter().zip(0..);
+                    nodes.filter(move |(node, t)| {
+                        node.inputs.contains(&file) && core.phase(TaskId(*t)) == site
+                    })
+                };
+                let many = readers(Phase::Fetching(site)).count() > 1;
+                self.world.marks.hit_if(many, Mark::TransferForMany);
+                self.world.later((1, 60), Deed::Stage { file, site, from });
+            }
+            Action::Recall { task, key, known } => {
+                let name = &core.spec(task).name;
+                let revived = self.world.doubted.contains(name.as_ref());
+                self.world.marks.hit_if(revived, Mark::ResultRevived);
+                // A second recall in one life is that of a result that is needed again.
+                self.world.doubted.insert(name.to_string());
+                self.world.later((1, 12), Deed::Recall { task, key, known });
+            }
+            Action::Launch { attempt, site } => {
+                let key = self.oracle.check_launch(attempt, site, self.world, core, self.model);
+                let spec = core.spec(attempt.task).clone();
+                let running = Attempt { spec, site, key, killed: false, publishing: false };
+                self.world.attempts.insert(attempt, running);
+                self.world.later((10, 150), Deed::End(attempt));
+            }
+            Action::Kill { attempt } => {
+                if let Some(running) = self.world.attempts.get_mut(&attempt) {
+                    running.killed = true;
+                    self.world.later((0, 5), Deed::End(attempt));
+                }
+            }
+            Action::Publish { attempt } => self.world.later((1, 50), Deed::Publish(attempt)),
+            Action::Expand { task } => {
+                let grows =
+                    matches!(self.world.plan.growth[&core.spec(task).name], Growth::Tasks(_));
+                let marks = &mut *self.world.marks;
+                marks.hit_if(grows, Mark::Grown);
+                marks.hit_if(grows && self.oracle.flushed > 0, Mark::GrownAfterCrash);
+                marks.hit_if(grows && core.counts().failed > 0, Mark::GrownUnderFailure);
+                self.world.later((1, 40), Deed::Expand(task));
+            }
+            Action::Deliver { task, output } => {
+                let at = &core.spec(task).outputs[output as usize].path;
+                let before = self.oracle.journal.iter().any(|fact| match fact {
+                    Fact::Delivered { path, content, .. } => {
+                        let file = core.graph().task(task).outputs[output as usize];
+                        path == at && Some(*content) == core.content(file)
+                    }
+                    _ => false,
+                });
+                assert!(!before, "{at} is delivered once");
+                self.world.later((1, 80), Deed::Deliver(task, output));
+            }
+            Action::Finish { outcome } => return Some(outcome),
+        }
+        None
+    }
+
+    fn crash(&mut self, core: &Core) {
+        for task in (0..core.counts().total).map(TaskId) {
+            let mark = match core.phase(task) {
+                Phase::Recalling => Mark::CrashedWhileRecalling,
+                Phase::Fetching(_) => Mark::CrashedWhileFetching,
+                Phase::Queued(_) => Mark::CrashedWhileQueued,
+                Phase::Running(_) => Mark::CrashedWhileRunning,
+                Phase::Publishing(_) => Mark::CrashedWhilePublishing,
+                Phase::Backoff => Mark::CrashedInBackoff,
+                _ => continue,
+            };
+            self.world.marks.hit(mark);
+        }
+        let deeds = || self.world.pending.values();
+        let expanding = deeds().any(|deed| matches!(deed, Deed::Expand(_)));
+        let delivering = deeds().any(|deed| matches!(deed, Deed::Deliver(..)));
+        self.world.marks.hit_if(expanding, Mark::CrashedWhileExpanding);
+        self.world.marks.hit_if(delivering, Mark::CrashedWhileDelivering);
+        if self.world.chance.one_in(2) {
+            let lost = self.oracle.journal.len() - self.oracle.flushed;
+            let kept = self.oracle.flushed + self.world.chance.below(lost + 1);
+            let power_cut = kept < self.oracle.journal.len();
+            self.world.marks.hit_if(power_cut, Mark::PowerCutLostFacts);
+            self.oracle.journal.truncate(kept);
+        }
+    }
+}
+
+/// What is left of the world when an engine is gone: its machine, without what ran on it and
+/// without other sites, and sometimes with damage.
+pub(super) fn after_life(world: &mut World<'_>) {
+    world.pending.clear();
+    world.attempts.clear();
+    world.capacity.clear();
+    let lost: Vec<String> = world
+        .held
+        .iter()
+        .filter(|(site, _)| **site != SiteId::HOME)
+        .flat_map(|(_, held)| held.keys().cloned())
+        .collect();
+    world.doubted = lost.into_iter().collect();
+    world.held.retain(|site, _| *site == SiteId::HOME);
+    world.now = Timestamp(world.now.0 + 1_000);
+    let places: Vec<String> = world.held[&SiteId::HOME].keys().cloned().collect();
+    if !places.is_empty() && world.chance.one_in(3) {
+        let at = places[world.chance.below(places.len())].clone();
+        world.held.get_mut(&SiteId::HOME).unwrap().remove(&at);
+        world.doubted.insert(at);
+    }
+    if world.chance.one_in(4) {
+        let gone = world.objects.iter().nth(world.chance.below(world.objects.len().max(1)));
+        if let Some(gone) = gone.copied() {
+            world.objects.remove(&gone);
+            let outputs = world.plan.all().into_iter().flat_map(|spec| &spec.outputs);
+            world.doubted.extend(outputs.map(|output| output.path.to_string()));
+        }
+    }
+    if world.chance.one_in(4) {
+        let key = world.memo.keys().nth(world.chance.below(world.memo.len().max(1))).copied();
+        if let Some(key) = key {
+            world.memo.remove(&key);
+        }
+    }
+    if world.chance.one_in(4) {
+        world.edit();
+    }
+}
+
+fn waiting(core: &Core) -> String {
+    let nodes = core.graph().tasks().iter().zip(0..);
+    let lines = nodes.filter_map(|(node, at)| {
+        let task = TaskId(at);
+        let phase = core.phase(task);
+        let wait = core.waits_for(task).unwrap_or_default();
+        let inputs: Vec<_> =
+            node.inputs.iter().map(|f| source_name(&core.graph().file(*f).source)).collect();
+        (!phase.is_final()).then(|| format!("{} {phase:?}: {wait} {inputs:?}", node.spec.name))
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}

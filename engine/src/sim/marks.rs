@@ -1,0 +1,55 @@
+//! What a sweep must have seen to be worth its time.
+
+use std::collections::BTreeMap;
+
+macro_rules! marks {
+    ($($name:ident),* $(,)?) => {
+        /// A situation that the sweep must visit.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub(super) enum Mark { $($name),* }
+
+        pub(super) const ALL: &[Mark] = &[$(Mark::$name),*];
+    };
+}
+
+marks! {
+    Contention, NoRoom, PassedOver, AloneOnItsSite, TooLarge,
+    SiteJoinedLate, SiteLostWithRunning, SiteLostWithPublishing, SiteLostWithFetching,
+    SiteLostWithOnlyReplica, ResultRevived, ResultMadeAgain,
+    RetriedTransient, RetriedOutOfResources, RetriedInfrastructureLost, RetriedInputMissing,
+    RetriesUsedUp, FailedPermanently, FailedToPublish, WaitedForBackoff,
+    CrashedWhileRecalling, CrashedWhileFetching, CrashedWhileQueued, CrashedWhileRunning,
+    CrashedWhilePublishing, CrashedInBackoff, CrashedWhileExpanding, CrashedWhileDelivering,
+    CrashedAmongActions, PowerCutLostFacts, FailuresRememberedAfterCrash,
+    Grown, GrownAfterCrash, GrownUnderFailure, GrowthRefused, GrowthFailed,
+    RecalledInPlace, RecalledRestored, MissedAtFirst, MissedDamaged, RecalledKnownOfUncached,
+    RecalledKnownOfForced, EarlyCutoff,
+    AbsentSource, AbsentOutput, InsideDirectory, DeclaredDigestBrought, DeclaredDigestWrong,
+    SourceMissing, SourceBroken,
+    TransferRetried, TransferFromSite, TransferSourceGone, TransferDamaged, TransferForMany,
+    DuplicateDropped, LateEventOfEarlierAttempt,
+    Drained, StoppedNow, StoppedWhilePublishing, StoppedWhileRecalling, KilledAttempt,
+    SkippedLong, FailedFast, Cancelled,
+    Delivered, DeliveryFailed, NotDeliveredTwice,
+    ContentChangedForWaiting, ContentChangedForRunning,
+}
+
+/// How often each was seen.
+#[derive(Debug, Default)]
+pub(super) struct Marks(pub(super) BTreeMap<Mark, u64>);
+
+impl Marks {
+    pub(super) fn hit(&mut self, mark: Mark) {
+        *self.0.entry(mark).or_default() += 1;
+    }
+
+    pub(super) fn hit_if(&mut self, condition: bool, mark: Mark) {
+        if condition {
+            self.hit(mark);
+        }
+    }
+
+    pub(super) fn missing(&self) -> Vec<Mark> {
+        ALL.iter().copied().filter(|mark| !self.0.contains_key(mark)).collect()
+    }
+}

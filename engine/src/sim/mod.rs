@@ -1,0 +1,69 @@
+//! A simulator: random workflows, sites, failures and crashes under virtual time, decided by a
+//! seed; an oracle that knows where bytes truly are; and marks that a sweep must visit.
+
+mod chance;
+mod life;
+mod marks;
+mod model;
+mod oracle;
+mod plan;
+mod world;
+
+use self::life::{End, Life, after_life};
+use self::marks::Marks;
+use self::model::Model;
+use self::oracle::Oracle;
+use self::plan::Plan;
+use self::world::World;
+use crate::RunOutcome;
+
+/// Engines that may crash in one run, before one that does not.
+const CRASHES_MAX: u32 = 4;
+
+/// Two runs of one plan: the first on nothing, the second on what the first left.
+fn simulate(seed: u64, marks: &mut Marks) {
+    let plan = Plan::random(seed);
+    let mut world = World::new(&plan, seed, marks);
+    for _ in 0..2 {
+        let mut oracle = Oracle::default();
+        oracle.cancels = world.chance.one_in(10);
+        let mut crashes = 0;
+        loop {
+            let model = Model::new(&plan, world.versions.clone());
+            let crashes_now = crashes < CRASHES_MAX && !world.chance.one_in(3);
+            let crash_at = crashes_now.then(|| u32::try_from(world.chance.span(0, 250)).unwrap());
+            let life = Life { world: &mut world, oracle: &mut oracle, model: &model, crash_at };
+            let end = life.live();
+            after_life(&mut world);
+            oracle.restart();
+            crashes += 1;
+            match end {
+                End::Over(RunOutcome::Cancelled) | End::Crashed => {}
+                End::Over(_) => break,
+            }
+        }
+    }
+}
+
+fn simulate_named(seed: u64, marks: &mut Marks) {
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| simulate(seed, marks)));
+    if let Err(panic) = result {
+        eprintln!(
+            "seed {seed} fails; alone: KEELBOAT_SIM_SEED={seed} cargo test -p keelboat-engine sweep"
+        );
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "who runs the sweep may ask for one seed")]
+fn sweep() {
+    let mut marks = Marks::default();
+    if let Ok(seed) = std::env::var("KEELBOAT_SIM_SEED") {
+        return simulate_named(seed.parse().expect("a number"), &mut marks);
+    }
+    for seed in 0..1_000 {
+        simulate_named(seed, &mut marks);
+    }
+    assert_eq!(marks.missing(), [], "the sweep went everywhere; visits: {:?}", marks.0);
+}

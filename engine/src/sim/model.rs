@@ -1,0 +1,166 @@
+//! What an undisturbed, serial run would do: the recursive model that the oracle compares with.
+
+use std::collections::BTreeMap;
+
+use super::plan::{Fate, Growth, Plan, SourceFate, TOO_MUCH, source_digest, source_name};
+use crate::{
+    Command, Content, Digest, InputSpec, Kind, MemoKey, Source, TaskName, TaskSpec, memo_key,
+};
+
+/// How a task ends under `keep_going`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    Done,
+    Failed,
+    Skipped,
+    /// Its own input cannot be had and a task before it fails: whichever is known first.
+    FailedOrSkipped,
+}
+
+#[derive(Debug)]
+pub(super) struct Model<'a> {
+    plan: &'a Plan,
+    versions: BTreeMap<String, u32>,
+    writers: BTreeMap<&'a str, &'a TaskSpec>,
+    by_name: BTreeMap<&'a str, &'a TaskSpec>,
+    endings: BTreeMap<TaskName, Ending>,
+    keys: BTreeMap<TaskName, MemoKey>,
+}
+
+pub(super) fn content(digest: Digest, kind: Kind) -> Content {
+    Content { digest, bytes: u64::from(digest.as_bytes()[0]) + 1, kind }
+}
+
+/// What a task writes to an output: a function of its key (dull ones: of their name).
+pub(super) fn written(spec: &TaskSpec, key: MemoKey, at: usize, salt: u32) -> Option<Content> {
+    let output = &spec.outputs[at];
+    let coin = Digest::of(format!("{}{}", spec.name, output.path).as_bytes());
+    if output.optional && coin.as_bytes()[0] < 128 {
+        return None;
+    }
+    let Command::Shell { script, .. } = &spec.command else { panic!("plans have scripts") };
+    let cause = if script.starts_with("dull") { spec.name.to_string() } else { key.to_string() };
+    let bytes = format!("{cause} {} {salt}", output.path);
+    Some(content(Digest::of(bytes.as_bytes()), output.kind))
+}
+
+/// What lies in a directory at `path`.
+pub(super) fn inner(directory: Content, path: &str) -> Content {
+    content(Digest::of(format!("{}/{path}", directory.digest).as_bytes()), Kind::File)
+}
+
+impl<'a> Model<'a> {
+    pub(super) fn new(plan: &'a Plan, versions: BTreeMap<String, u32>) -> Self {
+        let mut model = Self {
+            plan,
+            versions,
+            writers: BTreeMap::new(),
+            by_name: BTreeMap::new(),
+            endings: BTreeMap::new(),
+            keys: BTreeMap::new(),
+        };
+        for spec in plan.all() {
+            model.by_name.insert(spec.name.as_ref(), spec);
+            for output in &spec.outputs {
+                model.writers.insert(output.path.as_ref(), spec);
+            }
+        }
+        for spec in &plan.tasks {
+            model.ending(spec);
+        }
+        for (name, growth) in &plan.growth {
+            if let (Growth::Tasks(tasks), Some(Ending::Done)) = (growth, model.endings.get(name)) {
+                for spec in tasks {
+                    model.ending(spec);
+                }
+            }
+        }
+        model
+    }
+
+    /// All tasks that there will be, with their ends.
+    pub(super) fn endings(&self) -> &BTreeMap<TaskName, Ending> {
+        &self.endings
+    }
+
+    pub(super) fn all_well(&self) -> bool {
+        let done = |name: &str| self.endings.get(name) == Some(&Ending::Done);
+        let mut growth = self.plan.growth.iter();
+        let mut deliveries = self.plan.undeliverable.iter();
+        self.endings.values().all(|ending| *ending == Ending::Done)
+            && !growth.any(|(name, growth)| done(name) && !matches!(growth, Growth::Tasks(_)))
+            && !deliveries.any(|(name, at)| done(name) && self.output(name, *at).is_some())
+    }
+
+    pub(super) fn key(&self, task: &str) -> Option<MemoKey> {
+        self.keys.get(task).copied()
+    }
+
+    pub(super) fn output(&self, task: &str, at: usize) -> Option<Content> {
+        written(self.by_name[task], self.keys[task], at, 0)
+    }
+
+    fn writer(&self, source: &Source) -> Option<&'a TaskSpec> {
+        let Source::Path(path) = source else { return None };
+        let around = || self.writers.get(path.strip_suffix("/inner")?);
+        self.writers.get(path.as_ref()).or_else(around).copied()
+    }
+
+    fn ending(&mut self, spec: &'a TaskSpec) -> Ending {
+        if let Some(ending) = self.endings.get(&spec.name) {
+            return *ending;
+        }
+        let after = spec.after.iter().map(|name| self.by_name[name.as_ref()]);
+        let before: Vec<_> =
+            after.chain(spec.inputs.iter().filter_map(|i| self.writer(&i.source))).collect();
+        let before_done =
+            before.into_iter().filter(|b| self.ending(b) != Ending::Done).count() == 0;
+        let source_bad = spec.inputs.iter().any(|input| self.source_is_bad(input));
+        let ending = match (before_done, source_bad) {
+            (false, true) => Ending::FailedOrSkipped,
+            (false, false) => Ending::Skipped,
+            (true, true) => Ending::Failed,
+            (true, false) => self.ending_of_its_own(spec),
+        };
+        self.endings.insert(spec.name.clone(), ending);
+        ending
+    }
+
+    fn ending_of_its_own(&mut self, spec: &'a TaskSpec) -> Ending {
+        let contents: Vec<_> = spec.inputs.iter().map(|input| self.input(input)).collect();
+        let absent = contents.iter().zip(&spec.inputs).any(|(c, i)| c.is_none() && !i.optional);
+        if absent || spec.resources.memory == TOO_MUCH {
+            return Ending::Failed;
+        }
+        self.keys.insert(spec.name.clone(), memo_key(spec, &contents));
+        match self.plan.fates[&spec.name] {
+            Fate::Good | Fate::Transient(_) => Ending::Done,
+            Fate::Exhausts | Fate::Permanent | Fate::Unpublishable => Ending::Failed,
+        }
+    }
+
+    /// What an input of a task whose predecessors are done holds.
+    pub(super) fn input(&self, input: &InputSpec) -> Option<Content> {
+        let name = source_name(&input.source);
+        let Some(writer) = self.writer(&input.source) else {
+            let fate = self.plan.sources[&name];
+            let version = self.versions.get(&name).copied().unwrap_or(0);
+            let there = fate == SourceFate::Good || input.sha256.is_some();
+            return there.then(|| content(source_digest(&name, version), Kind::File));
+        };
+        let at = writer.outputs.iter().position(|output| name.starts_with(output.path.as_ref()))?;
+        let output = self.output(&writer.name, at)?;
+        Some(if name == *writer.outputs[at].path { output } else { inner(output, &name) })
+    }
+
+    fn source_is_bad(&self, input: &InputSpec) -> bool {
+        let name = source_name(&input.source);
+        let Some(fate) = self.plan.sources.get(&name) else { return false };
+        match (fate, input.sha256) {
+            (SourceFate::Good, Some(declared)) => declared != source_digest(&name, 0),
+            (SourceFate::Good, None) => false,
+            (SourceFate::Missing, None) => !input.optional,
+            (SourceFate::Missing | SourceFate::Broken, _) => true,
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! What must hold whatever happens: checked where the core acts, and where a run ends.
+
+use std::collections::BTreeMap;
+
+use super::marks::Mark;
+use super::model::{Ending, Model};
+use super::plan::source_name;
+use super::world::World;
+use crate::core::{Core, Phase};
+use crate::{
+    AttemptId, Fact, FailureClass, MemoKey, MemoRecord, Reason, Reuse, RunOutcome, SiteId,
+    TaskName, Timestamp, memo_key,
+};
+
+/// What the oracle remembers of a run by itself.
+#[derive(Debug, Default)]
+pub(super) struct Oracle {
+    /// All facts of the run.
+    pub(super) journal: Vec<Fact>,
+    /// How many of them a power cut leaves.
+    pub(super) flushed: usize,
+    done: BTreeMap<TaskName, (MemoKey, MemoRecord)>,
+    ordinals: BTreeMap<TaskName, u32>,
+    /// Failures that counted: before this engine began, and since.
+    failures: BTreeMap<TaskName, (u32, u32)>,
+    last_failure: BTreeMap<TaskName, (Timestamp, FailureClass, bool)>,
+    completed_now: Vec<TaskName>,
+    skipped_by: BTreeMap<TaskName, u32>,
+    /// Somebody interfered: the sets of failed and skipped tasks are not the model's.
+    pub(super) cancels: bool,
+    pub(super) stopped: bool,
+}
+
+impl Oracle {
+    /// An engine has crashed, and only the facts in the journal are left.
+    pub(super) fn restart(&mut self) {
+        let facts = std::mem::take(&mut self.journal);
+        let cancels = self.cancels;
+        *self = Self { cancels, flushed: facts.len(), ..Self::default() };
+        for fact in &facts {
+            self.remember(fact);
+        }
+        for (before, now) in self.failures.values_mut() {
+            *before += std::mem::take(now);
+        }
+        self.completed_now.clear();
+        self.skipped_by.clear();
+        self.journal = facts;
+    }
+
+    fn remember(&mut self, fact: &Fact) {
+        match fact {
+            Fact::AttemptStarted { task, ordinal, .. } => {
+                let last = self.ordinals.insert(task.clone(), *ordinal);
+                assert!(last.unwrap_or(0) < *ordinal, "attempt {ordinal} of {task} is a new one");
+            }
+            Fact::AttemptFailed { task, counted, .. } => {
+                self.failures.entry(task.clone()).or_default().1 += u32::from(*counted);
+            }
+            Fact::Completed { task, key, record, .. } => {
+                self.done.insert(task.clone(), (*key, record.clone()));
+                self.completed_now.push(task.clone());
+            }
+            Fact::Reused { task, key, record, .. } => {
+                self.done.insert(task.clone(), (*key, record.clone()));
+            }
+            Fact::Skipped { because, .. } => {
+                *self.skipped_by.entry(because.clone()).or_default() += 1;
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn on_fact(&mut self, fact: &Fact, world: &mut World<'_>, core: &Core) {
+        self.remember(fact);
+        match fact {
+            Fact::AttemptStarted { task, reasons, .. } => {
+                let again = reasons.contains(&Reason::ResultLost);
+                world.marks.hit_if(again, Mark::ResultMadeAgain);
+                self.check_wait(task, world, core);
+            }
+            Fact::AttemptFailed { task, failure, counted, .. } => {
+                self.check_failure(task, failure.class, *counted, world, core);
+            }
+            Fact::Completed { key, parts, record, memoized, .. } => {
+                let spelled: Vec<_> =
+                    parts.iter().filter(|p| p.name.starts_with("input")).collect();
+                assert!(spelled.len() <= parts.len(), "parts are there");
+                if *memoized {
+                    world.memo.insert(*key, record.clone());
+                }
+            }
+            Fact::Reused { task, reuse: Reuse::InPlace, .. } => {
+                let spec = core.spec(core.graph().find(task).unwrap());
+                let read = |name: &TaskName| {
+                    let outputs = &core.spec(core.graph().find(name).unwrap()).outputs;
+                    let mut inputs = spec.inputs.iter().map(|input| source_name(&input.source));
+                    inputs.any(|input| outputs.iter().any(|output| *output.path == *input))
+                };
+                let cut_off = self.completed_now.iter().any(read);
+                world.marks.hit_if(cut_off, Mark::EarlyCutoff);
+            }
+            Fact::Failed { task, failure } => {
+                let used_up = failure.class == FailureClass::Transient;
+                world.marks.hit_if(used_up, Mark::RetriesUsedUp);
+                world
+                    .marks
+                    .hit_if(failure.cause == "exit status 1" && !used_up, Mark::FailedPermanently);
+                world.marks.hit_if(failure.cause.contains("memory"), Mark::TooLarge);
+                world.marks.hit_if(failure.cause.contains("written by"), Mark::GrowthRefused);
+                world.marks.hit_if(failure.cause == "403", Mark::SourceBroken);
+                assert!(core.graph().find(task).is_some(), "{task} is known");
+            }
+            _ => {}
+        }
+        let longest = self.skipped_by.values().max().copied().unwrap_or(0);
+        world.marks.hit_if(longest > 3, Mark::SkippedLong);
+        self.journal.push(fact.clone());
+        if world.chance.one_in(4) {
+            self.flushed = self.journal.len();
+        }
+    }
+
+    fn check_failure(
+        &mut self,
+        task: &TaskName,
+        class: FailureClass,
+        counted: bool,
+        world: &World<'_>,
+        core: &Core,
+    ) {
+        let own = matches!(class, FailureClass::Transient | FailureClass::OutOfResources);
+        let interfered = self.stopped || self.cancels;
+        assert!(counted == own || interfered && !counted, "{class} of {task}: counted {counted}");
+        let retries = core.spec(core.graph().find(task).unwrap()).retry.retries;
+        let (before, now) = self.failures.get(task).copied().unwrap_or_default();
+        let may = (retries + 1).saturating_sub(before).max(1);
+        assert!(now <= may, "{task} failed {before} + {now} times with {retries} retries");
+        self.last_failure.insert(task.clone(), (world.now, class, counted));
+    }
+
+    /// A task that failed waits before its next try.
+    fn check_wait(&mut self, task: &TaskName, world: &mut World<'_>, core: &Core) {
+        let Some((at, class, counted)) = self.last_failure.remove(task) else { return };
+        world.marks.hit(match class {
+            FailureClass::Transient => Mark::RetriedTransient,
+            FailureClass::OutOfResources => Mark::RetriedOutOfResources,
+            FailureClass::InfrastructureLost => Mark::RetriedInfrastructureLost,
+            FailureClass::InputMissing => Mark::RetriedInputMissing,
+            FailureClass::Permanent => panic!("{task} was tried again after a permanent failure"),
+        });
+        if counted {
+            let policy = core.spec(core.graph().find(task).unwrap()).retry;
+            let waited = world.now.since(at);
+            assert!(waited >= policy.backoff_min / 2, "{task} waited only {waited:?}");
+            world.marks.hit(Mark::WaitedForBackoff);
+        }
+    }
+
+    /// A task is launched: with whole inputs, within the slots, once, and not in vain.
+    pub(super) fn check_launch(
+        &mut self,
+        id: AttemptId,
+        site: SiteId,
+        world: &mut World<'_>,
+        core: &Core,
+        model: &Model<'_>,
+    ) -> MemoKey {
+        let spec = core.spec(id.task);
+        let name = &spec.name;
+        assert_eq!(self.ordinals.get(name), Some(&id.ordinal), "{name}'s attempt is recorded");
+        let twin = world.attempts.keys().find(|other| other.task == id.task);
+        assert_eq!(twin, None, "{name} runs once at a time");
+        self.check_slots(id, site, world, core);
+        let node = core.graph().task(id.task);
+        let mut contents = Vec::new();
+        for (file, input) in node.inputs.iter().zip(&spec.inputs) {
+            let path = source_name(&input.source);
+            let believed = core.content(*file);
+            let there = world.actual(site, &path).filter(|_| believed.is_some());
+            let digest = |what: Option<crate::Content>| what.map(|what| what.digest);
+            assert_eq!(digest(there), digest(believed), "{name} has {path} at {site}");
+            assert!(there.is_some() || input.optional, "{name} has {path} at {site}");
+            if !world.plan.restless {
+                assert_eq!(
+                    digest(there),
+                    digest(model.input(input)),
+                    "{name} reads the right {path}"
+                );
+            }
+            let absent =
+                if path.starts_with("o/") { Mark::AbsentOutput } else { Mark::AbsentSource };
+            world.marks.hit_if(there.is_none(), absent);
+            world.marks.hit_if(path.ends_with("/inner"), Mark::InsideDirectory);
+            contents.push(there);
+        }
+        let key = memo_key(spec, &contents);
+        assert_eq!(core.key(id.task), Some(key), "{name} runs under the key of what it reads");
+        self.check_need(name, key, world, core);
+        key
+    }
+
+    fn check_slots(&self, id: AttemptId, site: SiteId, world: &mut World<'_>, core: &Core) {
+        let capacity = world.capacity[&site];
+        let running = world.attempts.values().filter(|a| a.site == site && !a.publishing);
+        let mut specs: Vec<_> = running.map(|attempt| &attempt.spec).collect();
+        specs.push(core.spec(id.task));
+        let cores: u32 = specs.iter().map(|spec| spec.resources.cores.min(capacity.cores)).sum();
+        let memory: u64 = specs.iter().map(|spec| spec.resources.memory).sum();
+        assert!(cores <= capacity.cores, "cores of {site}: {cores} of {}", capacity.cores);
+        assert!(memory <= capacity.memory, "memory of {site}: {memory} of {}", capacity.memory);
+        let alone = core.spec(id.task).resources.cores > capacity.cores;
+        world.marks.hit_if(alone, Mark::AloneOnItsSite);
+        let passed = (0..id.task.0).any(|t| core.phase(crate::TaskId(t)) == Phase::Queued(site));
+        world.marks.hit_if(passed, Mark::PassedOver);
+    }
+
+    /// What is done runs again only if its result was lost or its key changed.
+    fn check_need(&self, name: &TaskName, key: MemoKey, world: &World<'_>, core: &Core) {
+        let spec = core.spec(core.graph().find(name).unwrap());
+        let damaged = world.doubted.contains("memo");
+        if spec.memoize == crate::Memoize::On
+            && let Some(record) = world.memo.get(&key)
+        {
+            assert!(!world.is_whole(record), "{name} runs although its result is remembered");
+        }
+        let Some((before, record)) = self.done.get(name) else { return };
+        if *before != key || damaged {
+            return;
+        }
+        assert!(!world.is_whole(record), "{name} runs again although its result is there");
+        let mut paths = record.outputs.iter().map(|output| output.path.as_ref());
+        let lost = paths.any(|path| world.doubted.contains(path));
+        assert!(lost, "{name} runs again although nothing of its result was lost");
+    }
+
+    /// The run is over: what is done is what could be done.
+    pub(super) fn check_end(
+        &self,
+        outcome: RunOutcome,
+        world: &mut World<'_>,
+        core: &Core,
+        model: &Model<'_>,
+    ) {
+        if outcome == RunOutcome::Cancelled {
+            assert!(self.stopped, "nobody asked for the end");
+            return;
+        }
+        if world.plan.restless || self.cancels {
+            return;
+        }
+        let well = model.all_well();
+        let expected = if well { RunOutcome::Succeeded } else { RunOutcome::Failed };
+        assert_eq!(outcome, expected, "the outcome is the model's");
+        let exact = world.plan.options.keep_going || well;
+        world.marks.hit_if(!exact, Mark::FailedFast);
+        for (at, node) in core.graph().tasks().iter().enumerate() {
+            let name = &node.spec.name;
+            let phase = core.phase(crate::TaskId(u32::try_from(at).unwrap()));
+            let ending = model.endings()[name];
+            let agrees = match phase {
+                Phase::Done => ending == Ending::Done,
+                Phase::Failed => matches!(ending, Ending::Failed | Ending::FailedOrSkipped),
+                Phase::Skipped => matches!(ending, Ending::Skipped | Ending::FailedOrSkipped),
+                _ => !exact,
+            };
+            assert!(agrees, "{name} is {phase:?} where the model says {ending:?}");
+            if phase == Phase::Done {
+                assert_eq!(core.key(crate::TaskId(u32::try_from(at).unwrap())), model.key(name));
+                for (out, file) in node.outputs.iter().enumerate() {
+                    let (left, right) = (core.content(*file), model.output(name, out));
+                    assert_eq!(left, right, "{name} left what a serial run leaves");
+                }
+            }
+        }
+        if exact {
+            assert_eq!(core.graph().tasks().len(), model.endings().len(), "all tasks are there");
+        }
+    }
+}

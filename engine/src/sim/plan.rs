@@ -1,0 +1,301 @@
+//! Random workflows, and what will happen to each of their tasks and sources.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::chance::Chance;
+use crate::core::Options;
+use crate::{
+    Command, Digest, InputSpec, Kind, Memoize, OutputSpec, Resources, Source, TaskName, TaskSpec,
+};
+
+/// How a task's attempts end, whatever else happens to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Good,
+    /// Fails so often (no more than it may), then succeeds.
+    Transient(u32),
+    /// Fails transiently each time.
+    Exhausts,
+    Permanent,
+    /// Runs well, but its outputs cannot be published.
+    Unpublishable,
+}
+
+/// What there is at a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SourceFate {
+    Good,
+    Missing,
+    Broken,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Growth {
+    Tasks(Vec<TaskSpec>),
+    /// Two tasks with one output.
+    Bad(Vec<TaskSpec>),
+    Fails,
+}
+
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) tasks: Vec<TaskSpec>,
+    pub(super) growth: BTreeMap<TaskName, Growth>,
+    pub(super) fates: BTreeMap<TaskName, Fate>,
+    pub(super) sources: BTreeMap<String, SourceFate>,
+    /// Slots of the sites, HOME first.
+    pub(super) sites: Vec<Resources>,
+    pub(super) options: Options,
+    /// Task and output whose delivery fails.
+    pub(super) undeliverable: Vec<(TaskName, usize)>,
+    /// Sources change and tasks differ from attempt to attempt while the run goes on: only what
+    /// holds in any world is checked.
+    pub(super) restless: bool,
+}
+
+/// More than any site has.
+pub(super) const TOO_MUCH: u64 = 1 << 40;
+
+pub(super) fn source_name(source: &Source) -> String {
+    match source {
+        Source::Path(path) => path.to_string(),
+        Source::Urls(urls) => urls[0].to_string(),
+    }
+}
+
+/// What a source holds in its nth version.
+pub(super) fn source_digest(name: &str, version: u32) -> Digest {
+    Digest::of(format!("source {name} {version}").as_bytes())
+}
+
+pub(super) fn task(name: &str, command: &str) -> TaskSpec {
+    let script: Arc<str> = command.into();
+    TaskSpec::new(name, Command::Shell { shell: Arc::new(["sh".to_owned()]), script })
+}
+
+pub(super) fn output(path: &str, kind: Kind, optional: bool) -> OutputSpec {
+    let path: Arc<str> = path.into();
+    let (label, scratch_path) = (path.clone(), path.clone());
+    OutputSpec { label, path, scratch_path, kind, optional, deliver_to: None }
+}
+
+pub(super) fn input(source: Source, kind: Kind, optional: bool) -> InputSpec {
+    let name: Arc<str> = source_name(&source).replace("://", "/").into();
+    InputSpec { label: name.clone(), scratch_path: name, source, sha256: None, kind, optional }
+}
+
+/// Builds a plan layer by layer; what exists so far can be read by what comes.
+struct Builder {
+    chance: Chance,
+    plan: Plan,
+    /// Paths that can be read, with kind and whether they may be absent.
+    readable: Vec<(Arc<str>, Kind, bool)>,
+    names: Vec<TaskName>,
+    /// One in so many tasks has a bad fate; none if 0.
+    trouble: usize,
+}
+
+impl Plan {
+    pub(super) fn random(seed: u64) -> Self {
+        let mut chance = Chance::new(seed);
+        let trouble = if chance.one_in(3) { 0 } else { 4 + chance.below(12) };
+        let mut sites =
+            vec![Resources { cores: u32::try_from(chance.span(1, 3)).unwrap(), memory: 8 << 30 }];
+        for _ in 0..chance.below(4) {
+            let cores = u32::try_from(chance.span(1, 2)).unwrap();
+            sites.push(Resources { cores, memory: chance.span(2, 8) << 30 });
+        }
+        let options = Options {
+            keep_going: !chance.one_in(4),
+            seed,
+            stage_retries: u32::try_from(chance.span(0, 2)).unwrap(),
+        };
+        let plan = Self {
+            tasks: Vec::new(),
+            growth: BTreeMap::new(),
+            fates: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            sites,
+            options,
+            undeliverable: Vec::new(),
+            restless: chance.one_in(8),
+        };
+        let (readable, names) = (Vec::new(), Vec::new());
+        let mut builder = Builder { chance, plan, readable, names, trouble };
+        for layer in 0..builder.chance.span(1, 5) {
+            let width = builder.chance.span(1, 9);
+            let made = (0..width).map(|at| builder.task(&format!("t{layer}.{at}"), true));
+            let made: Vec<TaskSpec> = made.collect();
+            builder.add(&made);
+            builder.plan.tasks.extend(made);
+        }
+        if builder.chance.one_in(3) {
+            let gather = builder.gather();
+            builder.plan.tasks.push(gather);
+        }
+        builder.chance.shuffle(&mut builder.plan.tasks);
+        builder.plan
+    }
+
+    /// All tasks that there can ever be.
+    pub(super) fn all(&self) -> Vec<&TaskSpec> {
+        let grown = self.growth.values().filter_map(|growth| match growth {
+            Growth::Tasks(tasks) => Some(tasks),
+            _ => None,
+        });
+        self.tasks.iter().chain(grown.flatten()).collect()
+    }
+}
+
+impl Builder {
+    fn add(&mut self, made: &[TaskSpec]) {
+        for spec in made {
+            self.names.push(spec.name.clone());
+            for output in &spec.outputs {
+                self.readable.push((output.path.clone(), output.kind, output.optional));
+            }
+        }
+    }
+
+    /// Reads everything there is so far.
+    fn gather(&mut self) -> TaskSpec {
+        let mut spec = task("gather", "gather");
+        for (path, kind, _) in self.readable.clone() {
+            spec.inputs.push(input(Source::Path(path), kind, true));
+        }
+        spec.outputs.push(output("o/gather", Kind::File, false));
+        self.plan.fates.insert(spec.name.clone(), Fate::Good);
+        spec
+    }
+
+    fn task(&mut self, name: &str, may_grow: bool) -> TaskSpec {
+        // Tasks that ignore their inputs write the same bytes whatever they read.
+        let dull = if self.chance.one_in(4) { "dull" } else { "make" };
+        let mut spec = task(name, &format!("{dull} {name}"));
+        for _ in 0..self.chance.below(4) {
+            let next = self.input();
+            if !spec.inputs.iter().any(|input| input.scratch_path == next.scratch_path) {
+                spec.inputs.push(next);
+            }
+        }
+        if !self.names.is_empty() && self.chance.one_in(6) {
+            let at = self.chance.below(self.names.len());
+            spec.after.push(self.names[at].clone());
+        }
+        for at in 0..self.chance.span(0, 2) {
+            let directory = self.chance.one_in(6);
+            let kind = if directory { Kind::Directory } else { Kind::File };
+            let optional = self.chance.one_in(5);
+            let mut output = output(&format!("o/{name}.{at}"), kind, optional);
+            if self.chance.one_in(12) {
+                output.deliver_to = Some(format!("s3://bucket/{name}.{at}").into());
+                if self.trouble > 0 && self.chance.one_in(6) {
+                    self.plan.undeliverable.push((spec.name.clone(), spec.outputs.len()));
+                }
+            }
+            spec.outputs.push(output);
+        }
+        self.behave(&mut spec);
+        if may_grow && self.chance.one_in(10) {
+            spec.generates = true;
+            let growth = self.growth(name);
+            self.plan.growth.insert(spec.name.clone(), growth);
+        }
+        spec
+    }
+
+    fn behave(&mut self, spec: &mut TaskSpec) {
+        let chance = &mut self.chance;
+        spec.resources.cores = if chance.one_in(4) { 2 } else { 1 };
+        if chance.one_in(15) {
+            spec.resources.cores = 9;
+        }
+        spec.resources.memory = chance.span(0, 5) << 30;
+        spec.retry.retries = u32::try_from(chance.below(4)).unwrap();
+        spec.retry.backoff_min = Duration::from_millis(40);
+        spec.memoize = match chance.below(8) {
+            0 => Memoize::Off,
+            1 => Memoize::Refresh,
+            _ => Memoize::On,
+        };
+        let mut fate = Fate::Good;
+        if spec.retry.retries > 0 && chance.one_in(3) {
+            fate =
+                Fate::Transient(u32::try_from(chance.span(1, spec.retry.retries.into())).unwrap());
+        }
+        if self.trouble > 0 && chance.one_in(self.trouble) {
+            match chance.below(4) {
+                0 => fate = Fate::Exhausts,
+                1 => fate = Fate::Unpublishable,
+                2 => spec.resources.memory = TOO_MUCH,
+                _ => fate = Fate::Permanent,
+            }
+        }
+        self.plan.fates.insert(spec.name.clone(), fate);
+    }
+
+    fn input(&mut self) -> InputSpec {
+        if self.readable.is_empty() || self.chance.one_in(3) {
+            return self.source();
+        }
+        let at = self.chance.below(self.readable.len());
+        let (path, kind, may_be_absent) = self.readable[at].clone();
+        let optional = if self.trouble > 0 { self.chance.one_in(3) } else { may_be_absent };
+        if kind == Kind::Directory && self.chance.one_in(2) {
+            return input(Source::Path(format!("{path}/inner").into()), Kind::File, optional);
+        }
+        input(Source::Path(path), kind, optional)
+    }
+
+    fn source(&mut self) -> InputSpec {
+        let number = self.chance.below(9);
+        let remote = number < 5;
+        let name = if remote { format!("http://host/{number}") } else { format!("in/{number}") };
+        let bad = self.trouble > 0 && self.chance.one_in(self.trouble);
+        let fate = if !bad {
+            SourceFate::Good
+        } else if self.chance.one_in(2) {
+            SourceFate::Missing
+        } else {
+            SourceFate::Broken
+        };
+        let fate = *self.plan.sources.entry(name.clone()).or_insert(fate);
+        let source = match remote {
+            true => Source::Urls(Arc::new([name.as_str().into()])),
+            false => Source::Path(name.as_str().into()),
+        };
+        let optional = self.chance.one_in(4) || self.trouble == 0 && fate == SourceFate::Missing;
+        let mut input = input(source, Kind::File, optional);
+        // Remote sources with even numbers do not change, so that they can be declared.
+        if remote && number % 2 == 0 && self.chance.one_in(2) {
+            let wrong = self.trouble > 0 && self.chance.one_in(8);
+            input.sha256 = Some(source_digest(&name, u32::from(wrong) * 99));
+        }
+        input
+    }
+
+    fn growth(&mut self, by: &str) -> Growth {
+        if self.trouble > 0 && self.chance.one_in(5) {
+            if self.chance.one_in(2) {
+                return Growth::Fails;
+            }
+            let mut tasks = vec![task(&format!("{by}.x"), "x"), task(&format!("{by}.y"), "y")];
+            for spec in &mut tasks {
+                spec.outputs.push(output(&format!("o/{by}.twice"), Kind::File, false));
+            }
+            return Growth::Bad(tasks);
+        }
+        let before = (self.readable.clone(), self.names.clone());
+        let mut tasks: Vec<TaskSpec> = Vec::new();
+        for at in 0..self.chance.span(1, 5) {
+            let spec = self.task(&format!("{by}+{at}"), false);
+            self.add(std::slice::from_ref(&spec));
+            tasks.push(spec);
+        }
+        // Only what is there from the beginning can be read by what is there from the beginning.
+        (self.readable, self.names) = before;
+        Growth::Tasks(tasks)
+    }
+}

@@ -1,0 +1,378 @@
+//! The world around the core under virtual time: which bytes truly are where, what is asked of
+//! the edges, and what comes of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::chance::Chance;
+use super::marks::{Mark, Marks};
+use super::model::{content, inner, written};
+use super::plan::{Fate, Growth, Plan, SourceFate, source_digest, source_name};
+use crate::core::{Core, Event, Recall, StageFrom, Urgency};
+use crate::{
+    AttemptId, AttemptOutcome, Content, Digest, Failure, FailureClass, FileId, MemoKey, MemoRecord,
+    Memoize, OutputRecord, Reason, Resources, Reuse, SiteId, TaskId, TaskName, TaskSpec, Timestamp,
+    Usage,
+};
+
+/// Something that is under way outside of the core, or will happen to it.
+#[derive(Debug, Clone)]
+pub(super) enum Deed {
+    Join(SiteId, Resources),
+    Die(SiteId),
+    Stage { file: FileId, site: SiteId, from: StageFrom },
+    Recall { task: TaskId, key: MemoKey, known: Option<MemoRecord> },
+    End(AttemptId),
+    Publish(AttemptId),
+    Expand(TaskId),
+    Deliver(TaskId, u32),
+    Again(Event),
+    Stop(Urgency),
+    Cancel,
+    Edit,
+}
+
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) spec: TaskSpec,
+    pub(super) site: SiteId,
+    pub(super) key: MemoKey,
+    pub(super) killed: bool,
+    pub(super) publishing: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct World<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) chance: Chance,
+    pub(super) marks: &'a mut Marks,
+    pub(super) now: Timestamp,
+    pub(super) pending: BTreeMap<(Timestamp, u64), Deed>,
+    deeds: u64,
+    pub(super) versions: BTreeMap<String, u32>,
+    /// What each site that is there holds, by path or address.
+    pub(super) held: BTreeMap<SiteId, BTreeMap<String, Content>>,
+    pub(super) capacity: BTreeMap<SiteId, Resources>,
+    pub(super) next_site: u16,
+    pub(super) objects: BTreeSet<Digest>,
+    pub(super) memo: BTreeMap<MemoKey, MemoRecord>,
+    pub(super) attempts: BTreeMap<AttemptId, Attempt>,
+    /// How often a task failed of itself.
+    failed: BTreeMap<TaskName, u32>,
+    /// How often something else was the matter with it.
+    disturbed: BTreeMap<TaskName, u32>,
+    stage_failures: BTreeMap<(String, SiteId), u32>,
+    /// Outputs that were reported missing or damaged somewhere, rightly or not.
+    pub(super) doubted: BTreeSet<String>,
+}
+
+impl<'a> World<'a> {
+    pub(super) fn new(plan: &'a Plan, seed: u64, marks: &'a mut Marks) -> Self {
+        Self {
+            plan,
+            chance: Chance::new(seed ^ 0x5eed),
+            marks,
+            now: Timestamp(1_000),
+            pending: BTreeMap::new(),
+            deeds: 0,
+            versions: BTreeMap::new(),
+            held: BTreeMap::from([(SiteId::HOME, BTreeMap::new())]),
+            capacity: BTreeMap::new(),
+            next_site: 1,
+            objects: BTreeSet::new(),
+            memo: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            disturbed: BTreeMap::new(),
+            stage_failures: BTreeMap::new(),
+            doubted: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn later(&mut self, ms: (u64, u64), deed: Deed) {
+        let slow = if self.chance.one_in(12) { 5 } else { 1 };
+        let wait = self.chance.span(ms.0, ms.1) * slow;
+        self.deeds += 1;
+        self.pending.insert((Timestamp(self.now.0 + wait), self.deeds), deed);
+    }
+
+    /// Whether something else may befall a task once more.
+    fn disturb(&mut self, task: &TaskName, one_in: usize) -> bool {
+        let count = self.disturbed.entry(task.clone()).or_default();
+        let so = *count < 4 && self.chance.one_in(one_in);
+        *count += u32::from(so);
+        so
+    }
+
+    /// What a site truly has under a name.
+    pub(super) fn actual(&self, site: SiteId, name: &str) -> Option<Content> {
+        let held = self.held.get(&site)?;
+        held.get(name).copied().or_else(|| {
+            let around = held.get(name.strip_suffix("/inner")?)?;
+            Some(inner(*around, name))
+        })
+    }
+
+    fn put(&mut self, site: SiteId, name: &str, what: Content) {
+        let held = self.held.get_mut(&site).unwrap();
+        held.remove(&format!("{name}/inner"));
+        held.insert(name.to_owned(), what);
+    }
+
+    /// Whether a result could be had at home without running.
+    pub(super) fn is_whole(&self, record: &MemoRecord) -> bool {
+        record.outputs.iter().all(|output| match output.content {
+            None => true,
+            Some(what) => {
+                self.held[&SiteId::HOME].get(output.path.as_ref()) == Some(&what)
+                    || self.objects.contains(&what.digest)
+            }
+        })
+    }
+
+    /// Carries out what was under way; what comes of it, if anything is reported.
+    pub(super) fn carry_out(&mut self, deed: Deed, core: &Core) -> Option<Event> {
+        match deed {
+            Deed::Join(site, capacity) => {
+                self.marks.hit_if(core.counts().running > 0, Mark::SiteJoinedLate);
+                self.held.entry(site).or_default();
+                self.capacity.insert(site, capacity);
+                Some(Event::SiteJoined { site, capacity })
+            }
+            Deed::Die(site) => self.die(site),
+            Deed::Stage { file, site, from } => self.stage(core, file, site, from),
+            Deed::Recall { task, key, known } => {
+                let verdict = self.recall(core.spec(task), key, known);
+                Some(Event::Recalled { task, key, verdict })
+            }
+            Deed::End(attempt) => self.end(attempt),
+            Deed::Publish(attempt) => self.publish(attempt),
+            Deed::Expand(by) => Some(match &self.plan.growth[&core.spec(by).name] {
+                Growth::Tasks(tasks) | Growth::Bad(tasks) => {
+                    Event::Grown { by, tasks: tasks.clone() }
+                }
+                Growth::Fails => {
+                    self.marks.hit(Mark::GrowthFailed);
+                    Event::GrowFailed { by, failure: failure(FailureClass::Permanent, "no list") }
+                }
+            }),
+            Deed::Deliver(task, output) => {
+                let at = (core.spec(task).name.clone(), output as usize);
+                if self.plan.undeliverable.contains(&at) {
+                    self.marks.hit(Mark::DeliveryFailed);
+                    let failure = failure(FailureClass::Permanent, "no bucket");
+                    return Some(Event::DeliverFailed { task, output, failure });
+                }
+                self.marks.hit(Mark::Delivered);
+                Some(Event::Delivered { task, output })
+            }
+            Deed::Again(event) => Some(event),
+            Deed::Stop(urgency) => Some(Event::StopRequested { urgency }),
+            Deed::Cancel => {
+                let total = core.counts().total as usize;
+                let task = TaskId(u32::try_from(self.chance.below(total)).unwrap());
+                self.marks.hit(Mark::Cancelled);
+                Some(Event::TaskCancelled { task })
+            }
+            Deed::Edit => {
+                self.edit();
+                Some(Event::TimePassed)
+            }
+        }
+    }
+
+    /// Somebody changes a source that nobody declared the digest of.
+    pub(super) fn edit(&mut self) {
+        let changing =
+            |name: &&String| name.starts_with("in/") || name.ends_with(['1', '3', '5', '7', '9']);
+        let names: Vec<String> = self.plan.sources.keys().filter(changing).cloned().collect();
+        if !names.is_empty() {
+            let name = names[self.chance.below(names.len())].clone();
+            *self.versions.entry(name).or_default() += 1;
+        }
+    }
+
+    fn die(&mut self, site: SiteId) -> Option<Event> {
+        let lost = self.held.remove(&site)?;
+        self.capacity.remove(&site)?;
+        let only = |name: &&String| !self.held.values().any(|held| held.contains_key(*name));
+        let produced = |name: &&String| name.starts_with("o/");
+        let only_there = lost.keys().filter(produced).any(|name| only(&name));
+        self.marks.hit_if(only_there, Mark::SiteLostWithOnlyReplica);
+        self.doubted.extend(lost.into_keys());
+        let at_site = self.attempts.values().filter(|attempt| attempt.site == site);
+        let (publishing, running): (Vec<_>, Vec<_>) = at_site.partition(|a| a.publishing);
+        self.marks.hit_if(!running.is_empty(), Mark::SiteLostWithRunning);
+        self.marks.hit_if(!publishing.is_empty(), Mark::SiteLostWithPublishing);
+        self.attempts.retain(|_, attempt| attempt.site != site);
+        if self.chance.one_in(2) {
+            let again = SiteId(self.next_site);
+            self.next_site += 1;
+            self.later((10, 300), Deed::Join(again, Resources { cores: 2, memory: 6 << 30 }));
+        }
+        Some(Event::SiteLost { site, cause: "power".to_owned() })
+    }
+
+    fn stage(&mut self, core: &Core, file: FileId, site: SiteId, from: StageFrom) -> Option<Event> {
+        self.held.get(&site)?;
+        let node = core.graph().file(file);
+        let name = source_name(&node.source);
+        let fail = |class, cause: &str| {
+            Some(Event::StageFailed { file, site, failure: failure(class, cause) })
+        };
+        let tries = self.stage_failures.entry((name.clone(), site)).or_default();
+        if *tries < self.plan.options.stage_retries && self.chance.one_in(5) {
+            *tries += 1;
+            self.marks.hit(Mark::TransferRetried);
+            return fail(FailureClass::Transient, "connection reset");
+        }
+        *tries = 0;
+        let there = match (from, node.producer) {
+            (StageFrom::Site(source), _) => {
+                // Whoever dies is reported as dead; its transfers are not.
+                self.held.get(&source)?;
+                self.marks.hit(Mark::TransferFromSite);
+                let there = self.actual(source, &name);
+                self.marks.hit_if(there.is_none(), Mark::TransferSourceGone);
+                there
+            }
+            (StageFrom::Origin, Some(_)) => self.actual(SiteId::HOME, &name),
+            (StageFrom::Origin, None) => match self.plan.sources[&name] {
+                SourceFate::Broken => return fail(FailureClass::Permanent, "403"),
+                SourceFate::Missing => {
+                    self.marks.hit(Mark::SourceMissing);
+                    None
+                }
+                SourceFate::Good => {
+                    let version = self.versions.get(&name).copied().unwrap_or(0);
+                    Some(content(source_digest(&name, version), node.kind))
+                }
+            },
+        };
+        let Some(what) = there else { return fail(FailureClass::InputMissing, "404") };
+        if from != StageFrom::Origin && self.disturb(&name.as_str().into(), 30) {
+            self.marks.hit(Mark::TransferDamaged);
+            self.doubted.insert(name.trim_end_matches("/inner").to_owned());
+            let damaged = content(Digest::of(b"damaged"), what.kind);
+            return Some(Event::Staged { file, site, content: damaged });
+        }
+        let wrong = node.sha256.is_some_and(|declared| declared != what.digest);
+        self.marks.hit_if(node.sha256.is_some() && !wrong, Mark::DeclaredDigestBrought);
+        self.marks.hit_if(wrong, Mark::DeclaredDigestWrong);
+        self.put(site, &name, what);
+        Some(Event::Staged { file, site, content: what })
+    }
+
+    fn recall(&mut self, spec: &TaskSpec, key: MemoKey, known: Option<MemoRecord>) -> Recall {
+        self.marks
+            .hit_if(known.is_some() && spec.memoize == Memoize::Off, Mark::RecalledKnownOfUncached);
+        self.marks.hit_if(
+            known.is_some() && spec.memoize == Memoize::Refresh,
+            Mark::RecalledKnownOfForced,
+        );
+        let remembered = match spec.memoize {
+            Memoize::On => self.memo.get(&key).cloned().or(known),
+            Memoize::Off | Memoize::Refresh => known,
+        };
+        let Some(record) = remembered else {
+            self.marks.hit(Mark::MissedAtFirst);
+            return Recall::Miss { reasons: vec![Reason::FirstRun] };
+        };
+        if !self.is_whole(&record) {
+            self.marks.hit(Mark::MissedDamaged);
+            return Recall::Miss { reasons: vec![Reason::RecordLost] };
+        }
+        let mut reuse = Reuse::InPlace;
+        for output in &record.outputs {
+            let Some(what) = output.content else { continue };
+            if self.held[&SiteId::HOME].get(output.path.as_ref()) != Some(&what) {
+                reuse = Reuse::Restored;
+                self.put(SiteId::HOME, &output.path, what);
+            }
+        }
+        let mark = match reuse {
+            Reuse::InPlace => Mark::RecalledInPlace,
+            Reuse::Restored => Mark::RecalledRestored,
+        };
+        self.marks.hit(mark);
+        Recall::Hit { record, reuse }
+    }
+
+    fn end(&mut self, id: AttemptId) -> Option<Event> {
+        let attempt = self.attempts.get(&id)?;
+        let (name, site, killed) = (attempt.spec.name.clone(), attempt.site, attempt.killed);
+        let inputs = attempt.spec.inputs.clone();
+        let failure = if killed {
+            self.marks.hit(Mark::KilledAttempt);
+            Some(failure(FailureClass::Transient, "killed"))
+        } else if self.disturb(&name, 12) {
+            Some(failure(FailureClass::InfrastructureLost, "worker died"))
+        } else if !inputs.is_empty() && self.disturb(&name, 15) {
+            let sources = inputs.iter().map(|input| source_name(&input.source));
+            let names: Vec<String> = sources.collect();
+            let gone = names[self.chance.below(names.len())].clone();
+            if self.chance.one_in(2)
+                && let Some(held) = self.held.get_mut(&site)
+            {
+                held.remove(&gone);
+                held.remove(gone.trim_end_matches("/inner"));
+            }
+            let bare = names.iter().map(|name| name.trim_end_matches("/inner").to_owned());
+            self.doubted.extend(bare);
+            Some(failure(FailureClass::InputMissing, "no such file"))
+        } else {
+            self.own_failure(&name)
+        };
+        match failure {
+            None => self.attempts.get_mut(&id)?.publishing = true,
+            Some(_) => drop(self.attempts.remove(&id)),
+        }
+        let result = failure.map_or(Ok(()), Err);
+        Some(Event::AttemptEnded(AttemptOutcome { attempt: id, result, usage: Usage::default() }))
+    }
+
+    fn own_failure(&mut self, name: &TaskName) -> Option<Failure> {
+        let failed = self.failed.entry(name.clone()).or_default();
+        let class = match self.plan.fates[name] {
+            Fate::Good | Fate::Unpublishable => return None,
+            Fate::Transient(times) if *failed >= times => return None,
+            Fate::Permanent => FailureClass::Permanent,
+            _ if *failed % 2 == 1 => FailureClass::OutOfResources,
+            _ => FailureClass::Transient,
+        };
+        *failed += 1;
+        Some(failure(class, "exit status 1"))
+    }
+
+    fn publish(&mut self, id: AttemptId) -> Option<Event> {
+        let attempt = self.attempts.remove(&id)?;
+        let (spec, site) = (attempt.spec, attempt.site);
+        let fate = self.plan.fates[&spec.name];
+        if fate == Fate::Unpublishable {
+            self.marks.hit(Mark::FailedToPublish);
+            let failure = failure(FailureClass::Permanent, "an output was not written");
+            return Some(Event::PublishFailed { attempt: id, failure });
+        }
+        if self.disturb(&spec.name, 20) {
+            let failure = failure(FailureClass::InfrastructureLost, "disk gone");
+            return Some(Event::PublishFailed { attempt: id, failure });
+        }
+        let salt = if self.plan.restless { id.ordinal } else { 0 };
+        let cached = !self.chance.one_in(3);
+        let mut record = MemoRecord::default();
+        for (at, output) in spec.outputs.iter().enumerate() {
+            let what = written(&spec, attempt.key, at, salt);
+            if let Some(what) = what {
+                self.put(site, &output.path, what);
+                if cached {
+                    self.objects.insert(what.digest);
+                }
+            }
+            record.outputs.push(OutputRecord { path: output.path.clone(), content: what });
+        }
+        Some(Event::Published { attempt: id, record })
+    }
+}
+
+pub(super) fn failure(class: FailureClass, cause: &str) -> Failure {
+    Failure::new(class, cause)
+}
