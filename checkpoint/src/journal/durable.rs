@@ -93,6 +93,13 @@ impl Plan {
     fn add_folder(&mut self, path: &Path, one_by_one: bool) -> Result<(), IoError> {
         let folder = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            // A folder that may not be listed: its file system, by way of the folder above.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return match path.parent().filter(|above| !above.as_os_str().is_empty()) {
+                    Some(above) => self.add_folder(above, false),
+                    None => Err(IoError::new("open the folder", path, error)),
+                };
+            }
             opened => opened.doing("open the folder", path)?,
         };
         if one_by_one {

@@ -105,6 +105,11 @@ fn feed_journal(
     while more {
         let mut batch = Recovered::default();
         more = reader.poll_into(&mut batch)?;
+        let offset = batch.damaged.first().map(|damage| damage.offset);
+        if from > Position(0) && offset == Some(from.0) {
+            // Either damage, or the journal was cut and written on: the mark means nothing then.
+            return feed_journal(index, run, path, Position(0), fed);
+        }
         for damage in batch.damaged {
             fed.notices.push(MemoNotice::JournalDamaged { run: run.to_owned(), damage });
         }

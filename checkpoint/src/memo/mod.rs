@@ -13,6 +13,8 @@ mod index;
 mod learned;
 mod sled_index;
 mod store;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::path::{Path, PathBuf};

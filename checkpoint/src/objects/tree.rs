@@ -263,3 +263,48 @@ impl From<EntryV1<'_>> for TreeEntry {
         Self { path: disk.path.to_vec(), node }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(path: &str, node: TreeNode) -> TreeEntry {
+        TreeEntry { path: path.into(), node }
+    }
+
+    fn file() -> TreeNode {
+        TreeNode::File { digest: Digest::of(b"x"), executable: false }
+    }
+
+    #[test]
+    fn manifests_that_leave_their_directory_are_refused() {
+        let link = || TreeNode::Link { target: b"/etc".to_vec() };
+        let folder = || TreeNode::Directory;
+        for bad in [
+            vec![entry("../x", file())],
+            vec![entry("/etc/x", file())],
+            vec![entry("", file())],
+            vec![entry(".", folder())],
+            vec![entry("a/x", file())],
+            vec![entry("a", link()), entry("a/x", file())],
+            vec![entry("a", folder()), entry("a/../../x", file())],
+        ] {
+            assert!(!is_safe(&bad), "{bad:?}");
+        }
+        assert!(is_safe(&[entry("a", folder()), entry("a/x", file()), entry("b", link())]));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_manifest_is_noticed() {
+        let mut entries = vec![entry("a", TreeNode::Directory), entry("a/x", file())];
+        let digest = tree_digest(&mut entries);
+        let bytes = encode(&entries).unwrap();
+        assert_eq!(decode(&bytes), Some(entries));
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let found = decode(&flipped).map(|mut entries| tree_digest(&mut entries));
+            assert_ne!(found, Some(digest), "bit {bit}");
+        }
+    }
+}

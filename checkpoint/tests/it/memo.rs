@@ -98,6 +98,26 @@ fn results_outlive_the_journals_they_came_from() {
 }
 
 #[test]
+fn a_journal_that_was_cut_and_written_on_is_read_again() {
+    let folder = project();
+    let path = run_journal(folder.path(), "1");
+    assert_knows_all(&open_store(folder.path()));
+    for cut in [10, 2000] {
+        let mut bytes = read(&path);
+        bytes.truncate(bytes.len() - cut);
+        write(&path, &bytes);
+        let (mut journal, recovered) = open(&path);
+        assert!(recovered.torn.is_some());
+        let new: Vec<_> = (500..520).map(completed).collect();
+        journal.append(&new).unwrap();
+        let store = open_store(folder.path());
+        assert!((500..520).all(|n| store.lookup(&key(n)).unwrap() == Some(record(n))));
+        assert!(store.notices().is_empty());
+        assert_eq!(store.check().unwrap().missing, 0);
+    }
+}
+
+#[test]
 fn looking_only_works_beside_a_live_store() {
     let folder = project();
     let live = open_store(folder.path());
