@@ -1,6 +1,7 @@
 //! One transfer for one file, however many wait for it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use keelboat_engine::{Content, Digest, FailureClass};
@@ -31,6 +32,7 @@ pub(super) struct Arrived {
     pub(super) validators: Validators,
     pub(super) transferred: u64,
     pub(super) source_used: Arc<str>,
+    pub(super) is_claimed: AtomicBool,
 }
 
 impl Arrived {
@@ -38,7 +40,7 @@ impl Arrived {
         let path = self.partial.claim().map_err(|error| {
             FetchError::new(error.class(), error.to_string(), error.hint(), self.transferred)
         })?;
-        self.partial.discard();
+        self.is_claimed.store(true, Ordering::Relaxed);
         Ok(Fetched::New {
             path,
             content: self.content,
@@ -47,6 +49,15 @@ impl Arrived {
             transferred: self.transferred,
             source_used: Arc::clone(&self.source_used),
         })
+    }
+}
+
+/// What nobody claimed, since all had gone when it came, is kept for the next run.
+impl Drop for Arrived {
+    fn drop(&mut self) {
+        if self.is_claimed.load(Ordering::Relaxed) {
+            self.partial.discard();
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use keelboat_engine::{Content, Digest, Kind};
@@ -285,6 +285,7 @@ impl Source<'_> {
                 validators: partial.validators().clone(),
                 transferred: self.transferred.load(Ordering::Relaxed),
                 source_used: Arc::clone(self.address),
+                is_claimed: AtomicBool::new(false),
                 partial,
             })),
         }

@@ -65,7 +65,7 @@ async fn lasting_faults_are_told_by_their_class() {
         ("stall=0", Transient, "nothing came for 0.4 s"),
         ("redirect=loop", Permanent, "redirects"),
         ("html=1", Permanent, "web page"),
-        ("change=1&truncate=20000", Transient, "changed while it was read"),
+        ("change=1&truncate=20000", Transient, "ended at byte 20000 of 50000"),
     ]
     .iter()
     .enumerate()
