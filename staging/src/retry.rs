@@ -148,7 +148,7 @@ mod tests {
     fn a_server_may_ask_for_a_longer_wait_but_not_beyond_the_budget() {
         let start = Instant::now();
         let mut retries = Retries::new(&budget(), 7, start);
-        let minute = Duration::from_secs(60);
+        let minute = Duration::from_mins(1);
         assert_eq!(retries.on_failure(start, Some(minute)), Some(minute));
         assert_eq!(retries.on_failure(start + minute, Some(minute)), None);
     }

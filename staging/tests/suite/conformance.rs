@@ -143,7 +143,7 @@ impl Place for Files {
     fn forbidden(&self) -> Option<String> {
         use std::os::unix::fs::PermissionsExt;
         let (path, address) = self.put("forbidden", b"x");
-        let mode = std::fs::Permissions::from_mode(0);
+        let mode = std::fs::Permissions::from_mode(0o000);
         std::fs::set_permissions(&path, mode).expect("a mode");
         // Root may read everything.
         std::fs::File::open(path).is_err().then_some(address)

@@ -359,7 +359,7 @@ fn scratch_directories_go_whatever_their_modes() {
     assert!(!path.exists());
     remove_tree(&path).unwrap();
     write(&path.join("left by a crash"), b"x");
-    let again = Scratch::create(path.clone()).unwrap();
+    let again = Scratch::create(path).unwrap();
     assert_eq!(fs::read_dir(again.path()).unwrap().count(), 0);
 }
 

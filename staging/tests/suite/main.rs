@@ -1,5 +1,11 @@
 //! Tests against real servers and real file systems.
 
+#![expect(
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests fail and say what they skip"
+)]
+
 #[path = "../common/mod.rs"]
 mod common;
 
