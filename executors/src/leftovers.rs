@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getsid};
 
 use crate::procfs::Stat;
 use crate::{mark, procfs, sys};
@@ -102,11 +102,16 @@ impl<'a> Sweep<'a> {
         }
         let Some(mark) = procfs::mark(pid) else { return false };
         let Some(bearer) = mark::bearer(&mark, self.token) else { return false };
-        // A warden that has just started may still be in the session of its engine.
-        if bearer != mark::WARDEN {
+        // A warden that has just started may still be in the session of its engine; and the
+        // caller may itself be below a task.
+        if bearer != mark::WARDEN && Some(stat.session) != own_session() {
             self.sessions.insert(stat.session);
         }
         kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
         true
     }
+}
+
+fn own_session() -> Option<i32> {
+    getsid(None).ok().map(Pid::as_raw)
 }

@@ -89,19 +89,31 @@ impl Link {
         // Errors: the socket is closed already.
         self.socket.shutdown(Shutdown::Both).ok();
         let pid = i32::try_from(self.warden.id()).unwrap_or(0);
-        let deadline = Instant::now() + END_MAX;
-        while procfs::stat(pid).is_some_and(|stat| !stat.zombie) {
-            if Instant::now() >= deadline {
-                // Error: it is gone already.
-                self.warden.kill().ok();
-            }
-            std::thread::sleep(END_PAUSE);
+        if !ends_in_time(pid) {
+            tracing::warn!("the process that starts tasks does not end: killing it");
+            // Error: it has ended meanwhile.
+            self.warden.kill().ok();
+            ends_in_time(pid);
         }
         if let Err(error) = leftovers::kill_behind_warden(token, pid) {
             tracing::error!(%error, "processes of tasks may be left over");
         }
-        if let Err(error) = self.warden.wait() {
-            tracing::warn!(%error, "cannot reap the process that starts tasks");
+        match self.warden.try_wait() {
+            Ok(Some(_)) => {}
+            Ok(None) => tracing::error!("the process that starts tasks cannot be killed"),
+            Err(error) => tracing::warn!(%error, "cannot reap the process that starts tasks"),
         }
     }
+}
+
+/// Waits until a child has ended, without reaping it: its number is still needed.
+fn ends_in_time(pid: i32) -> bool {
+    let deadline = Instant::now() + END_MAX;
+    while procfs::stat(pid).is_some_and(|stat| !stat.zombie) {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(END_PAUSE);
+    }
+    true
 }

@@ -207,7 +207,8 @@ impl Warden {
     /// Reaps whoever ended. What is left of an attempt's group is killed while its leader, not yet
     /// reaped, still holds the group's number.
     fn on_children_ended(&mut self) -> Result<(), WardenError> {
-        while let Ok(Some(_)) = self.child_ended.read_signal() {}
+        // At most one is pending, however many ended; an error is that none is.
+        self.child_ended.read_signal().ok();
         let now = Instant::now();
         while let Ok(Some(pid)) = sys::ended_child(Wait::No) {
             let leader = self.attempts.remove(pid);

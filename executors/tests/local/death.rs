@@ -1,22 +1,27 @@
 //! Engine and warden die; nothing is left over.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use keelboat_engine::AttemptId;
-use keelboat_executors::{Executor as _, LaunchSpec, kill_leftovers};
+use keelboat_executors::{
+    Executor as _, LaunchSpec, LocalConfig, LocalExecutor, WardenCommand, kill_leftovers,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::support::{
-    Bench, Outcomes, failure, fresh_token, marked, pid_in, read, runs, shell, spec, start, until,
-    warden,
+    Bench, Outcomes, failure, fresh_token, is_warden, marked, pid_in, read, runs, shell, spec,
+    start, until, warden,
 };
 
 const DIRECTORY: &str = "TEST_ENGINE_DIRECTORY";
+const BUSY: &str = "TEST_ENGINE_BUSY";
 const TOKEN: &str = "TEST_ENGINE_TOKEN";
 
 /// A leader, a child, a grandchild, a daemon, a daemon without a mark, a process that ignores SIGTERM.
@@ -45,11 +50,24 @@ fn acts_as_engine() {
     let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else { return };
     let token = std::env::var(TOKEN).unwrap();
     let executor = start(&token, Arc::new(Outcomes::default()));
+    if std::env::var_os(BUSY).is_some() {
+        begin_without_end(&executor, &directory);
+    }
     for (task, name) in (0..).zip(["one", "two"]) {
         executor.begin(spec(task, shell(FAMILY), &directory.join(name), &directory));
     }
     loop {
         std::thread::park();
+    }
+}
+
+/// Starts short attempts that leave daemons, until it is killed.
+fn begin_without_end(executor: &LocalExecutor, directory: &Path) {
+    let daemons = "(setsid sh -c 'sleep 0.05; setsid sleep 1000' &) ; (sleep 1000 &) ; sleep 0.02";
+    for task in 0.. {
+        executor.begin(spec(task, shell(daemons), directory, directory));
+        fs::write(directory.join("begun"), format!("{task}\n")).expect("a file");
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -61,6 +79,10 @@ struct Engine {
 
 impl Engine {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(variables: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let token = fresh_token();
         for name in ["one", "two"] {
@@ -70,6 +92,7 @@ impl Engine {
             .args(["--exact", "death::acts_as_engine", "--ignored", "--nocapture"])
             .env(DIRECTORY, directory.path())
             .env(TOKEN, &token)
+            .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .process_group(0)
             .spawn()
@@ -101,10 +124,28 @@ fn when_the_engine_is_killed_all_its_processes_die() {
 }
 
 #[test]
+fn whenever_the_engine_is_killed_all_its_processes_die() {
+    for round in 0..8 {
+        let mut engine = Engine::start_with(&[(BUSY, "1")]);
+        let begun = engine.directory.path().join("begun");
+        until("attempts begin", || {
+            let last = fs::read_to_string(&begun).unwrap_or_default();
+            last.trim().parse().is_ok_and(|task: u32| task >= round * 7)
+        });
+        let warden = warden(&engine.token);
+        signal(engine.pid(), Signal::SIGKILL);
+        engine.process.wait().unwrap();
+        until("the warden cleans up and goes", || !runs(warden));
+        assert_eq!(marked(&engine.token), [], "round {round}");
+    }
+}
+
+#[test]
 fn signals_of_the_terminal_do_not_reach_the_warden() {
     let mut engine = Engine::start();
     let pids = engine.families();
     let warden = warden(&engine.token);
+    assert_eq!(read(Path::new(&format!("/proc/{warden}/cmdline"))), "kb-warden\0");
     for each in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
         signal(warden, each);
     }
@@ -180,6 +221,44 @@ fn when_the_warden_is_killed_attempts_are_lost_and_work_goes_on() {
             signal(-pid_in(&directory.join(name)), Signal::SIGKILL);
         }
     }
+}
+
+#[test]
+fn wardens_that_die_too_often_are_given_up() {
+    let bench = Bench::new();
+    let mut killed = BTreeSet::new();
+    loop {
+        let attempt = bench.begin(bench.spec(shell("sleep 1000")));
+        until("the attempt is lost", || {
+            for pid in marked(&bench.token).into_iter().filter(|&pid| is_warden(pid)) {
+                kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+                killed.insert(pid);
+            }
+            bench.outcomes.all().iter().any(|outcome| outcome.attempt == attempt)
+        });
+        let found = failure(&bench.outcomes.of(attempt));
+        if found.starts_with("permanent | ") {
+            break;
+        }
+        assert!(found.starts_with("infrastructure lost | "), "{found}");
+    }
+    assert_eq!(killed.len(), 11, "one warden and ten more: {killed:?}");
+    bench.executor.shutdown();
+    assert_eq!(marked(&bench.token), []);
+}
+
+#[test]
+fn what_is_no_warden_is_refused() {
+    let refused = |program: &str, token: &str| {
+        let warden = WardenCommand { program: program.into(), args: Vec::new() };
+        let config = LocalConfig { warden, token: token.to_owned() };
+        LocalExecutor::start(config, Arc::new(Outcomes::default())).unwrap_err().to_string()
+    };
+    let found = refused("/no/such/program", "t");
+    assert!(found.starts_with("cannot start the warden \"/no/such/program\": "), "{found}");
+    let found = refused("/bin/true", "t");
+    assert!(found.starts_with("the warden \"/bin/true\" does not answer: "), "{found}");
+    assert!(refused("/bin/true", "a b").starts_with("token \"a b\" cannot be used"));
 }
 
 #[test]

@@ -182,11 +182,15 @@ pub(crate) fn marked(token: &str) -> Vec<i32> {
     found
 }
 
+/// Whether a process is a warden that has set itself up.
+pub(crate) fn is_warden(pid: i32) -> bool {
+    read(Path::new(&format!("/proc/{pid}/comm"))) == "kb-warden\n"
+}
+
 /// The id of the warden of this token.
 pub(crate) fn warden(token: &str) -> i32 {
-    let name = |pid: i32| read(Path::new(&format!("/proc/{pid}/comm")));
-    let wardens: Vec<_> =
-        marked(token).into_iter().filter(|&pid| name(pid) == "kb-warden\n").collect();
+    let mut wardens = marked(token);
+    wardens.retain(|&pid| is_warden(pid));
     assert_eq!(wardens.len(), 1, "one warden expected: {wardens:?}");
     wardens[0]
 }
