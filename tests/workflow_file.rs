@@ -1,7 +1,5 @@
 //! The workflow file: what it becomes, and how its mistakes are shown.
 
-use std::path::Path;
-
 use keelboat::workflow::{LoadOptions, Workflow, WorkflowErrors};
 use keelboat_engine::{Command, Kind, Source, TaskSpec};
 use miette::{GraphicalReportHandler, GraphicalTheme};
@@ -40,7 +38,7 @@ impl Project {
 
 fn load(text: &str) -> Workflow {
     let project = Project::new(&[("flow.toml", text)]);
-    project.load_with(&[]).unwrap_or_else(|errors| panic!("{}", project.shown(&errors)))
+    project.load_with(&[]).map_err(|errors| project.shown(&errors)).expect("a good file")
 }
 
 fn mistakes(files: &[(&str, &str)]) -> String {
@@ -109,15 +107,431 @@ fn a_whole_file_becomes_tasks() {
     assert_eq!(tasks[3].inputs[0].kind, Kind::File);
 }
 
+/// Reports that `generator` is done; it has written `text` to each of its outputs.
+fn grown(workflow: &mut Workflow, generator: &str, text: &str) -> Vec<TaskSpec> {
+    let mut read = |_: &str| Ok(text.as_bytes().to_vec());
+    let grown = workflow.grow(generator, &mut read);
+    grown.map_err(|errors| errors.to_string()).expect("growth")
+}
+
 #[test]
-fn wrong() {
-    println!(
-        "{}",
-        mistake(
-            &VARIANTS
-                .replace("inputs.reads }}", "inputs.red }}")
-                .replace("cores", "core")
-                .replace("align.bam\" }", "algin.bam\"}")
-        )
+fn foreach_combines_zips_and_reads_tables() {
+    let project = Project::new(&[
+        ("samples.csv", "sample,lane,url\na,1,https://h/1\na,2,https://h/2\n"),
+        ("reads/s1.fq.gz", ""),
+        ("reads/s2.fq.gz", ""),
+        (
+            "flow.toml",
+            r#"
+            [task.product]
+            foreach = { a = ["x", "y"], n = { range = 2 } }
+            run = "echo {{ a }} {{ n + 1 }}"
+            [task.zipped]
+            foreach = { zip = { a = ["x", "y"], n = { range = [1, 3] } } }
+            run = "echo {{ a }} {{ n }}"
+            [task.rows]
+            foreach = { row = { csv = "samples.csv" } }
+            inputs = { reads = "{{ row.url }}" }
+            run = "echo {{ row.sample }} {{ inputs.reads }}"
+            [task.globbed]
+            foreach = { f = { glob = "reads/*.fq.gz" } }
+            inputs = { f = "{{ f }}" }
+            outputs = { o = "out/{{ f.stem }}.txt" }
+            run = "zcat {{ inputs.f }} {{ f }} {{ f.name }} {{ f.dir }}{{ f.ext }} > {{ outputs.o }}"
+            "#,
+        ),
+    ]);
+    let workflow = project.load_with(&[]).expect("a good file");
+    let shown: Vec<String> =
+        workflow.tasks().iter().map(|task| format!("{}: {}", task.name, script(task))).collect();
+    assert_eq!(
+        shown,
+        [
+            "product[a=x,n=0]: echo x 1",
+            "product[a=x,n=1]: echo x 2",
+            "product[a=y,n=0]: echo y 1",
+            "product[a=y,n=1]: echo y 2",
+            "zipped[a=x,n=1]: echo x 1",
+            "zipped[a=y,n=2]: echo y 2",
+            "rows[sample=a,lane=1]: echo a 1",
+            "rows[sample=a,lane=2]: echo a 2",
+            "globbed[f=reads/s1.fq.gz]: zcat reads/s1.fq.gz reads/s1.fq.gz s1.fq.gz reads.fq.gz > out/s1.txt",
+            "globbed[f=reads/s2.fq.gz]: zcat reads/s2.fq.gz reads/s2.fq.gz s2.fq.gz reads.fq.gz > out/s2.txt",
+        ]
     );
+}
+
+#[test]
+fn parameters_are_set_by_type() {
+    let project = Project::new(&[(
+        "flow.toml",
+        r#"
+        [workflow]
+        params = { n = 1, x = 0.5, on = true, text = "a", list = [1, 2] }
+        [task.t]
+        run = "{{ n + 1 }} {{ params.x }} {{ 'yes' if on else 'no' }} {{ text }} {{ list }}"
+        "#,
+    )]);
+    let set = [("n", "4"), ("x", "2"), ("on", "false"), ("text", "b c"), ("list", "[\"u\"]")];
+    let workflow = project.load_with(&set).expect("good parameters");
+    assert_eq!(script(&workflow.tasks()[0]), "5 2.0 no 'b c' u");
+    let plain = project.load_with(&[]).expect("a good file");
+    assert_eq!(script(&plain.tasks()[0]), "2 0.5 yes a 1 2");
+    assert_ne!(plain.identity(), workflow.identity());
+    assert_eq!(plain.identity(), project.load_with(&[]).expect("a good file").identity());
+    for wrong in [("m", "1"), ("n", "x"), ("on", "1"), ("list", "1")] {
+        let errors = project.load_with(&[wrong]).expect_err("a wrong parameter");
+        insta::assert_snapshot!(format!("set_{}_{}", wrong.0, wrong.1), project.shown(&errors));
+    }
+}
+
+#[test]
+fn includes_bring_tasks_and_inherit_defaults() {
+    let project = Project::new(&[
+        (
+            "flow.toml",
+            "include = ['sub/more.toml', 'sub/other.toml']\n[workflow]\nparams = {p = 1}\n\
+             [defaults]\nretries = 2\ncores = 2\nenv = {A = '1'}\n[task.a]\nrun = 'echo {{ q }}'",
+        ),
+        (
+            "sub/more.toml",
+            "include = 'other.toml'\n[workflow]\nname = 'no'\nparams = {p = 2, q = 3}\n\
+             [defaults]\ncores = 4\n[task.b]\nrun = 'echo {{ p }}'\nenv = {B = '2'}\nretries = 0",
+        ),
+        ("sub/other.toml", "[task.c]\nrun = 'true'"),
+    ]);
+    let workflow = project.load_with(&[]).expect("a good file");
+    assert_eq!(workflow.name(), "flow");
+    let tasks = workflow.tasks();
+    assert_eq!(names(tasks), ["a", "b", "c"]);
+    assert_eq!((script(&tasks[0]), script(&tasks[1])), ("echo 3", "echo 1"));
+    let options = |at: usize| (tasks[at].resources.cores, tasks[at].retry.retries);
+    assert_eq!((options(0), options(1)), ((2, 2), (4, 0)));
+    assert_eq!(tasks[1].env.iter().map(|(k, v)| format!("{k}{v}")).collect::<String>(), "A1B2");
+}
+
+#[test]
+fn the_graph_grows_from_lines_and_json() {
+    let mut workflow = load(
+        r#"
+        [task.split]
+        outputs = { list = "parts/list.txt" }
+        run = "split > {{ outputs.list }}"
+        [task.part]
+        foreach = { p = { from = "split.list" } }
+        outputs = { o = "parts/{{ p }}.out", more = "parts/{{ p }}.json" }
+        run = "work {{ p }} > {{ outputs.o }}; list {{ p }} > {{ outputs.more }}"
+        [task.again]
+        foreach = { q = { from = "part.more", format = "json" } }
+        inputs = { o = "parts/{{ q.of }}.out" }
+        run = "again {{ q.n }} {{ inputs.o }}"
+        [task.reads_one]
+        inputs = { x = "parts/b.out" }
+        run = "cat {{ inputs.x }}"
+        [task.all]
+        inputs = { all = { from = "part.o" } }
+        run = "cat {{ inputs.all }}"
+        [task.last]
+        after = ["again"]
+        run = "true"
+        [task.free]
+        inputs = { x = "data/b.out" }
+        run = "cat {{ inputs.x }}"
+        "#,
+    );
+    assert_eq!(names(workflow.tasks()), ["split", "free"]);
+    assert!(workflow.tasks()[0].generates && !workflow.tasks()[1].generates);
+    assert_eq!(workflow.families().count(), 7);
+    assert!(grown(&mut workflow, "free", "").is_empty());
+    let first = grown(&mut workflow, "split", "b\nc\n");
+    assert_eq!(names(&first), ["part[p=b]", "part[p=c]", "reads_one", "all"]);
+    assert!(first[0].generates);
+    assert_eq!(script(&first[3]), "cat parts/b.out parts/c.out");
+    assert!(grown(&mut workflow, "split", "d\n").is_empty(), "reported twice");
+    assert!(grown(&mut workflow, "part[p=c]", "").is_empty(), "not all are done");
+    assert!(!workflow.is_complete());
+    let mut read = |path: &str| match path {
+        "parts/b.json" => Ok(br#"[{"of": "b", "n": 1}, {"of": "b", "n": 2}]"#.to_vec()),
+        "parts/c.json" => Ok(b"[]".to_vec()),
+        _ => Err(std::io::Error::from(std::io::ErrorKind::NotFound)),
+    };
+    let second = workflow.grow("part[p=b]", &mut read).expect("growth");
+    assert_eq!(names(&second), ["again[of=b,n=1]", "again[of=b,n=2]", "last"]);
+    assert_eq!(script(&second[1]), "again 2 parts/b.out");
+    assert_eq!(second[2].after, [second[0].name.clone(), second[1].name.clone()]);
+    assert!(workflow.is_complete());
+}
+
+#[test]
+fn an_empty_list_makes_no_tasks_and_an_empty_from() {
+    let mut workflow = load(
+        r#"
+        [task.split]
+        outputs = { list = "list" }
+        run = "split"
+        [task.part]
+        foreach = { p = { from = "split" } }
+        outputs = { o = "{{ p }}.out" }
+        run = "work"
+        [task.all]
+        inputs = { all = { from = "part" } }
+        argv = ["cat", "{{ inputs.all }}"]
+        "#,
+    );
+    let grown = grown(&mut workflow, "split", "\n");
+    assert_eq!(names(&grown), ["all"]);
+    assert_eq!(grown[0].command, Command::Argv(["cat".to_owned()].into()));
+    assert!(grown[0].inputs.is_empty());
+}
+
+#[test]
+fn what_a_generator_wrote_may_be_wrong() {
+    let text = |format: &str| {
+        format!(
+            "[task.split]\noutputs = {{ list = 'list' }}\nrun = 'split'\n[task.part]\nforeach = {{ p \
+             = {{ from = 'split.list', format = '{format}' }} }}\noutputs = {{ o = 'out/{{{{ p }}}}' \
+             }}\nrun = 'work {{{{ p }}}}'\n"
+        )
+    };
+    for (name, format, bytes) in [
+        ("escape", "lines", &b"../../etc/passwd\n"[..]),
+        ("twice", "lines", b"a\na\n"),
+        ("same_path", "lines", b"a\n./a\n"),
+        ("not_utf8", "lines", b"a\n\xff\n"),
+        ("not_json", "json", b"[1, 2"),
+        ("a_row", "json", b"[{\"a\": 1}]"),
+        ("gone", "lines", b"GONE"),
+    ] {
+        let project = Project::new(&[("flow.toml", &text(format))]);
+        let mut workflow = project.load_with(&[]).expect("a good file");
+        let mut read = |_: &str| match bytes {
+            b"GONE" => Err(std::io::Error::from(std::io::ErrorKind::NotFound)),
+            bytes => Ok(bytes.to_vec()),
+        };
+        let errors = workflow.grow("split", &mut read).expect_err("a wrong output");
+        insta::assert_snapshot!(format!("growth_{name}"), project.shown(&errors));
+    }
+}
+
+#[test]
+fn a_cycle_of_tasks_that_are_not_known_yet_is_found() {
+    let text = r#"
+        [task.list]
+        inputs = { x = "parts/a.out" }
+        outputs = { list = "list" }
+        run = "ls"
+        [task.part]
+        foreach = { p = { from = "list.list" } }
+        outputs = { o = "parts/{{ p }}.out" }
+        run = "work"
+        "#;
+    insta::assert_snapshot!("dormant_cycle", mistake(text));
+    // A file that is there is a source: only the pattern would make it a cycle.
+    let project = Project::new(&[("flow.toml", text), ("parts/a.out", "")]);
+    assert_eq!(names(project.load_with(&[]).expect("no cycle").tasks()), ["list"]);
+}
+
+#[test]
+fn files_get_their_names_in_the_scratch_directory() {
+    let sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let workflow = load(&format!(
+        r#"
+        [task.tree]
+        outputs = {{ tree = "tree/", log = {{ path = "/abs/-log", optional = true }} }}
+        run = "make {{{{ outputs.tree }}}} {{{{ outputs.log }}}}"
+        [task.t]
+        inputs.url = {{ urls = ["https://a/x/y.gz?q", "ftp://b/z"], sha256 = "{sha256}" }}
+        inputs.path = ["data/./a", "../up/b", {{ path = "/abs/c", as = "dir/c" }}]
+        inputs.tree = "tree"
+        inputs.dash = "-dash"
+        inputs.maybe = {{ path = "maybe", optional = true }}
+        inputs.one = {{ from = "tree.log" }}
+        run = "{{{{ inputs.path }}}} {{{{ inputs.dash }}}} {{{{ inputs.one }}}}"
+        "#
+    ));
+    let [tree, task] = workflow.tasks() else { unreachable!("two tasks") };
+    assert_eq!(script(tree), "make tree ./-log");
+    assert_eq!((tree.outputs[0].kind, tree.outputs[1].optional), (Kind::Directory, true));
+    let scratch: Vec<&str> = task.inputs.iter().map(|input| input.scratch_path.as_ref()).collect();
+    assert_eq!(scratch, ["y.gz", "data/a", "b", "dir/c", "tree", "-dash", "maybe", "-log"]);
+    assert_eq!(script(task), "data/a b dir/c ./-dash ./-log");
+    assert_eq!(task.inputs[4].kind, Kind::Directory, "what it is comes from who writes it");
+    assert!(task.inputs[6].optional);
+    assert_eq!(task.inputs[0].sha256, sha256.parse().ok());
+    let labels: Vec<&str> = task.inputs.iter().map(|input| input.label.as_ref()).collect();
+    assert_eq!(labels, ["url", "path", "path", "path", "tree", "dash", "maybe", "one"]);
+}
+
+#[test]
+fn one_instance_can_be_taken() {
+    let workflow = load(
+        r#"
+        [task.align]
+        foreach = { s = ["a", "b"] }
+        outputs = { bam = "{{ s }}.bam", logs = ["{{ s }}.1", "{{ s }}.2"] }
+        run = "align"
+        [task.call]
+        foreach = { s = ["a", "b"] }
+        inputs = { bam = { from = "align[s={{ s }}].bam" }, logs = { from = "align[s={{ s }}].logs" } }
+        after = ["align[s={{ s }}]"]
+        run = "call {{ inputs.bam }} {{ inputs.logs }}"
+        "#,
+    );
+    let call = &workflow.tasks()[3];
+    assert_eq!(script(call), "call b.bam b.1 b.2");
+    assert_eq!(call.after, ["align[s=b]".into()]);
+}
+
+#[test]
+fn the_shell_suits_the_script() {
+    let shell = |run: &str| {
+        let workflow = load(&format!("[task.t]\nrun = \"{run}\""));
+        match &workflow.tasks()[0].command {
+            Command::Shell { shell, .. } => shell.join(" "),
+            Command::Argv(_) => String::new(),
+        }
+    };
+    assert_eq!(shell("a || b"), "/bin/sh -e -c");
+    assert_eq!(shell("{{ 1 | raw }}"), "/bin/sh -e -c");
+    assert_eq!(shell("a | b"), "bash -e -o pipefail -c");
+}
+
+#[test]
+fn an_empty_foreach_is_a_warning() {
+    let workflow = load("[task.t]\nforeach = { f = { glob = 'none/*' } }\nrun = 'true'");
+    assert!(workflow.tasks().is_empty());
+    assert_eq!(workflow.warnings().len(), 1);
+    assert!(workflow.warnings()[0].to_string().contains("no values"));
+}
+
+const MISTAKES: &[(&str, &str)] = &[
+    ("broken_toml", "[task.t\nrun = 'a'\n[task.u]\nrun = unquoted\n"),
+    ("duplicate_table", "[task.t]\nrun = 'a'\n\n[task.t]\nrun = 'b'\n"),
+    ("duplicate_key", "[task.t]\nrun = 'a'\nrun = 'b'\n"),
+    (
+        "unknown_keys",
+        "[tasks.t]\n[task.t]\nrun = 'a'\nretrys = 3\ncolour = 'red'\n[workflow]\nnme = 'x'\n",
+    ),
+    (
+        "wrong_kinds",
+        "[task.t]\nrun = 5\ncores = '2'\nmemory = 4\ntimeout = 30\nretries = 1.5\ncache = 'no'\n\
+         inputs = ['a']\noutputs = { o = 5 }\nenv = 'A=b'\nshell = 'bash -c'\nafter = 3\nversion = 2\n",
+    ),
+    (
+        "bad_values",
+        "[task.t]\nrun = 'a'\ncores = 0\nmemory = '4G'\ntimeout = '5 fortnights'\n\
+         backoff = { min = '2m', max = '1m' }\nexecutor = 'slurm'\n",
+    ),
+    (
+        "run_and_argv",
+        "[task.t]\nrun = 'a'\nargv = ['a']\n[task.u]\ncores = 1\n[task.v]\nargv = []\n",
+    ),
+    (
+        "bad_template",
+        "[task.t]\nrun = \"echo {{ name \"\n[task.u]\nrun = 'echo {{ name | upcase }}'\n",
+    ),
+    (
+        "undefined_names",
+        "[workflow]\nparams = { quality = 3 }\n[task.t]\nforeach = { row = [{ sample = 'a' }] }\n\
+         inputs = { reads = 'a' }\noutputs = { o = 'out/{{ inputs.reads }}' }\nrun = 'a'\n[task.u]\n\
+         run = \"\"\"\n\ta \\\"{{ qualty }}\\\"\n  b {{ params.x }}\"\"\"\n[task.v]\n\
+         foreach = { row = [{ sample = 'a' }] }\nargv = ['a', '{{ row.smple }}', '{{ row }}']\n",
+    ),
+    (
+        "undefined_in_dormant",
+        "[task.g]\noutputs = { l = 'l' }\nrun = 'a'\n[task.t]\nforeach = { x = { from = 'g.l' } }\n\
+         inputs = { i = 'a' }\nrun = 'b {{ inputs.j }} {{ y }} {{ x }}'\n",
+    ),
+    (
+        "double_producer",
+        "[task.t]\noutputs = { o = 'out/a' }\nrun = 'a'\n[task.u]\noutputs = { o = './out//a' }\n\
+         run = 'a'\n",
+    ),
+    (
+        "double_producer_family",
+        "[task.t]\nforeach = { x = [1, 2] }\noutputs = { o = 'out' }\nrun = 'a'\n",
+    ),
+    (
+        "output_below_output",
+        "[task.t]\noutputs = { o = 'out/' }\nrun = 'a'\n[task.u]\noutputs = { o = 'out/x' }\nrun = 'a'\n",
+    ),
+    (
+        "input_inside_output",
+        "[task.t]\noutputs = { o = 'out/' }\nrun = 'a'\n[task.u]\ninputs = { o = 'out/x' }\nrun = 'a'\n",
+    ),
+    (
+        "collision",
+        "[task.t]\ninputs = { a = 'https://h/x', b = 'https://g/x' }\nrun = 'a'\n[task.u]\n\
+         inputs = { a = 'x', b = 'x/y' }\nrun = 'a'\n",
+    ),
+    (
+        "self_reference",
+        "[task.t]\ninputs = { a = 'x' }\noutputs = { b = 'x' }\nrun = 'a'\n[task.u]\n\
+         inputs = { a = { from = 'u.b' } }\noutputs = { b = 'y' }\nrun = 'a'\n",
+    ),
+    (
+        "cycle",
+        "[task.a]\nafter = ['b']\nrun = 'a'\n[task.b]\nafter = ['c']\nrun = 'a'\n[task.c]\n\
+         after = ['a']\nrun = 'a'\n",
+    ),
+    (
+        "unknown_from",
+        "[task.align]\noutputs = { bam = 'a', bai = 'b' }\nrun = 'a'\n[task.u]\ninputs = { a = { \
+         from = 'algn.bam' }, b = { from = 'align.bm' }, c = { from = 'align' } }\nafter = ['x']\n\
+         run = 'a'\n",
+    ),
+    (
+        "unknown_instance",
+        "[task.a]\nforeach = { s = ['x', 'y'] }\noutputs = { o = '{{ s }}' }\nrun = 'a'\n[task.u]\n\
+         inputs = { a = { from = 'a[s=z].o' } }\nrun = 'a'\n",
+    ),
+    (
+        "missing_tables",
+        "[task.t]\nforeach = { r = { csv = 'none.csv' } }\nrun = 'a'\n[task.u]\nforeach = { r = { \
+         csv = 'bad.csv' } }\nrun = 'a'\n[task.v]\nforeach = { r = { csv = 'good.csv' } }\n\
+         run = 'a {{ r.smple }}'\n",
+    ),
+    (
+        "bad_foreach",
+        "[task.t]\nforeach = { x = 3, y = { range = [0, 5, 0] }, name = ['a'], 'a-b' = [1], z = { \
+         csvv = 'a' }, w = [[1]] }\nrun = 'a'\n[task.u]\nforeach = { zip = { a = [1, 2], b = [1] } }\n\
+         run = 'a'\n[task.v]\nforeach = { x = ['a', 'a'] }\nrun = 'a'\n[task.w]\nforeach = {}\nrun = 'a'\n",
+    ),
+    (
+        "too_many",
+        "[task.t]\nforeach = { x = { range = 100000 }, y = { range = 100000 } }\nrun = 'a'\n",
+    ),
+    (
+        "hostile_outputs",
+        "[task.t]\noutputs = { a = '../x', b = 'a/../../x', c = \"a\\nb\", d = \"a\\u0000\", e = '', \
+         f = '.keelboat/memo' }\nrun = 'a'\n",
+    ),
+    (
+        "hostile_names",
+        "[task.'a/b']\nrun = 'a'\n[task.\"a\\nb\"]\nrun = 'a'\n[task.t]\ninputs = { '../x' = 'a' }\n\
+         env = { 'A=B' = 'c' }\nrun = \"a\\u0000b\"\n",
+    ),
+    (
+        "bad_addresses",
+        "[task.t]\ninputs = { a = 'htp://h/x', b = { url = 'x' }, c = 'https:///x', d = { path = 'x', \
+         url = 'https://h' }, e = { as = 'x' }, f = { urls = [] }, g = { path = 'a', as = '../x' }, \
+         h = { url = 'https://h/x', sha256 = '123' } }\noutputs = { o = { path = 'o', to = 's3://b/k' \
+         }, p = { to = 'x' } }\nrun = 'a'\n",
+    ),
+    ("bad_includes", "include = ['gone.toml', 'loop.toml', 'dup.toml']\n[task.t]\nrun = 'a'\n"),
+];
+
+#[test]
+fn every_mistake_is_shown_with_its_place() {
+    for (name, text) in MISTAKES {
+        let shown = mistakes(&[
+            ("flow.toml", text),
+            ("bad.csv", "a,b\n1\n"),
+            ("good.csv", "sample,lane\na,1\n"),
+            ("loop.toml", "include = ['flow.toml']"),
+            ("dup.toml", "[task.t]\nrun = 'b'\n"),
+        ]);
+        insta::assert_snapshot!(*name, shown);
+    }
+    insta::assert_snapshot!("no_file", mistakes(&[("other.toml", "")]));
 }
