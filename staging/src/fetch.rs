@@ -8,7 +8,7 @@ mod transfer;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use keelboat_engine::{Content, Digest, FailureClass};
 
@@ -185,6 +185,7 @@ impl Fetcher {
 
     /// For the schemes of these plain protocols; timeouts, limits and checks are put around them.
     pub fn with_protocols(config: FetchConfig, protocols: Vec<Arc<dyn Protocol>>) -> Self {
+        crate::partial::sweep(&config.partial_dir, SystemTime::now());
         let limits = crate::protocol::Limits::new(config.per_host_max, config.total_max);
         let open_timeout = config.http.connect_timeout + config.first_byte_timeout;
         let wrap = |plain: Arc<dyn Protocol>| -> Arc<dyn Protocol> {

@@ -5,6 +5,7 @@
 //! longest prefix that still has its digest are thrown away.
 
 mod state;
+mod sweep;
 
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -18,6 +19,7 @@ use tokio_util::bytes::Bytes;
 use crate::local::LocalError;
 use crate::protocol::{Metadata, Validators};
 use state::{Prefix, State};
+pub(crate) use sweep::sweep;
 
 /// Bytes after which the state is written again.
 const CHECKPOINT_BYTES: u64 = 16 << 20;

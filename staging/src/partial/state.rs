@@ -112,3 +112,43 @@ impl From<State> for OnDisk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Version 1 as it was first written. It stays readable; a change needs a new version.
+    const GOLDEN_1: &str = concat!(
+        r#"{"version":1,"source":"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","#,
+        r#""etag":"\"v1\"","last_modified":"Sun, 06 Nov 1994 08:49:37 GMT","#,
+        r#""last_modified_is_strong":true,"length":10,"#,
+        r#""proven":{"bytes":1,"sha256":"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"},"#,
+        r#""durable":{"bytes":0,"sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}}"#,
+    );
+
+    fn state() -> State {
+        State {
+            validators: Validators {
+                etag: Some("\"v1\"".into()),
+                last_modified: Some("Sun, 06 Nov 1994 08:49:37 GMT".into()),
+                last_modified_is_strong: true,
+            },
+            length: Some(10),
+            proven: Prefix { bytes: 1, sha256: Digest::of(b"x") },
+            ..State::new(Digest::of(b"x"))
+        }
+    }
+
+    #[test]
+    fn version_1_is_written_and_read_as_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.state");
+        state().write(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), GOLDEN_1);
+        fs::write(&path, GOLDEN_1).unwrap();
+        assert_eq!(State::read(&path, Digest::of(b"x")), Some(state()));
+        assert_eq!(State::read(&path, Digest::of(b"y")), None, "of another source");
+        fs::write(&path, GOLDEN_1.replace("\"version\":1", "\"version\":2")).unwrap();
+        assert_eq!(State::read(&path, Digest::of(b"x")), None, "of a later version");
+    }
+}
