@@ -21,7 +21,8 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(2);
 /// calling process.
 ///
 /// For the engine that takes over from one that was killed together with its warden. Processes
-/// of other users are out of reach. Returns how many were found.
+/// of other users are out of reach. Returns how many were seen; those that died together with
+/// one of them are not counted.
 ///
 /// # Errors
 /// `/proc` cannot be read, or processes are still there after ten seconds.

@@ -182,9 +182,13 @@ pub(crate) fn marked(token: &str) -> Vec<i32> {
     found
 }
 
-/// Whether a process is a warden that has set itself up.
+/// Whether a process is a warden that has set itself up. A task that is just being started has its
+/// name too, but a warden as its parent.
 pub(crate) fn is_warden(pid: i32) -> bool {
-    read(Path::new(&format!("/proc/{pid}/comm"))) == "kb-warden\n"
+    let named = |pid: &str| read(Path::new(&format!("/proc/{pid}/comm"))) == "kb-warden\n";
+    let status = read(Path::new(&format!("/proc/{pid}/status")));
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:\t"));
+    named(&pid.to_string()) && parent.is_some_and(|parent| !named(parent))
 }
 
 /// The id of the warden of this token.
