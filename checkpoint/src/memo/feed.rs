@@ -118,7 +118,8 @@ fn feed_journal(
             learned.learn(stamped);
             if learned.len() >= BATCH_ENTRIES_MAX {
                 // Without the mark: after a crash here these facts are read again, to no harm.
-                index.put_batch(puts_of(index, &std::mem::take(&mut learned))?)?;
+                let puts = puts_of(index, &std::mem::take(&mut learned))?;
+                put_after_journal(index, &reader, path, puts)?;
             }
         }
     }
@@ -126,13 +127,22 @@ fn feed_journal(
         return Ok(());
     }
     fed.journals += 1;
-    reader.file().sync_data().doing("make durable the journal", path)?;
     let mut puts = puts_of(index, &learned)?;
     if let Some(value) = value::encode_mark(run, reader.position().0) {
         puts.push(Put { table: Table::Marks, key: run.as_bytes().to_vec(), value });
     }
-    index.put_batch(puts)?;
-    Ok(())
+    put_after_journal(index, &reader, path, puts)
+}
+
+/// What the index holds must be in the journal, also after a power cut.
+fn put_after_journal(
+    index: &dyn Index,
+    reader: &JournalReader,
+    path: &Path,
+    puts: Vec<Put>,
+) -> Result<(), MemoError> {
+    reader.file().sync_data().doing("make durable the journal", path)?;
+    Ok(index.put_batch(puts)?)
 }
 
 /// What the index does not hold yet. A result that was only reused is in it, unless it was lost.
