@@ -35,7 +35,7 @@ pub(super) fn explain(sources: &Sources, text: &Text, fault: &Fault, scope: &Val
                 .help("a value is put in by {{ name }}; to write two braces as such: {{ \"{{\" }}")
         }
         ErrorKind::UnknownFilter => sources
-            .problem(at(range), format!("this template {}", fault.error))
+            .problem(at(range), fault.error.detail().unwrap_or("unknown filter").to_owned())
             .help("filters are those of Jinja (upper, join, replace, default, …), and raw"),
         _ => {
             let detail =

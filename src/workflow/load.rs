@@ -133,7 +133,13 @@ impl Loader {
 
     fn parse<'t>(&mut self, file: u32, text: &'t str) -> Option<DeTable<'t>> {
         let (table, errors) = DeTable::parse_recoverable(text);
+        let mut twice = false;
         for error in errors.iter().take(SYNTAX_PROBLEMS_MAX) {
+            // The keys of a table that is there twice are there twice as well.
+            let duplicate = error.message().contains("duplicate key");
+            if std::mem::replace(&mut twice, duplicate) && duplicate {
+                continue;
+            }
             let span = error.span().unwrap_or(0..0);
             let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
             let end = span.end.max(span.start + 1).min(text.len()).max(span.start);
@@ -235,7 +241,7 @@ impl Loader {
             let help = format!("write {key} = \"…\"");
             let text = table.get(key).and_then(|value| reader.text(value, key, &help));
             // An included file keeps its own name to itself.
-            if key == "name" && self.name.is_none() {
+            if key == "name" && self.stack.len() == 1 {
                 self.name = text.map(|text| text.value);
             }
         }

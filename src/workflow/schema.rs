@@ -1,6 +1,280 @@
 //! The JSON Schema of the workflow file, for editors.
+//!
+//! These types are never filled: the file is read by hand, for the sake of its errors. A test holds
+//! their keys against those that are read.
+
+#![expect(dead_code, reason = "the types are there for their schema")]
+
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, schema_for};
 
 /// The JSON Schema of the workflow file.
 pub fn schema() -> serde_json::Value {
-    serde_json::json!({})
+    schema_for!(WorkflowFile).to_value()
+}
+
+/// A Keelboat workflow.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct WorkflowFile {
+    /// The workflow as a whole.
+    workflow: Option<WorkflowTable>,
+    /// Options of all tasks that do not say otherwise.
+    defaults: Option<OptionsTable>,
+    /// Other workflow files whose tasks belong to this one, relative to this file.
+    include: Option<OneOrMany<String>>,
+    /// The tasks, by name.
+    task: Option<BTreeMap<String, TaskTable>>,
+}
+
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct WorkflowTable {
+    /// The name of the workflow; the file's own name when left out.
+    name: Option<String>,
+    /// What it is for.
+    description: Option<String>,
+    /// Parameters with their defaults; `--set name=value` gives others.
+    params: Option<BTreeMap<String, serde_json::Value>>,
+}
+
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct OptionsTable {
+    /// Environment variables, part of the memo key.
+    env: Option<BTreeMap<String, Scalar>>,
+    /// Processor cores, 1 when left out.
+    #[schemars(range(min = 1, max = 65536))]
+    cores: Option<u32>,
+    /// Memory with a unit, such as "4GiB".
+    memory: Option<String>,
+    /// The longest that one attempt may run, such as "2h".
+    timeout: Option<String>,
+    /// Tries after the first one.
+    #[schemars(range(max = 1000))]
+    retries: Option<u32>,
+    /// The wait before a retry, such as "5s", or the shortest and the longest one.
+    backoff: Option<Backoff>,
+    /// Whether earlier results may be used.
+    cache: Option<bool>,
+    /// Version of what is run, part of the memo key.
+    version: Option<String>,
+    /// Where it runs.
+    executor: Option<Executor>,
+    /// The shell for `run`, such as ["bash", "-euo", "pipefail", "-c"].
+    shell: Option<Vec<String>>,
+}
+
+/// A task, or with `foreach` as many as there are values.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct TaskTable {
+    /// Variables and their values; each combination is a task.
+    foreach: Option<BTreeMap<String, Values>>,
+    /// Files that the task reads, by label.
+    inputs: Option<BTreeMap<String, OneOrMany<Input>>>,
+    /// Files that the task writes, by label.
+    outputs: Option<BTreeMap<String, OneOrMany<Output>>>,
+    /// A script for a shell; values are quoted.
+    run: Option<String>,
+    /// A program and its arguments, without a shell.
+    argv: Option<Vec<String>>,
+    /// Tasks that must have succeeded first.
+    after: Option<OneOrMany<String>>,
+    /// What the task is for.
+    description: Option<String>,
+    /// Environment variables, part of the memo key.
+    env: Option<BTreeMap<String, Scalar>>,
+    /// Processor cores, 1 when left out.
+    #[schemars(range(min = 1, max = 65536))]
+    cores: Option<u32>,
+    /// Memory with a unit, such as "4GiB".
+    memory: Option<String>,
+    /// The longest that one attempt may run, such as "2h".
+    timeout: Option<String>,
+    /// Tries after the first one.
+    #[schemars(range(max = 1000))]
+    retries: Option<u32>,
+    /// The wait before a retry, such as "5s", or the shortest and the longest one.
+    backoff: Option<Backoff>,
+    /// Whether earlier results may be used.
+    cache: Option<bool>,
+    /// Version of what is run, part of the memo key.
+    version: Option<String>,
+    /// Where it runs.
+    executor: Option<Executor>,
+    /// The shell for `run`, such as ["bash", "-euo", "pipefail", "-c"].
+    shell: Option<Vec<String>>,
+}
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
+enum OneOrMany<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
+enum Scalar {
+    Text(String),
+    Number(f64),
+    Bool(bool),
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Executor {
+    Local,
+}
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
+enum Backoff {
+    Wait(String),
+    Range(BackoffTable),
+}
+
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct BackoffTable {
+    /// The wait before the first retry; doubled for each one after it.
+    min: Option<String>,
+    /// The longest wait.
+    max: Option<String>,
+}
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
+enum Input {
+    /// A path or an address.
+    Text(String),
+    Table(InputTable),
+}
+
+/// One of path, url, urls and from.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct InputTable {
+    /// A path, relative to the project directory.
+    path: Option<String>,
+    /// An address.
+    url: Option<String>,
+    /// Addresses of the same file, the preferred one first.
+    urls: Option<Vec<String>>,
+    /// Outputs of another task: "task.label".
+    from: Option<String>,
+    /// The digest that the file must have.
+    sha256: Option<String>,
+    /// Its name in the task's directory.
+    r#as: Option<String>,
+    /// Whether the task also runs without it.
+    optional: Option<bool>,
+    /// Whether it is a directory.
+    directory: Option<bool>,
+}
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
+enum Output {
+    /// A path; one that ends with `/` is a directory.
+    Text(String),
+    Table(OutputTable),
+}
+
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct OutputTable {
+    /// Where it appears after success.
+    path: String,
+    /// A path or file: address that it is copied to after success.
+    to: Option<String>,
+    /// Whether the task may leave it out.
+    optional: Option<bool>,
+    /// Whether it is a directory.
+    directory: Option<bool>,
+}
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
+enum Values {
+    /// The values themselves.
+    List(Vec<serde_json::Value>),
+    Source(SourceTable),
+    /// `zip`: variables that advance together.
+    Zip(BTreeMap<String, ZippedValues>),
+}
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
+enum ZippedValues {
+    List(Vec<serde_json::Value>),
+    Source(SourceTable),
+}
+
+/// One of csv, tsv, glob, range and from.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct SourceTable {
+    /// A table with commas and a header.
+    csv: Option<String>,
+    /// A table with tabs and a header.
+    tsv: Option<String>,
+    /// A pattern of paths.
+    glob: Option<String>,
+    /// Whole numbers: an end, [start, end] or [start, end, step]; the end is not included.
+    range: Option<Range>,
+    /// An output of another task: "task.label".
+    from: Option<String>,
+    /// How that output is read.
+    format: Option<Format>,
+}
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
+enum Range {
+    End(i64),
+    Numbers(Vec<i64>),
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    Lines,
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workflow::{load, read_files, read_foreach, read_task};
+
+    fn keys(schema: &serde_json::Value) -> Vec<&str> {
+        let properties = schema.get("properties").and_then(|value| value.as_object());
+        let mut keys: Vec<&str> = properties.into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    #[test]
+    fn the_schema_has_the_keys_that_are_read() {
+        let schema = schema();
+        let sorted = |known: &[&'static str]| {
+            let mut known = known.to_vec();
+            known.sort_unstable();
+            known
+        };
+        assert_eq!(keys(&schema), sorted(&load::ROOT_KEYS));
+        for (definition, known) in [
+            ("WorkflowTable", &load::WORKFLOW_KEYS[..]),
+            ("OptionsTable", &read_task::OPTION_KEYS),
+            ("TaskTable", &read_task::TASK_KEYS),
+            ("InputTable", &read_files::INPUT_KEYS),
+            ("OutputTable", &read_files::OUTPUT_KEYS),
+            ("SourceTable", &read_foreach::SOURCE_KEYS),
+        ] {
+            assert_eq!(keys(&schema["$defs"][definition]), sorted(known), "{definition}");
+        }
+    }
 }
