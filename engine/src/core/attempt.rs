@@ -95,17 +95,16 @@ impl Core {
             counted,
         };
         super::record(fact, actions);
+        if failure.class == Class::InputMissing {
+            self.distrust_inputs(task);
+        }
         match failure.class {
             // A run that was stopped leaves the task as it is, for the next run to take up.
             _ if self.course == Course::Stopping => {}
             _ if self.tasks[task.index()].cancelled => self.fail(task, cancelled(), actions),
             _ if given_up => self.fail(task, failure, actions),
             _ if self.course == Course::Failing => {}
-            Class::InputMissing => {
-                self.distrust_inputs(task);
-                self.ready_again(task);
-            }
-            Class::InfrastructureLost => self.ready_again(task),
+            Class::InputMissing | Class::InfrastructureLost => self.ready_again(task),
             _ => {
                 let wait = backoff(policy, failures, self.options.seed, task);
                 let due = self.now.after(wait);
@@ -125,7 +124,9 @@ impl Core {
     /// anywhere until it has been looked at again.
     fn distrust_inputs(&mut self, task: TaskId) {
         for file in &self.graph.task(task).inputs {
-            self.files[file.index()].replicas.clear();
+            for doubtful in self.graph.stands_with(*file) {
+                self.files[doubtful.index()].replicas.clear();
+            }
         }
     }
 

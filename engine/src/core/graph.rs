@@ -173,6 +173,13 @@ impl Graph {
         outputs.iter().chain(inner).copied().collect()
     }
 
+    /// The files that are gone when this one is: the directory output that it is or lies in, with
+    /// what is read inside.
+    pub(crate) fn stands_with(&self, file: FileId) -> impl Iterator<Item = FileId> {
+        let whole = self.file(file).outer.unwrap_or(file);
+        std::iter::once(whole).chain(self.file(whole).inner.iter().copied())
+    }
+
     /// Adds tasks, all or none, and returns the first new number.
     pub fn add(&mut self, specs: Vec<TaskSpec>) -> Result<TaskId, GraphError> {
         self.check_names(&specs)?;

@@ -114,6 +114,25 @@ impl Core {
         replicas.len() < before
     }
 
+    /// A file that is known is not where it was said to be. Nor is the directory then in which
+    /// it lies. False: it cannot be anywhere else.
+    pub(super) fn forget_missing(&mut self, file: FileId, from: StageFrom) -> bool {
+        let source = match from {
+            StageFrom::Site(source) => source,
+            StageFrom::Origin if self.graph.file(file).inside_output => SiteId::HOME,
+            StageFrom::Origin => return false,
+        };
+        if self.content(file).is_none() {
+            // Whether it was ever there, a directory that is gone cannot tell.
+            let outer = self.graph.file(file).outer;
+            return outer.is_some_and(|o| !self.files[o.index()].replicas.contains(&source));
+        }
+        for gone in self.graph.stands_with(file) {
+            self.files[gone.index()].replicas.retain(|replica| *replica != source);
+        }
+        true
+    }
+
     fn wrong_digest(&self, file: FileId, expected: crate::Digest, found: Content) -> Failure {
         let name = super::transfer::describe(&self.graph.file(file).source);
         let cause = format!("{name} has SHA-256 {}, but {expected} was declared", found.digest);

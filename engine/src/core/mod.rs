@@ -250,13 +250,13 @@ impl Core {
     }
 
     /// All that can be done without further events. Transfers may turn up lost results, which
-    /// become ready again, and launches may turn up lost inputs, so this goes around.
+    /// become ready again, and launches make room, so this goes around.
     fn proceed(&mut self, actions: &mut Vec<Action>) {
         self.wake_retries();
         while self.course == Course::Going {
             self.place_ready(actions);
-            self.launch_queued(actions);
-            if !self.transfers.can_start() {
+            let launched = self.launch_queued(actions);
+            if !launched && !self.transfers.can_start() {
                 break;
             }
             self.start_transfers(actions);

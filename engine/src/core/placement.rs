@@ -198,20 +198,23 @@ impl Core {
     }
 
     /// Launches what has its inputs and fits, in order; what does not fit is passed by others
-    /// for a while, and then waited for.
-    pub(super) fn launch_queued(&mut self, actions: &mut Vec<Action>) {
+    /// for a while, and then waited for. Whether any was launched.
+    pub(super) fn launch_queued(&mut self, actions: &mut Vec<Action>) -> bool {
+        let mut launched = false;
         while let Some(site) = self.sites.stirred.pop_first() {
             let mut skipped = 0;
             while let Some(task) = self.next_to_launch(site, &mut skipped) {
                 // Inputs can have been lost since they came.
                 if self.lacking(task, site).next().is_none() {
                     self.launch(task, site, actions);
+                    launched = true;
                 } else {
                     self.at(site).queued.remove(&task);
                     self.fetch(task, site, actions);
                 }
             }
         }
+        launched
     }
 
     fn next_to_launch(&mut self, id: SiteId, skipped: &mut usize) -> Option<TaskId> {

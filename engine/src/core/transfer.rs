@@ -224,7 +224,7 @@ impl Core {
     ) {
         use FailureClass as Class;
         let Some(from) = self.transfers.under_way_from(file, site) else { return };
-        if failure.class == Class::InputMissing && self.forget_replica(file, from) {
+        if failure.class == Class::InputMissing && self.forget_missing(file, from) {
             return self.transfers.again(file, site);
         }
         if matches!(failure.class, Class::Transient | Class::InfrastructureLost)

@@ -61,7 +61,10 @@ impl Life<'_, '_> {
         for (at, capacity) in world.plan.sites.iter().enumerate() {
             let site = if at == 0 { SiteId::HOME } else { SiteId(world.next_site) };
             world.next_site += u16::from(at > 0);
-            let when = if world.chance.one_in(3) { (50, 400) } else { (0, 10) };
+            // The engine's own machine is there first.
+            let late = at > 0 && world.chance.one_in(3);
+            let when =
+                if late { (50, 400) } else { (u64::from(at > 0) * 6, u64::from(at > 0) * 9) };
             world.later(when, Deed::Join(site, *capacity));
             if at > 0 && world.chance.one_in(2) {
                 world.later((60, 900), Deed::Die(site));
@@ -309,7 +312,8 @@ pub(super) fn after_life(world: &mut World<'_>) {
         .filter(|(site, _)| **site != SiteId::HOME)
         .flat_map(|(_, held)| held.keys().cloned())
         .collect();
-    world.doubted = lost.into_iter().collect();
+    world.doubted.retain(|name| name.starts_with("o/"));
+    world.doubted.extend(lost);
     world.held.retain(|site, _| *site == SiteId::HOME);
     world.now = Timestamp(world.now.0 + 1_000);
     let places: Vec<String> = world.held[&SiteId::HOME].keys().cloned().collect();

@@ -115,7 +115,7 @@ impl<'a> Model<'a> {
             after.chain(spec.inputs.iter().filter_map(|i| self.writer(&i.source))).collect();
         let before_done =
             before.into_iter().filter(|b| self.ending(b) != Ending::Done).count() == 0;
-        let source_bad = spec.inputs.iter().any(|input| self.source_is_bad(input));
+        let source_bad = spec.inputs.iter().any(|input| self.is_bad(input));
         let ending = match (before_done, source_bad) {
             (false, true) => Ending::FailedOrSkipped,
             (false, false) => Ending::Skipped,
@@ -128,8 +128,7 @@ impl<'a> Model<'a> {
 
     fn ending_of_its_own(&mut self, spec: &'a TaskSpec) -> Ending {
         let contents: Vec<_> = spec.inputs.iter().map(|input| self.input(input)).collect();
-        let absent = contents.iter().zip(&spec.inputs).any(|(c, i)| c.is_none() && !i.optional);
-        if absent || spec.resources.memory == TOO_MUCH {
+        if spec.resources.memory == TOO_MUCH {
             return Ending::Failed;
         }
         self.keys.insert(spec.name.clone(), memo_key(spec, &contents));
@@ -153,7 +152,12 @@ impl<'a> Model<'a> {
         Some(if name == *writer.outputs[at].path { output } else { inner(output, &name) })
     }
 
-    fn source_is_bad(&self, input: &InputSpec) -> bool {
+    /// Whether a task fails for this input, whatever becomes of the others.
+    fn is_bad(&self, input: &InputSpec) -> bool {
+        if let Some(writer) = self.writer(&input.source) {
+            let done = self.endings.get(&writer.name) == Some(&Ending::Done);
+            return done && !input.optional && self.input(input).is_none();
+        }
         let name = source_name(&input.source);
         let Some(fate) = self.plan.sources.get(&name) else { return false };
         match (fate, input.sha256) {

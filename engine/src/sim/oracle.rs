@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::marks::Mark;
 use super::model::{Ending, Model};
-use super::plan::source_name;
+use super::plan::{held_name, source_name};
 use super::world::World;
 use crate::core::{Core, Phase};
 use crate::{
@@ -177,7 +177,9 @@ impl Oracle {
         for (file, input) in node.inputs.iter().zip(&spec.inputs) {
             let path = source_name(&input.source);
             let believed = core.content(*file);
-            let there = world.actual(site, &path).filter(|_| believed.is_some());
+            let there = world
+                .actual(site, &held_name(&input.source, input.sha256))
+                .filter(|_| believed.is_some());
             let digest = |what: Option<crate::Content>| what.map(|what| what.digest);
             assert_eq!(digest(there), digest(believed), "{name} has {path} at {site}");
             assert!(there.is_some() || input.optional, "{name} has {path} at {site}");
@@ -251,7 +253,9 @@ impl Oracle {
         }
         let well = model.all_well();
         let expected = if well { RunOutcome::Succeeded } else { RunOutcome::Failed };
-        assert_eq!(outcome, expected, "the outcome is the model's");
+        let failed = self.journal.iter().filter(|fact| matches!(fact, Fact::Failed { .. }));
+        let failed: Vec<_> = failed.collect();
+        assert_eq!(outcome, expected, "the outcome is the model's; {failed:?}");
         let exact = world.plan.options.keep_going || well;
         world.marks.hit_if(!exact, Mark::FailedFast);
         for (at, node) in core.graph().tasks().iter().enumerate() {
@@ -264,7 +268,7 @@ impl Oracle {
                 Phase::Skipped => matches!(ending, Ending::Skipped | Ending::FailedOrSkipped),
                 _ => !exact,
             };
-            assert!(agrees, "{name} is {phase:?} where the model says {ending:?}");
+            assert!(agrees, "{name} is {phase:?} where the model says {ending:?}; {failed:?}");
             if phase == Phase::Done {
                 assert_eq!(core.key(crate::TaskId(u32::try_from(at).unwrap())), model.key(name));
                 for (out, file) in node.outputs.iter().enumerate() {

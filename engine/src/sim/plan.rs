@@ -65,6 +65,12 @@ pub(super) fn source_name(source: &Source) -> String {
     }
 }
 
+/// Under which name a site holds it: what is declared is kept apart from what is not.
+pub(super) fn held_name(source: &Source, sha256: Option<Digest>) -> String {
+    let name = source_name(source);
+    sha256.map_or(name.clone(), |digest| format!("{name} {}", digest.short()))
+}
+
 /// What a source holds in its nth version.
 pub(super) fn source_digest(name: &str, version: u32) -> Digest {
     Digest::of(format!("source {name} {version}").as_bytes())

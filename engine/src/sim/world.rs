@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::chance::Chance;
 use super::marks::{Mark, Marks};
 use super::model::{content, inner, written};
-use super::plan::{Fate, Growth, Plan, SourceFate, source_digest, source_name};
+use super::plan::{Fate, Growth, Plan, SourceFate, held_name, source_digest, source_name};
 use crate::core::{Core, Event, Recall, StageFrom, Urgency};
 use crate::{
     AttemptId, AttemptOutcome, Content, Digest, Failure, FailureClass, FileId, MemoKey, MemoRecord,
@@ -216,10 +216,11 @@ impl<'a> World<'a> {
         self.held.get(&site)?;
         let node = core.graph().file(file);
         let name = source_name(&node.source);
+        let kept_as = held_name(&node.source, node.sha256);
         let fail = |class, cause: &str| {
             Some(Event::StageFailed { file, site, failure: failure(class, cause) })
         };
-        let tries = self.stage_failures.entry((name.clone(), site)).or_default();
+        let tries = self.stage_failures.entry((kept_as.clone(), site)).or_default();
         if *tries < self.plan.options.stage_retries && self.chance.one_in(5) {
             *tries += 1;
             self.marks.hit(Mark::TransferRetried);
@@ -231,7 +232,7 @@ impl<'a> World<'a> {
                 // Whoever dies is reported as dead; its transfers are not.
                 self.held.get(&source)?;
                 self.marks.hit(Mark::TransferFromSite);
-                let there = self.actual(source, &name);
+                let there = self.actual(source, &kept_as);
                 self.marks.hit_if(there.is_none(), Mark::TransferSourceGone);
                 there
             }
@@ -249,7 +250,8 @@ impl<'a> World<'a> {
             },
         };
         let Some(what) = there else { return fail(FailureClass::InputMissing, "404") };
-        if from != StageFrom::Origin && self.disturb(&name.as_str().into(), 30) {
+        let known = core.content(file).is_some();
+        if known && from != StageFrom::Origin && self.disturb(&name.as_str().into(), 30) {
             self.marks.hit(Mark::TransferDamaged);
             self.doubted.insert(name.trim_end_matches("/inner").to_owned());
             let damaged = content(Digest::of(b"damaged"), what.kind);
@@ -258,7 +260,7 @@ impl<'a> World<'a> {
         let wrong = node.sha256.is_some_and(|declared| declared != what.digest);
         self.marks.hit_if(node.sha256.is_some() && !wrong, Mark::DeclaredDigestBrought);
         self.marks.hit_if(wrong, Mark::DeclaredDigestWrong);
-        self.put(site, &name, what);
+        self.put(site, &kept_as, what);
         Some(Event::Staged { file, site, content: what })
     }
 
@@ -307,7 +309,7 @@ impl<'a> World<'a> {
         } else if self.disturb(&name, 12) {
             Some(failure(FailureClass::InfrastructureLost, "worker died"))
         } else if !inputs.is_empty() && self.disturb(&name, 15) {
-            let sources = inputs.iter().map(|input| source_name(&input.source));
+            let sources = inputs.iter().map(|input| held_name(&input.source, input.sha256));
             let names: Vec<String> = sources.collect();
             let gone = names[self.chance.below(names.len())].clone();
             if self.chance.one_in(2)
@@ -363,6 +365,7 @@ impl<'a> World<'a> {
             let what = written(&spec, attempt.key, at, salt);
             if let Some(what) = what {
                 self.put(site, &output.path, what);
+                self.doubted.remove(output.path.as_ref());
                 if cached {
                     self.objects.insert(what.digest);
                 }
