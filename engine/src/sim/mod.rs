@@ -55,27 +55,15 @@ fn simulate_named(seed: u64, marks: &mut Marks) {
     }
 }
 
-/// Visits these seeds, or the one that is asked for.
+#[test]
 #[expect(clippy::disallowed_methods, reason = "who runs the sweep may ask for one seed")]
-fn sweep(seeds: std::ops::Range<u64>) {
+fn sweep() {
     let mut marks = Marks::default();
     if let Ok(seed) = std::env::var("KEELBOAT_SIM_SEED") {
         return simulate_named(seed.parse().expect("a number"), &mut marks);
     }
-    for seed in seeds {
+    for seed in 0..1_000 {
         simulate_named(seed, &mut marks);
     }
     assert_eq!(marks.missing(), [], "the sweep went everywhere; visits: {:?}", marks.0);
-}
-
-// In halves, since tests of one binary run side by side.
-
-#[test]
-fn sweep_of_the_first_500_seeds() {
-    sweep(0..500);
-}
-
-#[test]
-fn sweep_of_the_next_500_seeds() {
-    sweep(500..1_000);
 }
