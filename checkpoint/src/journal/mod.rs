@@ -232,7 +232,6 @@ impl Journal {
 
 fn open_to_append(path: &Path) -> Result<File, IoError> {
     let mut options = files::private();
-    // `append` alone: with `write` as well, std would refuse nothing, but the offset rules.
     options.append(true);
     options.open(path).doing("open the journal", path)
 }

@@ -12,7 +12,7 @@ use keelboat_checkpoint::{LockError, MemoStore, ProjectLock, read_journal};
 use super::common::{completed, folder, key, long_fact, next_random, open, record, run_journal};
 
 const VICTIM: &str = "KEELBOAT_TEST_VICTIM";
-const KILLS: usize = 30;
+const KILLS: usize = 24;
 
 /// Not a test by itself: what the victim does.
 #[test]

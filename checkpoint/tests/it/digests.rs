@@ -95,8 +95,8 @@ fn damage_costs_entries_and_never_lies() {
     let cache = DigestCache::load(folder.path());
     for inode in 0..3 {
         cache.remember_own(&stamp(inode), digest(inode));
+        // Appended each time, so that damage to one frame leaves the others.
         cache.save().unwrap();
-        // Larger than what makes it be written anew, or it would always be one block.
     }
     drop(cache);
     let bytes = read(&path);
