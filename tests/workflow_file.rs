@@ -535,3 +535,19 @@ fn every_mistake_is_shown_with_its_place() {
     }
     insta::assert_snapshot!("no_file", mistakes(&[("other.toml", "")]));
 }
+
+#[test]
+fn the_examples_of_the_reference_are_true() {
+    let reference = std::fs::read_to_string("docs/workflow-file.md").expect("the reference");
+    let examples: Vec<&str> = reference
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split_once("```").map(|(example, _)| example))
+        .collect();
+    assert!(examples.len() >= 7, "{} examples", examples.len());
+    for example in examples {
+        let workflow = load(example);
+        assert!(!workflow.tasks().is_empty(), "{example}");
+        assert!(workflow.warnings().is_empty(), "{example}");
+    }
+}

@@ -37,9 +37,10 @@ pub(super) fn find(
         let path = entry.path;
         if entry.input.is_none() && matches!(&input.source, Source::Path(from) if **from == *path) {
             let message = format!("task `{name}` reads {path:?}, which it also writes");
-            return Some(pair(sources, declaration, first, *entry, message).help(
-                "a task cannot change its input; write to another path",
-            ));
+            return Some(
+                pair(sources, declaration, first, *entry, message)
+                    .help("a task cannot change its input; write to another path"),
+            );
         }
         let message = format!("two files of task `{name}` would both be {path:?} in its directory");
         return Some(pair(sources, declaration, first, *entry, message).help(AS));

@@ -30,6 +30,19 @@ pub(super) struct Context<'a> {
     pub(super) params_value: &'a Value,
 }
 
+impl Context<'_> {
+    /// What all instances of a declaration see.
+    pub(super) fn base(&self, declaration: &Declaration, variables: Vec<Arc<str>>) -> Arc<Base> {
+        Arc::new(Base {
+            variables,
+            params: self.params.clone(),
+            params_value: self.params_value.clone(),
+            cores: declaration.options.cores.unwrap_or(1),
+            memory_mib: declaration.options.memory.unwrap_or(0) >> 20,
+        })
+    }
+}
+
 /// Expands one declaration.
 pub(super) struct Expander<'a, 'e, 't> {
     pub(super) context: Context<'a>,
@@ -45,13 +58,7 @@ impl<'t> Expander<'_, '_, 't> {
         product: &Product,
         family: &dyn Fn(usize) -> Option<&'f Family>,
     ) -> Option<Vec<TaskSpec>> {
-        let base = Arc::new(Base {
-            variables: product.variables(),
-            params: self.context.params.clone(),
-            params_value: self.context.params_value.clone(),
-            cores: declaration.options.cores.unwrap_or(1),
-            memory_mib: declaration.options.memory.unwrap_or(0) >> 20,
-        });
+        let base = self.context.base(declaration, product.variables());
         let prepared = prepare(self.context, self.templates, self.problems, declaration, &base)?;
         let mut tasks = Vec::with_capacity(product.len());
         let mut names = HashSet::with_capacity(product.len());

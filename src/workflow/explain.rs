@@ -47,6 +47,26 @@ pub(super) fn explain(sources: &Sources, text: &Text, fault: &Fault, scope: &Val
     }
 }
 
+/// The problem of a name that a template asks for and that will not be there; `opaque` names are
+/// there, but what they hold is not known yet.
+pub(super) fn explain_name(
+    sources: &Sources,
+    text: &Text,
+    name: &str,
+    scope: &Value,
+    opaque: &dyn Fn(&str) -> bool,
+) -> Option<Problem> {
+    let first = name.split('.').next().unwrap_or(name);
+    // Functions of the template engine.
+    if opaque(first) || ["range", "dict", "namespace", "debug"].contains(&first) {
+        return None;
+    }
+    let range = text.value.find(name).map(|start| start..start + name.len())?;
+    let unknown = unknown_name(&text.value, &range, scope)?;
+    let place = within(sources, text, unknown.range);
+    Some(sources.problem(place, unknown.message).labelled("not known here").help(unknown.help))
+}
+
 struct Unknown {
     range: Range<usize>,
     message: String,

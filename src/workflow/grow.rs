@@ -11,9 +11,9 @@ use super::family::{Family, MadeFile};
 use super::foreach::{Column, Group, INSTANCES_MAX, Product};
 use super::link::{self, Directory};
 use super::pattern::Pattern;
-use super::problem::{Problem, Problems};
+use super::problem::{Place, Problem, Problems};
 use super::template::{Mode, Templates};
-use super::{ReadOutput, Text, Workflow, WorkflowErrors, values};
+use super::{ReadOutput, Text, Workflow, WorkflowErrors, prepare, values};
 
 use minijinja::value::Value;
 
@@ -47,6 +47,10 @@ impl Workflow {
                     !failed[*need] && (self.families[*need].is_some() || batches[*need].is_some())
                 });
             if !ready || !round.generated(at) {
+                // Mistakes are to be seen when the file is loaded, not in the middle of a run.
+                if self.families[at].is_none() && read_output.is_none() {
+                    round.check(at);
+                }
                 continue;
             }
             batches[at] = round.expand(at, &batches, read_output.as_deref_mut());
@@ -60,7 +64,7 @@ impl Workflow {
     }
 
     /// Takes back what may read outputs of tasks that are not known yet; tells who waits for whom.
-    fn hold_back(&self, batches: &mut [Option<Batch>]) -> Vec<Vec<(usize, super::problem::Place)>> {
+    fn hold_back(&self, batches: &mut [Option<Batch>]) -> Vec<Vec<(usize, Place)>> {
         let mut waits = vec![Vec::new(); batches.len()];
         let unknown = |batches: &[Option<Batch>], at: usize| {
             self.families[at].is_none() && batches[at].is_none()
@@ -75,13 +79,12 @@ impl Workflow {
             for at in 0..batches.len() {
                 let Some(batch) = &batches[at] else { continue };
                 let needed = self.links[at].needs.iter().find(|(need, _)| unknown(batches, *need));
-                let place = self.declarations[at].place;
                 let read = (0..batches.len())
                     .filter(|other| *other != at && unknown(batches, *other))
-                    .find(|other| {
-                        self.reads(batch, &patterns[*other], depends[*other].contains(&at))
-                    })
-                    .map(|other| (other, place));
+                    .find_map(|other| {
+                        let circular = depends[other].contains(&at);
+                        Some((other, self.reads(at, batch, &patterns[other], circular)?))
+                    });
                 if let Some(wait) = needed.copied().or(read) {
                     waits[at].push(wait);
                     batches[at] = None;
@@ -94,18 +97,28 @@ impl Workflow {
         }
     }
 
-    /// Whether a task of this batch reads a path that one of these patterns may become.
+    /// Where a task of this batch reads a path that one of these patterns may become.
     ///
     /// `circular`: the owner of the patterns itself waits for this batch. Then a file that is there
     /// already counts as a source, since patterns match more than will ever be written.
-    fn reads(&self, batch: &Batch, patterns: &[Pattern], circular: bool) -> bool {
-        batch.tasks.iter().flat_map(|task| &task.inputs).any(|input| match &input.source {
+    fn reads(
+        &self,
+        at: usize,
+        batch: &Batch,
+        patterns: &[Pattern],
+        circular: bool,
+    ) -> Option<Place> {
+        let mut inputs = batch.tasks.iter().flat_map(|task| &task.inputs);
+        let read = inputs.find(|input| match &input.source {
             Source::Path(path) => {
                 patterns.iter().any(|pattern| pattern.matches(path))
                     && !(circular && self.project_dir.join(path.as_ref()).exists())
             }
             Source::Urls(_) => false,
-        })
+        })?;
+        let declaration = &self.declarations[at];
+        let named = declaration.inputs.iter().find(|named| named.label == read.label);
+        Some(named.map_or(declaration.place, |named| named.place))
     }
 
     /// For each declaration, all that it needs, directly or not.
@@ -130,7 +143,7 @@ impl Workflow {
     fn check_dormant(
         &self,
         batches: &[Option<Batch>],
-        waits: &[Vec<(usize, super::problem::Place)>],
+        waits: &[Vec<(usize, Place)>],
         problems: &mut Problems,
     ) {
         let needs: Vec<Vec<_>> = (0..batches.len())
@@ -224,14 +237,11 @@ impl<'w> Round<'w, '_> {
         let declaration = &self.workflow.declarations[at];
         let product = self.product(declaration, read_output)?;
         let family_of = |at: usize| {
-            self.workflow.families[at].as_ref().or_else(|| batches[at].as_ref().map(|batch| &batch.family))
+            self.workflow.families[at]
+                .as_ref()
+                .or_else(|| batches[at].as_ref().map(|batch| &batch.family))
         };
-        let context = Context {
-            directory: self.workflow.directory(),
-            project: &self.workflow.project,
-            params: &self.workflow.params,
-            params_value: &self.workflow.params_value,
-        };
+        let context = self.context();
         let mut expander =
             Expander { context, templates: &self.templates, problems: self.problems };
         let mut tasks = expander.expand(declaration, &product, &family_of)?;
@@ -244,6 +254,28 @@ impl<'w> Round<'w, '_> {
         let family =
             if link.referenced { Family::new(declaration, &tasks) } else { Family::default() };
         Some(Batch { count: tasks.len(), tasks, family })
+    }
+
+    fn context(&self) -> Context<'w> {
+        Context {
+            directory: self.workflow.directory(),
+            project: &self.workflow.project,
+            params: &self.workflow.params,
+            params_value: &self.workflow.params_value,
+        }
+    }
+
+    /// Looks for mistakes in a declaration that cannot be expanded yet.
+    fn check(&mut self, at: usize) {
+        let declaration = &self.workflow.declarations[at];
+        let variables = declaration.foreach.iter().flat_map(|dimension| &dimension.variables);
+        for variable in variables.clone() {
+            self.check_names(declaration, variable);
+        }
+        let names = variables.map(|variable| variable.name.clone()).collect();
+        let context = self.context();
+        let base = context.base(declaration, names);
+        prepare::check(context, &self.templates, self.problems, declaration, &base);
     }
 
     /// The combinations of values that a declaration runs over.

@@ -1,6 +1,6 @@
 //! A declaration whose templates are compiled, once for all its tasks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use minijinja::value::Value;
@@ -9,9 +9,9 @@ use super::declaration::{
     CommandText, Declaration, InputItem, InputSource, Named, OutputItem, Text,
 };
 use super::expand::Context;
-use super::explain::explain;
+use super::explain::{explain, explain_name};
 use super::problem::Problems;
-use super::scope::{Base, Scope};
+use super::scope::{Base, Files, Scope};
 use super::shell;
 use super::template::{Argument, Compiled, Fault, Mode, Templates};
 
@@ -51,6 +51,77 @@ pub(super) struct PreparedOutput<'e, 't> {
 pub(super) enum PreparedCommand<'e, 't> {
     Run(Compiled<'e, 't>, Arc<[String]>),
     Argv(Vec<Argument<'e, 't>>, &'t [Text]),
+}
+
+/// Looks for mistakes in a declaration that cannot be expanded yet: templates that are broken, and
+/// names that nothing will have.
+pub(super) fn check<'t>(
+    context: Context<'_>,
+    templates: &Templates<'t>,
+    problems: &mut Problems,
+    declaration: &'t Declaration,
+    base: &Arc<Base>,
+) {
+    let Some(prepared) = prepare(context, templates, problems, declaration, base) else { return };
+    let files = |labels: &Arc<[Arc<str>]>| {
+        let values = labels.iter().map(|_| Value::from("")).collect();
+        Value::from_object(Files { labels: labels.clone(), values })
+    };
+    let scope = |files| {
+        let values = base.variables.iter().map(|_| Value::from("")).collect();
+        Value::from_object(Scope {
+            base: base.clone(),
+            values,
+            name: declaration.name.clone(),
+            files,
+        })
+    };
+    let early = scope(None);
+    let late = scope(Some((files(&prepared.input_labels), files(&prepared.output_labels))));
+    let sources = context.directory.sources;
+    // What values hold is known when they are.
+    let opaque = |name: &str| base.variables.iter().any(|variable| variable.as_ref() == name);
+    let mut look = |text: &Text, names: BTreeSet<String>, scope: &Value| {
+        for name in names {
+            if let Some(problem) = explain_name(sources, text, &name, scope, &opaque) {
+                problems.push(problem);
+            }
+        }
+    };
+    for text in prepared.early_texts() {
+        look(text.text, text.names(), &early);
+    }
+    for (_, text) in &prepared.env {
+        look(text.text, text.names(), &late);
+    }
+    match &prepared.command {
+        PreparedCommand::Run(text, _) => look(text.text, text.names(), &late),
+        PreparedCommand::Argv(arguments, texts) => {
+            for (argument, text) in arguments.iter().zip(*texts) {
+                look(text, argument.names(), &late);
+            }
+        }
+    }
+}
+
+impl<'e, 't> Prepared<'e, 't> {
+    /// The texts that are rendered before inputs and outputs are known.
+    fn early_texts(&self) -> Vec<&Compiled<'e, 't>> {
+        let mut texts: Vec<&Compiled<'e, 't>> = Vec::new();
+        for input in self.inputs.iter().flat_map(|(_, items)| items) {
+            match &input.source {
+                PreparedSource::Path(text) | PreparedSource::From { text, .. } => texts.push(text),
+                PreparedSource::Urls(urls) => texts.extend(urls),
+            }
+            texts.extend(input.sha256.iter().chain(&input.rename));
+        }
+        for output in self.outputs.iter().flat_map(|(_, items)| items) {
+            texts.push(&output.path);
+            texts.extend(&output.to);
+        }
+        texts.extend(self.version.iter().chain(&self.after));
+        texts
+    }
 }
 
 /// Compiles all texts of a declaration.

@@ -252,7 +252,8 @@ mod tests {
 
     fn keys(schema: &serde_json::Value) -> Vec<&str> {
         let properties = schema.get("properties").and_then(|value| value.as_object());
-        let mut keys: Vec<&str> = properties.into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+        let mut keys: Vec<&str> =
+            properties.into_iter().flatten().map(|(key, _)| key.as_str()).collect();
         keys.sort_unstable();
         keys
     }

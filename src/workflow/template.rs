@@ -98,6 +98,12 @@ impl Compiled<'_, '_> {
         }
     }
 
+    /// The names that the text asks for, such as `inputs.reads`, in the order of the alphabet.
+    pub(super) fn names(&self) -> std::collections::BTreeSet<String> {
+        let names = self.template.iter().flat_map(|template| template.undeclared_variables(true));
+        names.collect()
+    }
+
     /// Whether each rendering gives the same text.
     pub(super) fn is_literal(&self) -> bool {
         self.template.is_none()
@@ -112,6 +118,16 @@ pub(super) enum Argument<'e, 't> {
 }
 
 impl Argument<'_, '_> {
+    /// The names that it asks for.
+    pub(super) fn names(&self) -> std::collections::BTreeSet<String> {
+        match self {
+            Self::Text(text) => text.names(),
+            Self::Expression { expression, .. } => {
+                expression.undeclared_variables(true).into_iter().collect()
+            }
+        }
+    }
+
     pub(super) fn render_into(&self, scope: &Value, argv: &mut Vec<String>) -> Result<(), Fault> {
         match self {
             Self::Text(text) => argv.push(text.render(scope)?.as_ref().to_owned()),
