@@ -62,7 +62,7 @@ struct OptionsTable {
     version: Option<String>,
     /// Where it runs.
     executor: Option<Executor>,
-    /// The shell for `run`, such as ["bash", "-euo", "pipefail", "-c"].
+    /// The shell for `run`, such as `["bash", "-euo", "pipefail", "-c"]`.
     shell: Option<Vec<String>>,
 }
 
@@ -104,7 +104,7 @@ struct TaskTable {
     version: Option<String>,
     /// Where it runs.
     executor: Option<Executor>,
-    /// The shell for `run`, such as ["bash", "-euo", "pipefail", "-c"].
+    /// The shell for `run`, such as `["bash", "-euo", "pipefail", "-c"]`.
     shell: Option<Vec<String>>,
 }
 
