@@ -1,0 +1,230 @@
+//! `kill -9` at random moments: the same command finishes, with the right bytes, nothing that was
+//! durable runs again, and no process is left over.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::processes::wait_until_none;
+use crate::project::{Project, Run};
+use crate::server::Server;
+
+/// How many times the engine is killed; `KEELBOAT_KILLS` says otherwise.
+const KILLS: u32 = 200;
+
+/// The longest time from the start of an engine to its death.
+const LIFE_MAX: Duration = Duration::from_millis(700);
+
+/// Names that the first task reads from the network; each makes three tasks.
+const NAMES: usize = 31;
+
+/// One list, three tasks for each of 31 names, five that fail at first, and one over all: 100.
+const WORKFLOW: &str = r#"
+[workflow]
+name = "crash"
+params = { base = "" }
+
+[defaults]
+retries = 2
+backoff = "5ms"
+
+[task.list]
+inputs = { names = "{{ params.base }}/names.txt" }
+outputs = { names = "work/names.txt" }
+run = "@count list; cp {{ inputs.names }} {{ outputs.names }}"
+
+[task.clean]
+foreach = { sample = { from = "list.names" } }
+inputs = { raw = "{{ params.base }}/raw/{{ sample }}.txt" }
+outputs = { clean = "work/clean/{{ sample }}.txt" }
+run = "@count clean[sample={{ sample }}]; tr a-z A-Z < {{ inputs.raw }} > {{ outputs.clean }}"
+
+[task.split]
+foreach = { sample = { from = "list.names" } }
+inputs = { clean = "work/clean/{{ sample }}.txt" }
+outputs = { parts = { path = "out/parts/{{ sample }}", directory = true } }
+run = '''
+@count split[sample={{ sample }}]
+mkdir -p {{ outputs.parts }}/deep
+head -n 3 {{ inputs.clean }} > {{ outputs.parts }}/head
+tail -n 3 {{ inputs.clean }} > {{ outputs.parts }}/deep/tail
+'''
+
+[task.join]
+foreach = { sample = { from = "list.names" } }
+inputs = { parts = { path = "out/parts/{{ sample }}", directory = true }, clean = "work/clean/{{ sample }}.txt" }
+outputs = { joined = "out/{{ sample }}.txt", size = "out/{{ sample }}.size" }
+run = '''
+@count join[sample={{ sample }}]
+cat {{ inputs.clean }} > {{ outputs.joined }}
+wc -c < {{ inputs.clean }} > {{ outputs.size }}
+'''
+
+[task.moody]
+foreach = { number = { range = [0, 5] } }
+inputs = { names = "work/names.txt" }
+outputs = { table = "out/moody-{{ number }}.txt" }
+run = '''
+@count moody[number={{ number }}]
+echo {{ number }} > {{ outputs.table }}
+sort -r {{ inputs.names }} >> {{ outputs.table }}
+[ "$KEELBOAT_ATTEMPT" -gt 1 ]
+'''
+
+[task.all]
+inputs = { joined = { from = "join.joined" }, moody = { from = "moody.table" } }
+outputs = { all = "out/all.txt" }
+run = "@count all; cat {{ inputs.joined }} {{ inputs.moody }} > {{ outputs.all }}"
+"#;
+
+const TASKS: usize = 1 + 3 * NAMES + 5 + 1;
+
+/// A generator of pseudo-random numbers (SplitMix64, Steele and others, 2014).
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}
+
+fn from_environment(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().expect("a number"))
+}
+
+/// The files of the workflow, on a server with faults.
+fn serve() -> Server {
+    let server = Server::start(17, 13);
+    let names: Vec<String> = (0..NAMES).map(|at| format!("n{at:02}")).collect();
+    server.put("/names.txt", names.join("\n") + "\n");
+    for (at, name) in names.iter().enumerate() {
+        let lines = (0..40 + 60 * at).map(|line| format!("{name} has line {line} of its own\n"));
+        server.put(&format!("/raw/{name}.txt"), lines.collect::<String>());
+    }
+    server
+}
+
+/// One project from its first start to its end, over many deaths.
+struct Life {
+    project: Project,
+    base: String,
+    /// How often each task had run when it was first seen to be done for good.
+    durable: BTreeMap<String, usize>,
+    deaths: u32,
+}
+
+impl Life {
+    fn new(server: &Server) -> Self {
+        Self {
+            project: Project::new(WORKFLOW),
+            base: format!("base={}", server.base()),
+            durable: BTreeMap::new(),
+            deaths: 0,
+        }
+    }
+
+    fn run(&self) -> Run {
+        self.project.run(&["-j", "4", "--set", &self.base])
+    }
+
+    /// Starts the engine and kills it; `None` when it was killed, its end when it was faster.
+    fn die(&mut self, chance: &mut Chance) -> Option<Run> {
+        let life_max = u64::try_from(LIFE_MAX.as_micros()).expect("small");
+        let life = Duration::from_micros(chance.below(life_max));
+        let mut engine = self.project.start_run(&["-j", "4", "--set", &self.base]);
+        let death = Instant::now() + life;
+        while Instant::now() < death && !engine.has_ended() {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        let run = if engine.has_ended() { engine.wait() } else { engine.kill() };
+        self.note_durable(&run);
+        if run.code().is_some() {
+            return Some(run);
+        }
+        self.deaths += 1;
+        // Half of the time the next engine meets what the dead one has left.
+        if chance.below(2) == 0 {
+            wait_until_none(&self.project.mark());
+        }
+        None
+    }
+
+    /// What was shown as completed was durable before.
+    fn note_durable(&mut self, run: &Run) {
+        for task in run.tasks("completed") {
+            let count = self.project.count(&task);
+            assert!(count > 0, "{task} is said to be done, but did not run");
+            let before = self.durable.insert(task.clone(), count);
+            assert_eq!(before, None, "{task} was completed twice");
+        }
+    }
+
+    fn check_end(&self, last: &Run, expected: &BTreeMap<PathBuf, Vec<u8>>) {
+        last.assert_code(0);
+        wait_until_none(&self.project.mark());
+        for (task, count) in &self.durable {
+            assert_eq!(self.project.count(task), *count, "{task} ran again after it was durable");
+        }
+        assert_eq!(self.project.count_all().len(), TASKS);
+        let found = files(&self.project);
+        let paths = |files: &BTreeMap<PathBuf, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(paths(&found), paths(expected));
+        for (path, bytes) in &found {
+            assert!(Some(bytes) == expected.get(path), "{} holds other bytes", path.display());
+        }
+        let again = self.run();
+        again.assert_code(0);
+        assert_eq!(again.tasks("reused").len(), TASKS, "{}", again.said());
+        let left = std::fs::read_dir(self.project.path(".keelboat/scratch")).expect("scratch");
+        assert_eq!(left.count(), 0, "scratch directories are left over");
+    }
+}
+
+fn files(project: &Project) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = project.files("out");
+    files.append(&mut project.files("work"));
+    files
+}
+
+fn undisturbed(server: &Server) -> BTreeMap<PathBuf, Vec<u8>> {
+    let life = Life::new(server);
+    let run = life.run();
+    run.assert_code(0);
+    assert_eq!(run.tasks("completed").len(), TASKS, "{}", run.said());
+    files(&life.project)
+}
+
+#[test]
+fn an_engine_killed_at_random_moments_is_taken_up_by_the_same_command() {
+    let kills = from_environment("KEELBOAT_KILLS").map_or(KILLS, |kills| kills.try_into().unwrap());
+    let seed = from_environment("KEELBOAT_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    println!("KEELBOAT_SEED={seed}");
+    let server = serve();
+    let expected = undisturbed(&server);
+    let mut chance = Chance(seed);
+    let started = Instant::now();
+    let (mut killed, mut lives) = (0, 0);
+    while killed < kills {
+        let mut life = Life::new(&server);
+        let last = loop {
+            if killed + life.deaths >= kills {
+                let run = life.run();
+                life.note_durable(&run);
+                break run;
+            }
+            if let Some(run) = life.die(&mut chance) {
+                break run;
+            }
+        };
+        life.check_end(&last, &expected);
+        killed += life.deaths;
+        lives += 1;
+    }
+    println!("{killed} kills over {lives} runs in {:?}", started.elapsed());
+}
+

@@ -1,0 +1,10 @@
+//! Whole-system tests: the program itself, its processes killed, its files damaged, its input bad.
+//!
+//! Nothing here looks inside: what counts is what a user sees. Exit codes, texts, events as JSON,
+//! files, and how often a task ran, which the tasks count themselves.
+
+mod processes;
+mod project;
+mod server;
+
+mod crash;
