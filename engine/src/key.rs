@@ -39,7 +39,13 @@ pub const KEY_VERSION: u8 = 1;
 /// one for each input in the order of [`TaskSpec::inputs`].
 ///
 /// Format, version 1: `keelboat-memo-key\0` `0x01`, then each part of [`key_parts`] as a 0x01 byte,
-/// the name's length (u64, little-endian), the name, the value's length, the value.
+/// the name's length (u64, little-endian), the name, the value's length, the value. The parts, in
+/// this order: `shell` and `command`, or `argv`; `version` if there is one; `env NAME`, by name;
+/// `input PATH` and `output PATH`, each by their path in the scratch directory. The value of
+/// `shell` and `argv` is the list of arguments, joined by spaces, each of them as it is when it
+/// consists of ASCII letters, digits and `_@%+=:,./-`, and otherwise between single quotes, with
+/// `'\\''` for a single quote: so different lists have different texts. The value of an input is
+/// its digest, `directory` and its digest, or `absent`.
 pub fn memo_key(task: &TaskSpec, contents: &[Option<Content>]) -> MemoKey {
     let mut digester = Digester::new();
     digester.update(b"keelboat-memo-key\0");
@@ -115,10 +121,10 @@ fn each_part(
     assert_eq!(task.inputs.len(), contents.len(), "one content for each input of {}", task.name);
     match &task.command {
         Command::Shell { shell, script } => {
-            part("shell", "", &shell.join("\0"));
+            part("shell", "", &quoted(shell));
             part("command", "", script);
         }
-        Command::Argv(argv) => part("argv", "", &argv.join("\0")),
+        Command::Argv(argv) => part("argv", "", &quoted(argv)),
     }
     if let Some(version) = &task.version {
         part("version", "", version);
@@ -129,7 +135,11 @@ fn each_part(
     let mut inputs: Vec<_> = task.inputs.iter().zip(contents).collect();
     inputs.sort_by(|(a, _), (b, _)| a.scratch_path.cmp(&b.scratch_path));
     for (input, content) in inputs {
-        let value = content.map_or_else(|| "absent".to_owned(), |content| content.digest.to_hex());
+        let value = match content {
+            None => "absent".to_owned(),
+            Some(Content { digest, kind: Kind::File, .. }) => digest.to_hex(),
+            Some(Content { digest, kind: Kind::Directory, .. }) => format!("directory {digest}"),
+        };
         part("input", &input.scratch_path, &value);
     }
     let mut outputs: Vec<_> = task.outputs.iter().collect();
@@ -143,4 +153,23 @@ fn each_part(
         };
         part("output", &output.scratch_path, value);
     }
+}
+
+/// A list of arguments as a POSIX shell would read it back.
+fn quoted(arguments: &[String]) -> String {
+    let mut text = String::new();
+    for (at, argument) in arguments.iter().enumerate() {
+        if at > 0 {
+            text.push(' ');
+        }
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_@%+=:,./-".contains(&byte);
+        if !argument.is_empty() && argument.bytes().all(plain) {
+            text.push_str(argument);
+        } else {
+            text.push('\'');
+            text.push_str(&argument.replace('\'', "'\\''"));
+            text.push('\'');
+        }
+    }
+    text
 }

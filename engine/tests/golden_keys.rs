@@ -1,0 +1,225 @@
+//! Memo keys are the same on every machine and in every version of Keelboat: a table of them, and
+//! what may and what may not change one. A key that changes here makes everybody's results stale:
+//! raise `KEY_VERSION` and say so in the changelog.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keelboat_engine::{
+    Command, Content, Digest, InputSpec, KEY_VERSION, Kind, Memoize, OutputSpec, Resources, Source,
+    TaskSpec, key_changes, key_parts, memo_key,
+};
+use proptest::prelude::*;
+
+fn list(arguments: &[&str]) -> Arc<[String]> {
+    arguments.iter().map(|argument| (*argument).to_owned()).collect()
+}
+
+fn shell(script: &str) -> TaskSpec {
+    let command = Command::Shell { shell: list(&["/bin/sh", "-e", "-c"]), script: script.into() };
+    TaskSpec::new("task", command)
+}
+
+fn argv(arguments: &[&str]) -> TaskSpec {
+    TaskSpec::new("task", Command::Argv(list(arguments)))
+}
+
+fn with_input(mut task: TaskSpec, name: &str) -> TaskSpec {
+    let source = Source::Path(format!("data/{name}").into());
+    let (label, scratch_path) = ("in".into(), name.into());
+    let kind = Kind::File;
+    task.inputs.push(InputSpec { label, scratch_path, source, sha256: None, kind, optional: true });
+    task
+}
+
+fn with_output(mut task: TaskSpec, name: &str, kind: Kind, optional: bool) -> TaskSpec {
+    let (label, path, scratch_path) = ("out".into(), format!("final/{name}").into(), name.into());
+    task.outputs.push(OutputSpec { label, path, scratch_path, kind, optional, deliver_to: None });
+    task
+}
+
+fn with_env(mut task: TaskSpec, name: &str, value: &str) -> TaskSpec {
+    let mut env: BTreeMap<String, String> = task.env.as_ref().clone();
+    env.insert(name.to_owned(), value.to_owned());
+    task.env = Arc::new(env);
+    task
+}
+
+fn file(bytes: &str) -> Option<Content> {
+    let digest = Digest::of(bytes.as_bytes());
+    Some(Content { digest, bytes: bytes.len() as u64, kind: Kind::File })
+}
+
+fn directory(bytes: &str) -> Option<Content> {
+    file(bytes).map(|content| Content { kind: Kind::Directory, ..content })
+}
+
+fn versioned(version: &str) -> TaskSpec {
+    let mut task = shell("make");
+    task.version = Some(version.into());
+    task
+}
+
+/// What has a key, by a name of its own.
+fn examples() -> Vec<(&'static str, TaskSpec, Vec<Option<Content>>)> {
+    let two = || with_input(with_input(shell("cat a b"), "a"), "b");
+    vec![
+        ("a script", shell("true"), vec![]),
+        ("another script", shell("false"), vec![]),
+        ("an empty script", shell(""), vec![]),
+        ("arguments", argv(&["merge", "-o", "x"]), vec![]),
+        ("one argument with a space", argv(&["merge", "-o x"]), vec![]),
+        ("an argument with a NUL", argv(&["merge", "-o\0x"]), vec![]),
+        ("quotes and an empty one", argv(&["it's", "", "'"]), vec![]),
+        ("not ASCII", argv(&["écho", "✓"]), vec![]),
+        ("a version", versioned("1.2"), vec![]),
+        ("an environment", with_env(with_env(shell("env"), "B", "2"), "A", "1"), vec![]),
+        ("a file", with_input(shell("cat a"), "a"), vec![file("hello")]),
+        ("a directory", with_input(shell("cat a"), "a"), vec![directory("hello")]),
+        ("an absent file", with_input(shell("cat a"), "a"), vec![None]),
+        ("two files", two(), vec![file("1"), file("2")]),
+        ("two files changed about", two(), vec![file("2"), file("1")]),
+        ("an output", with_output(shell("w"), "o", Kind::File, false), vec![]),
+        ("an optional output", with_output(shell("w"), "o", Kind::File, true), vec![]),
+        ("a directory output", with_output(shell("w"), "o", Kind::Directory, false), vec![]),
+        ("an optional directory", with_output(shell("w"), "o", Kind::Directory, true), vec![]),
+    ]
+}
+
+#[test]
+fn keys_are_the_known_ones() {
+    assert_eq!(KEY_VERSION, 1);
+    let known: Vec<&str> = include_str!("golden_keys.txt").lines().collect();
+    let now: Vec<String> = examples()
+        .iter()
+        .map(|(name, task, contents)| format!("{} {name}", memo_key(task, contents)))
+        .collect();
+    assert_eq!(now, known);
+}
+
+#[test]
+fn the_encoding_is_the_documented_one() {
+    let mut bytes = b"keelboat-memo-key\0\x01".to_vec();
+    for (name, value) in [("shell", "/bin/sh -e -c"), ("command", "true")] {
+        bytes.push(1);
+        for text in [name, value] {
+            bytes.extend((text.len() as u64).to_le_bytes());
+            bytes.extend(text.as_bytes());
+        }
+    }
+    assert_eq!(memo_key(&shell("true"), &[]).0, Digest::of(&bytes));
+}
+
+#[test]
+fn each_example_has_a_key_of_its_own() {
+    let mut seen = BTreeMap::new();
+    for (name, task, contents) in examples() {
+        let twin = seen.insert(memo_key(&task, &contents), name);
+        assert_eq!(twin, None, "{name} has the key of another one");
+    }
+}
+
+#[test]
+fn what_is_not_the_computation_is_not_in_the_key() {
+    let base = with_output(with_input(shell("make"), "a"), "o", Kind::File, false);
+    let contents = [file("hello")];
+    let key = memo_key(&base, &contents);
+    let changes: [(&str, fn(&mut TaskSpec)); 14] = [
+        ("name", |task| task.name = "other".into()),
+        ("source", |task| {
+            task.inputs[0].source = Source::Urls(Arc::new(["https://host/else".into()]));
+        }),
+        ("declared digest", |task| task.inputs[0].sha256 = Some(Digest::of(b"hello"))),
+        ("input's label", |task| task.inputs[0].label = "other".into()),
+        ("whether it is optional", |task| task.inputs[0].optional = false),
+        ("place of the output", |task| task.outputs[0].path = "else/where".into()),
+        ("address of the output", |task| task.outputs[0].deliver_to = Some("s3://b/o".into())),
+        ("retries", |task| task.retry.retries = 7),
+        ("resources", |task| task.resources = Resources { cores: 8, memory: 1 << 33 }),
+        ("timeout", |task| task.timeout = Some(Duration::from_secs(1))),
+        ("executor", |task| task.executor = Some("cluster".into())),
+        ("memoize", |task| task.memoize = Memoize::Refresh),
+        ("after", |task| task.after.push("before".into())),
+        ("generates", |task| task.generates = true),
+    ];
+    for (what, change) in changes {
+        let mut task = base.clone();
+        change(&mut task);
+        assert_ne!(task, base, "{what} was changed");
+        assert_eq!(memo_key(&task, &contents), key, "{what} is not in the key");
+    }
+}
+
+#[test]
+fn the_order_of_declaration_is_not_in_the_key() {
+    let forth = with_input(with_input(shell("cat"), "a"), "b");
+    let back = with_input(with_input(shell("cat"), "b"), "a");
+    let key = memo_key(&forth, &[file("1"), file("2")]);
+    assert_eq!(key, memo_key(&back, &[file("2"), file("1")]));
+    let write = |task, name| with_output(task, name, Kind::File, false);
+    let key = memo_key(&write(write(shell("w"), "x"), "y"), &[]);
+    assert_eq!(key, memo_key(&write(write(shell("w"), "y"), "x"), &[]));
+}
+
+#[test]
+fn parts_can_be_read_and_compared() {
+    let before = with_input(argv(&["join", "a b", "c"]), "x");
+    let after = with_env(with_input(argv(&["join", "a b", "d"]), "x"), "T", "1");
+    let (old, new) = (key_parts(&before, &[file("1")]), key_parts(&after, &[file("1")]));
+    assert_eq!((old[0].name.as_str(), old[0].value.as_str()), ("argv", "join 'a b' c"));
+    let changes = key_changes(&old, &new);
+    let told: Vec<_> = changes.iter().map(|c| (c.part.as_str(), c.old.as_deref())).collect();
+    assert_eq!(told, [("argv", Some("join 'a b' c")), ("env T", None)]);
+}
+
+proptest! {
+    #[test]
+    fn different_arguments_have_different_keys(
+        a in prop::collection::vec("[ab' \\\\\0]{0,3}", 1..4),
+        b in prop::collection::vec("[ab' \\\\\0]{0,3}", 1..4),
+    ) {
+        let key = |arguments: &[String]| {
+            memo_key(&TaskSpec::new("t", Command::Argv(arguments.into())), &[])
+        };
+        prop_assert_eq!(a == b, key(&a) == key(&b));
+    }
+
+    #[test]
+    fn quoted_arguments_are_what_a_shell_reads(
+        arguments in prop::collection::vec("[a-z' \"$\\\\é]{0,6}", 1..5),
+    ) {
+        let task = TaskSpec::new("t", Command::Argv(arguments.as_slice().into()));
+        let value = key_parts(&task, &[])[0].value.clone();
+        prop_assert_eq!(unquoted(&value), arguments);
+    }
+
+    #[test]
+    fn each_part_counts(
+        script in "[a-c]{0,2}", other in "[a-c]{0,2}",
+        name in "[a-c]{1,2}", value in "[a-c]{0,2}", value2 in "[a-c]{0,2}",
+    ) {
+        let key = |script: &str, value: &str| {
+            memo_key(&with_env(with_input(shell(script), &name), &name, value), &[file(value)])
+        };
+        let same = script == other && value == value2;
+        prop_assert_eq!(same, key(&script, &value) == key(&other, &value2));
+    }
+}
+
+/// Reads single quotes and `\'` as a POSIX shell does.
+fn unquoted(text: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        let word = words.last_mut().expect("there is one from the start");
+        match letter {
+            '\'' => quoted = !quoted,
+            '\\' if !quoted => word.extend(letters.next()),
+            ' ' if !quoted => words.push(String::new()),
+            _ => word.push(letter),
+        }
+    }
+    words
+}
