@@ -1,0 +1,159 @@
+//! Where a fetched file goes: its name, what stands there, and how it gets there whole.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use keelboat_staging::redact;
+
+use crate::cli::exit::Exit;
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PlaceError {
+    #[error("{shown} does not end in a file name")]
+    NoName { shown: String },
+    #[error("{} is there already", .0.display())]
+    Exists(PathBuf),
+    #[error("{} is a directory", .0.display())]
+    Directory(PathBuf),
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+}
+
+impl PlaceError {
+    pub(super) fn hint(&self) -> String {
+        match self {
+            Self::NoName { .. } => "give the file a name: `-o FILE`".to_owned(),
+            Self::Exists(_) => {
+                "`--force` replaces it; with `--sha256` it is enough that it holds that".to_owned()
+            }
+            Self::Directory(path) => format!("name a file in it: `-o {}/FILE`", path.display()),
+            Self::Io { .. } => "what came so far is kept: the same command goes on".to_owned(),
+        }
+    }
+
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Self::Io { .. } => Exit::Broken,
+            _ => Exit::BadInput,
+        }
+    }
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PlaceError {
+    let path = path.to_owned();
+    move |source| PlaceError::Io { doing, path, source }
+}
+
+/// The last part of an address as a file name. It comes from outside: nothing that means a
+/// directory, and nothing that a terminal obeys.
+pub(super) fn name_of(address: &str) -> Result<String, PlaceError> {
+    let path = match address.split_once("://") {
+        Some((_, rest)) => {
+            let rest = rest.split(['?', '#']).next().unwrap_or_default();
+            rest.split_once('/').map_or("", |(_, path)| path)
+        }
+        None => address,
+    };
+    let last = path.rsplit('/').next().unwrap_or_default();
+    let name = if address.contains("://") { decoded(last) } else { Some(last.to_owned()) };
+    let harmless = |name: &String| {
+        !matches!(name.as_str(), "" | "." | "..") && !name.contains(|c: char| c == '/' || c.is_control())
+    };
+    name.filter(harmless).ok_or_else(|| PlaceError::NoName { shown: redact(address) })
+}
+
+/// Replaces `%20` and the like; `None`: the bytes are no text.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let mut ahead = rest.clone();
+        let hex = |byte: u8| char::from(byte).to_digit(16);
+        let pair = ahead.next().and_then(hex).zip(ahead.next().and_then(hex));
+        match pair.filter(|_| byte == b'%') {
+            Some((high, low)) => {
+                bytes.push(u8::try_from(high * 16 + low).ok()?);
+                rest = ahead;
+            }
+            None => bytes.push(byte),
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// Refuses a place that is taken, before anything is fetched.
+pub(super) fn check(output: &Path, force: bool) -> Result<(), PlaceError> {
+    match fs::symlink_metadata(output) {
+        Ok(found) if found.is_dir() => Err(PlaceError::Directory(output.to_owned())),
+        Ok(_) if !force => Err(PlaceError::Exists(output.to_owned())),
+        _ => Ok(()),
+    }
+}
+
+/// Where the bytes so far are kept: beside the output, so that the last step is a rename.
+pub(super) fn partial_dir(output: &Path) -> PathBuf {
+    directory_of(output).join(".keelboat-partial")
+}
+
+fn directory_of(output: &Path) -> &Path {
+    output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Moves a whole file to its place at once, durably. Without `force`, what came to stand there
+/// meanwhile stays.
+pub(super) fn put(from: &Path, output: &Path, force: bool) -> Result<(), PlaceError> {
+    let file = File::open(from).map_err(failed("open", from))?;
+    file.sync_all().map_err(failed("write", from))?;
+    if force {
+        fs::rename(from, output).map_err(failed("write", output))?;
+    } else {
+        place_new(from, output)?;
+    }
+    let directory = directory_of(output);
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(failed("write", directory))
+}
+
+/// A hard link never replaces anything; where there are none, a look has to do.
+fn place_new(from: &Path, output: &Path) -> Result<(), PlaceError> {
+    match fs::hard_link(from, output) {
+        Ok(()) => fs::remove_file(from).map_err(failed("remove", from)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(PlaceError::Exists(output.to_owned()))
+        }
+        Err(_no_links) => {
+            check(output, false)?;
+            fs::rename(from, output).map_err(failed("write", output))
+        }
+    }
+}
+
+/// The directory for partial files goes with the last one of them.
+pub(super) fn remove_if_empty(directory: &Path) {
+    if let Err(error) = fs::remove_dir(directory) {
+        tracing::debug!(%error, "the directory for partial files stays");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_from_the_end_of_the_address_and_stay_harmless() {
+        let named = |address: &str| name_of(address).ok();
+        assert_eq!(named("https://h/a/b%20c.gz?token=x/y#z"), Some("b c.gz".into()));
+        assert_eq!(named("/data/x.fa"), Some("x.fa".into()));
+        assert_eq!(named("file:///data/100%.txt"), Some("100%.txt".into()));
+        for bad in ["https://host", "https://h/", "https://h/..", "https://h/a%2Fb", "https://h/%2e%2e", "https://h/a%0Ab"] {
+            assert_eq!(named(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn secrets_of_an_address_are_not_told() {
+        let error = name_of("https://user:pw@h/?sig=abc").unwrap_err().to_string();
+        assert!(!error.contains("pw") && !error.contains("abc"), "{error}");
+    }
+}
