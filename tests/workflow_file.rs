@@ -553,3 +553,26 @@ fn the_examples_of_the_reference_are_true() {
         assert!(workflow.warnings().is_empty(), "{example}");
     }
 }
+
+#[test]
+fn a_generator_without_tasks_makes_nothing() {
+    let workflow = load(
+        "[task.a]\nforeach = { f = { glob = 'none/*' } }\noutputs = { l = '{{ f.stem }}' }\nrun = 'a'\n\
+         [task.b]\nforeach = { x = { from = 'a.l' } }\nrun = 'b {{ x }}'\n\
+         [task.c]\nafter = ['b']\nrun = 'c'\n",
+    );
+    assert_eq!(names(workflow.tasks()), ["c"]);
+    assert!(workflow.is_complete());
+}
+
+#[test]
+fn the_order_of_reports_does_not_matter() {
+    let text = "[task.a]\noutputs = { l = 'l' }\nrun = 'a'\n[task.b]\nforeach = { x = { from = 'a.l' } \
+                }\noutputs = { l = 'b/{{ x }}' }\nrun = 'b'\n[task.c]\nforeach = { y = { from = 'b.l' \
+                } }\nrun = 'c {{ y }}'\n";
+    let mut workflow = load(text);
+    let mut read = |path: &str| Ok(if path == "l" { b"1\n".to_vec() } else { b"z\n".to_vec() });
+    assert!(workflow.grow("b[x=1]", &mut read).expect("growth").is_empty());
+    let grown = workflow.grow("a", &mut read).expect("growth");
+    assert_eq!(names(&grown), ["b[x=1]", "c[y=z]"]);
+}

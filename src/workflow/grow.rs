@@ -25,6 +25,38 @@ struct Batch {
 }
 
 impl Workflow {
+    /// Expands as long as tasks that are done make more.
+    pub(super) fn ripen(
+        &mut self,
+        read_output: &mut ReadOutput<'_>,
+    ) -> Result<Vec<TaskSpec>, WorkflowErrors> {
+        let mut tasks = Vec::new();
+        let mut known = None;
+        loop {
+            let now = self.families.iter().flatten().count();
+            let ripe = (0..self.families.len()).any(|at| {
+                self.families[at].is_none()
+                    && !self.links[at].generators.is_empty()
+                    && self.generated(at)
+            });
+            if !ripe || known == Some(now) {
+                return Ok(tasks);
+            }
+            known = Some(now);
+            let more =
+                self.advance(Problems::default(), &mut Digester::new(), Some(&mut *read_output))?;
+            tasks.extend(more);
+        }
+    }
+
+    /// Whether all tasks that make values for this declaration are done.
+    fn generated(&self, at: usize) -> bool {
+        self.links[at].generators.iter().all(|generator| {
+            let family = self.families[*generator].as_ref();
+            family.is_some_and(|family| family.names.len() == self.done_counts[*generator])
+        })
+    }
+
     /// Expands all that can be expanded now.
     pub(super) fn advance(
         &mut self,
@@ -46,7 +78,7 @@ impl Workflow {
                 && self.links[at].needs.iter().all(|(need, _)| {
                     !failed[*need] && (self.families[*need].is_some() || batches[*need].is_some())
                 });
-            if !ready || !round.generated(at) {
+            if !ready || !self.generated(at) {
                 // Mistakes are to be seen when the file is loaded, not in the middle of a run.
                 if self.families[at].is_none() && read_output.is_none() {
                     round.check(at);
@@ -76,15 +108,16 @@ impl Workflow {
         let depends = self.dependents();
         loop {
             let mut changed = false;
+            // Taking one back makes one more unknown, which the next pass sees.
+            let unknowns: Vec<usize> =
+                (0..batches.len()).filter(|at| unknown(batches, *at)).collect();
             for at in 0..batches.len() {
                 let Some(batch) = &batches[at] else { continue };
                 let needed = self.links[at].needs.iter().find(|(need, _)| unknown(batches, *need));
-                let read = (0..batches.len())
-                    .filter(|other| *other != at && unknown(batches, *other))
-                    .find_map(|other| {
-                        let circular = depends[other].contains(&at);
-                        Some((other, self.reads(at, batch, &patterns[other], circular)?))
-                    });
+                let read = unknowns.iter().copied().find_map(|other| {
+                    let circular = depends[other].contains(&at);
+                    Some((other, self.reads(at, batch, &patterns[other], circular)?))
+                });
                 if let Some(wait) = needed.copied().or(read) {
                     waits[at].push(wait);
                     batches[at] = None;
@@ -187,6 +220,8 @@ impl Workflow {
         for (at, batch) in batches.into_iter().enumerate() {
             if let Some(batch) = batch {
                 self.counts[at] = batch.count;
+                let done = |name: &&TaskName| self.done.contains(*name);
+                self.done_counts[at] = batch.family.names.iter().filter(done).count();
                 self.families[at] = Some(batch.family);
                 tasks.extend(batch.tasks);
             }
@@ -218,16 +253,6 @@ struct Round<'w, 'p> {
 }
 
 impl<'w> Round<'w, '_> {
-    /// Whether all tasks that make values for this declaration are done.
-    fn generated(&self, at: usize) -> bool {
-        self.workflow.links[at].generators.iter().all(|generator| {
-            let family = self.workflow.families[*generator].as_ref();
-            family.is_some_and(|family| {
-                family.names.iter().all(|name: &TaskName| self.workflow.done.contains(name))
-            })
-        })
-    }
-
     fn expand(
         &mut self,
         at: usize,

@@ -40,15 +40,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use keelboat_engine::{Digest, Digester, TaskName, TaskSpec};
+use keelboat_engine::{Digest, TaskName, TaskSpec};
 use minijinja::value::Value;
 
 use declaration::{Declaration, Text};
 use family::Family;
-use link::{Directory, Link};
+use link::{Directory, Link, Reference};
 use load::Loader;
 use paths::Project;
-use problem::{Problems, Sources};
+use problem::Sources;
 use producers::Producers;
 
 pub use problem::{Problem, WorkflowErrors};
@@ -86,6 +86,8 @@ pub struct Workflow {
     counts: Vec<usize>,
     /// Tasks that are done, of those that others are made from.
     done: HashSet<TaskName>,
+    /// How many tasks of each declaration are among them.
+    done_counts: Vec<usize>,
     producers: Producers,
     tasks: Vec<TaskSpec>,
     warnings: Vec<Problem>,
@@ -129,6 +131,7 @@ impl Workflow {
             params: Arc::new(params),
             families: declarations.iter().map(|_| None).collect(),
             counts: vec![0; declarations.len()],
+            done_counts: vec![0; declarations.len()],
             by_name,
             links,
             order,
@@ -144,6 +147,9 @@ impl Workflow {
         };
         let mut identity = identity;
         workflow.tasks = workflow.advance(problems, &mut identity, None)?;
+        // Only generators without any task are done by now, and they wrote nothing.
+        let more = workflow.ripen(&mut |_| Err(io::ErrorKind::NotFound.into()))?;
+        workflow.tasks.extend(more);
         workflow.identity = identity.finish();
         Ok(workflow)
     }
@@ -194,8 +200,13 @@ impl Workflow {
         if !self.done.insert(generator.into()) {
             return Ok(Vec::new());
         }
-        self.advance(Problems::default(), &mut Digester::new(), Some(read_output))
-            .map_err(|errors| errors.of_growth(generator))
+        let task = Reference::parse(generator).task;
+        if let Some(at) = self.by_name.get(task).copied()
+            && self.families[at].as_ref().is_some_and(|family| family.has(generator))
+        {
+            self.done_counts[at] += 1;
+        }
+        self.ripen(read_output).map_err(|errors| errors.of_growth(generator))
     }
 
     /// The names of all that the file declares, in its order, whether their tasks are known yet or
