@@ -8,3 +8,4 @@ mod project;
 mod server;
 
 mod crash;
+mod interrupt;
