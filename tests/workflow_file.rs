@@ -576,3 +576,13 @@ fn the_order_of_reports_does_not_matter() {
     let grown = workflow.grow("a", &mut read).expect("growth");
     assert_eq!(names(&grown), ["b[x=1]", "c[y=z]"]);
 }
+
+#[test]
+fn a_value_in_quotes_is_a_warning() {
+    let shown = |run: &str| {
+        let workflow = load(&format!("[task.t]\ninputs = {{ x = 'a b' }}\nrun = '''\n{run}'''"));
+        workflow.warnings().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(shown("cat \"{{ inputs.x }}\""), ["this value is quoted twice"]);
+    assert!(shown("cat {{ inputs.x }} \"{{ inputs.x | raw }}\" \"of {{ name }}\"").is_empty());
+}

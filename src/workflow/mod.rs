@@ -17,6 +17,7 @@ mod family;
 mod foreach;
 mod grow;
 mod link;
+mod lint;
 mod load;
 pub(crate) mod near;
 mod paths;

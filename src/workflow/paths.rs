@@ -33,6 +33,7 @@ pub(super) struct Project {
 
 impl Project {
     pub(super) fn new(directory: &Path) -> Self {
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
         let absolute = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
         let prefix = absolute.to_str().map(|text| format!("{}/", text.trim_end_matches('/')));
         Self { prefix }

@@ -10,6 +10,7 @@ use super::declaration::{
 };
 use super::expand::Context;
 use super::explain::{explain, explain_name};
+use super::lint;
 use super::problem::Problems;
 use super::scope::{Base, Files, Scope};
 use super::shell;
@@ -232,6 +233,9 @@ impl<'e, 't> Compiler<'_, 'e, 't> {
     fn command(&mut self, declaration: &'t Declaration) -> Option<PreparedCommand<'e, 't>> {
         match &declaration.command {
             CommandText::Run(text) => {
+                for warning in lint::quoted_values(self.context.directory.sources, text) {
+                    self.problems.push(warning);
+                }
                 let shell = declaration.options.shell.clone();
                 let shell = shell.unwrap_or_else(|| shell::default_for(&text.value));
                 Some(PreparedCommand::Run(self.text(text, Mode::Shell)?, shell))
