@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::{Command, InputSpec, Kind, OutputSpec, Resources, Source, TaskSpec};
+use crate::{Command, Digest, InputSpec, Kind, Memoize, OutputSpec, Resources, Source, TaskSpec};
 
 /// Tasks from `name: input input -> output output; …`.
 ///
 /// `d/` is a directory, `x?` is optional, `u:x` a remote file, `name*2` takes two cores, `name+3`
-/// has three retries, `name!` generates tasks.
+/// has three retries, `name!` generates tasks, `name%` uses no earlier results, `name^` is forced,
+/// `name&other` comes after another one, `name#3` takes 3 GiB; in this order: `name#3&other*2+3!^`.
+/// `u:x=` declares the digest of the text `x`; `x>` is copied to an address.
 pub(crate) fn tasks(text: &str) -> Vec<TaskSpec> {
     text.split(';').map(str::trim).filter(|part| !part.is_empty()).map(task).collect()
 }
@@ -15,13 +17,25 @@ pub(crate) fn tasks(text: &str) -> Vec<TaskSpec> {
 fn task(text: &str) -> TaskSpec {
     let (head, files) = text.split_once(':').expect("a colon behind the name");
     let (inputs, outputs) = files.split_once("->").expect("an arrow");
+    let (head, memoize) = match head.strip_suffix('%') {
+        Some(head) => (head, Memoize::Off),
+        None => head.strip_suffix('^').map_or((head, Memoize::On), |head| (head, Memoize::Refresh)),
+    };
     let (head, generates) = head.strip_suffix('!').map_or((head, false), |head| (head, true));
     let (head, retries) = head.split_once('+').unwrap_or((head, "0"));
-    let (name, cores) = head.split_once('*').unwrap_or((head, "1"));
+    let (head, cores) = head.split_once('*').unwrap_or((head, "1"));
+    let (head, after) =
+        head.split_once('&').map_or((head, None), |(head, name)| (head, Some(name)));
+    let (name, gib) = head.split_once('#').unwrap_or((head, "0"));
     let script = format!("make {name}");
     let command = Command::Shell { shell: Arc::new(["sh".to_owned()]), script: script.into() };
     let mut task = TaskSpec::new(name, command);
-    task.resources = Resources { cores: cores.parse().expect("cores"), memory: 0 };
+    task.resources = Resources {
+        cores: cores.parse().expect("cores"),
+        memory: gib.parse::<u64>().expect("memory") << 30,
+    };
+    task.memoize = memoize;
+    task.after = after.into_iter().map(Into::into).collect();
     task.retry.retries = retries.parse().expect("retries");
     task.generates = generates;
     task.inputs = inputs.split_whitespace().map(input).collect();
@@ -38,16 +52,19 @@ fn parts(text: &str) -> (&str, Kind, bool) {
 }
 
 fn input(text: &str) -> InputSpec {
+    let (text, declared) = text.strip_suffix('=').map_or((text, false), |text| (text, true));
     let (path, kind, optional) = parts(text);
     let source = match path.strip_prefix("u:") {
         Some(name) => Source::Urls(Arc::new([format!("http://host/{name}").into()])),
         None => Source::Path(path.into()),
     };
     let name: Arc<str> = path.trim_start_matches("u:").into();
-    InputSpec { label: name.clone(), scratch_path: name, source, sha256: None, kind, optional }
+    let sha256 = declared.then(|| Digest::of(name.as_bytes()));
+    InputSpec { label: name.clone(), scratch_path: name, source, sha256, kind, optional }
 }
 
 fn output(text: &str) -> OutputSpec {
+    let (text, deliver) = text.strip_suffix('>').map_or((text, false), |text| (text, true));
     let (path, kind, optional) = parts(text);
     let path: Arc<str> = path.into();
     OutputSpec {
@@ -56,6 +73,6 @@ fn output(text: &str) -> OutputSpec {
         scratch_path: path,
         kind,
         optional,
-        deliver_to: None,
+        deliver_to: deliver.then(|| "s3://bucket/copy".into()),
     }
 }

@@ -373,3 +373,6 @@ impl Core {
 fn record(fact: Fact, actions: &mut Vec<Action>) {
     actions.push(Action::Record(fact));
 }
+
+#[cfg(test)]
+mod tests;

@@ -137,6 +137,9 @@ impl Plan {
             builder.add(&made);
             builder.plan.tasks.extend(made);
         }
+        if builder.chance.one_in(6) {
+            builder.fan();
+        }
         if builder.chance.one_in(3) {
             let gather = builder.gather();
             builder.plan.tasks.push(gather);
@@ -162,6 +165,20 @@ impl Builder {
             for output in &spec.outputs {
                 self.readable.push((output.path.clone(), output.kind, output.optional));
             }
+        }
+    }
+
+    /// More readers of one file than any site has room for.
+    fn fan(&mut self) {
+        for at in 0..16 {
+            let mut spec = task(&format!("fan{at}"), &format!("make fan{at}"));
+            let (hub, output) = ("o/fan0.0", output(&format!("o/fan{at}.0"), Kind::File, false));
+            if at > 0 {
+                spec.inputs.push(input(Source::Path(hub.into()), Kind::File, false));
+            }
+            spec.outputs.push(output);
+            self.plan.fates.insert(spec.name.clone(), Fate::Good);
+            self.plan.tasks.push(spec);
         }
     }
 

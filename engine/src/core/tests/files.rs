@@ -1,0 +1,195 @@
+//! Inputs, outputs and transfers.
+
+use super::*;
+
+#[test]
+fn one_transfer_serves_all_who_read_a_file() {
+    check(
+        "a: u:s -> x; b: u:s -> y",
+        "start      => stage s@0
+         staged s@0 => recall a, recall b
+         staged s@0 =>
+         miss a     =>
+         miss b     =>
+         join 0 2   => launch a.1@0, launch b.1@0",
+    );
+}
+
+#[test]
+fn a_source_that_cannot_be_had_fails_its_readers_once() {
+    check_keep_going(
+        "a: u:s -> x; b: u:s? -> y; c: u:s? -> z",
+        "start                  => stage s@0
+         unstaged s@0 permanent => failed a (permanent), failed b (permanent), failed c (permanent), finish failed",
+    );
+    check_keep_going(
+        "a: u:s -> x; b: u:s? -> y",
+        "start                => stage s@0
+         unstaged s@0 missing => failed a (input missing), recall b
+         hit b                => finish failed",
+    );
+}
+
+#[test]
+fn transfers_are_tried_again_as_often_as_they_may() {
+    let options = Options { stage_retries: 1, ..Options::default() };
+    Script::new("a: u:s -> x", History::default(), options).run(
+        "start                  => stage s@0
+         unstaged s@0 transient => stage s@0
+         unstaged s@0 transient => failed a (transient), finish failed",
+    );
+}
+
+#[test]
+fn a_declared_digest_is_believed_until_the_task_must_run() {
+    check(
+        "a: u:s= -> x",
+        "start    => recall a
+         join 0 1 =>
+         hit a    => finish succeeded",
+    );
+    check(
+        "a: u:s= -> x",
+        "start      => recall a
+         join 0 1   =>
+         miss a     => stage s@0
+         staged s@0 u:s => failed a (permanent), finish failed",
+    );
+    check(
+        "a: u:s= -> x",
+        "start      => recall a
+         join 0 1   =>
+         miss a     => stage s@0
+         staged s@0 => launch a.1@0",
+    );
+}
+
+#[test]
+fn a_declared_file_that_cannot_be_brought_is_tried_once_for_all() {
+    check_keep_going(
+        "a: u:s= -> x; b: u:s= -> y",
+        "start                  => recall a, recall b
+         join 0 1               =>
+         miss a                 => stage s@0
+         unstaged s@0 permanent => failed a (permanent)
+         miss b                 => failed b (permanent), finish failed",
+    );
+}
+
+#[test]
+fn optional_outputs_may_be_left_out_for_readers_who_can_do_without() {
+    check_keep_going(
+        "a: -> x?; b: x? -> y; c: x -> z",
+        "start                 => recall a
+         join 0 1              =>
+         miss a                => launch a.1@0
+         ended a               => publish a.1
+         published a without x => recall b, failed c (input missing)
+         hit b                 => finish failed",
+    );
+}
+
+#[test]
+fn a_hit_without_an_output_that_must_be_there_is_none() {
+    check(
+        "a: -> x",
+        "start           => recall a
+         join 0 1        =>
+         hit a without x => launch a.1@0",
+    );
+}
+
+#[test]
+fn files_inside_a_directory_are_looked_at_when_it_is_there() {
+    check(
+        "a: -> d/; b: d/f -> x; c: d/g? -> y",
+        "start                => recall a
+         join 0 2             =>
+         miss a               => launch a.1@0
+         ended a              => publish a.1
+         published a          => stage d/f@0, stage d/g@0
+         staged d/f@0         => recall b
+         unstaged d/g@0 missing => recall c
+         miss b               => launch b.1@0",
+    );
+}
+
+#[test]
+fn a_directory_that_is_left_out_takes_its_files_along() {
+    check_keep_going(
+        "a: -> d/?; b: d/f -> x; c: d/f? -> y",
+        "start                 => recall a
+         hit a without d       => failed b (input missing), recall c",
+    );
+}
+
+#[test]
+fn the_same_bytes_cause_nothing_downstream() {
+    check(
+        "a: -> x; b: x -> y",
+        "start       => recall a
+         join 0 1    =>
+         miss a      => launch a.1@0
+         ended a     => publish a.1
+         published a => recall b
+         hit b       => finish succeeded",
+    );
+}
+
+#[test]
+fn bytes_come_from_the_site_that_has_them_and_lost_ones_are_found_again() {
+    check(
+        "p#8: -> x; a#1: x -> y; b#9: x -> z",
+        "start           => recall p
+         join 1 1        =>
+         miss p          => launch p.1@1
+         ended p         => publish p.1
+         join 2 1 9      =>
+         published p     => recall a, recall b
+         miss b          => stage x@2 from 1
+         unstaged x@2 missing => recall p known
+         hit p           => stage x@2 from 0
+         staged x@2      => launch b.1@2",
+    );
+}
+
+#[test]
+fn a_source_that_changed_gives_its_readers_another_key() {
+    let mut script = Script::new("a: s -> x; b: s -> y", History::default(), Options::default());
+    script.run(
+        "start              => stage s@0
+         join 0 1           =>
+         staged s@0         => recall a, recall b
+         miss a             => launch a.1@0
+         miss b             =>
+         ended a missing    => stage s@0",
+    );
+    let before = script.core.key(TaskId(1));
+    script.run("staged s@0 changed => recall a, recall b");
+    assert_ne!(before, script.core.key(TaskId(1)));
+}
+
+#[test]
+fn what_ran_is_recorded_with_what_it_read() {
+    let mut script =
+        Script::new("p: -> x; a: x -> y; b: x -> z", History::default(), Options::default());
+    script.run(
+        "start           => recall p
+         join 0 2        =>
+         hit p           => recall a, recall b
+         miss a          => launch a.1@0
+         miss b          => launch b.1@0
+         ended b missing => recall p known
+         hit p new       => recall b
+         ended a         => publish a.1
+         published a     =>",
+    );
+    let read = Digest::of(b"x").to_hex();
+    let told = script.facts.iter().any(|fact| match fact {
+        Fact::Completed { task, parts, .. } => {
+            &**task == "a" && parts.iter().any(|part| part.name == "input x" && part.value == read)
+        }
+        _ => false,
+    });
+    assert!(told, "{:?}", script.facts);
+}

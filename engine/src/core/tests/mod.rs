@@ -1,0 +1,204 @@
+//! Scenarios: a plan and a script as text, each line an event and the actions that follow from it.
+
+mod attempts;
+mod files;
+mod growth;
+mod resuming;
+mod size;
+mod stopping;
+
+use super::{Action, Core, Event, History, Options, Recall, StageFrom, Urgency};
+use crate::testing::tasks;
+use crate::{
+    AttemptId, AttemptOutcome, Content, Digest, Fact, Failure, FailureClass, FileId, Kind,
+    MemoRecord, OutputRecord, Reason, Resources, Reuse, SiteId, Source, TaskId, Timestamp, Usage,
+};
+
+/// Runs a script under the default options (fail-fast, no retries of transfers).
+fn check(plan: &str, script: &str) {
+    Script::new(plan, History::default(), Options::default()).run(script);
+}
+
+fn check_keep_going(plan: &str, script: &str) {
+    let options = Options { keep_going: true, ..Options::default() };
+    Script::new(plan, History::default(), options).run(script);
+}
+
+struct Script {
+    core: Core,
+    now: Timestamp,
+    facts: Vec<Fact>,
+}
+
+impl Script {
+    fn new(plan: &str, history: History, options: Options) -> Self {
+        let core = Core::new(tasks(plan), history, options).expect("a good plan");
+        Self { core, now: Timestamp(0), facts: Vec::new() }
+    }
+
+    /// Lines of `event => actions`; what is not written does not happen.
+    fn run(&mut self, script: &str) {
+        for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (event, expected) = line.split_once("=>").expect("an arrow");
+            let mut actions = Vec::new();
+            if event.trim() == "start" {
+                self.core.resume(self.now, &mut actions);
+            } else {
+                let event = self.event(event.trim());
+                self.core.step(self.now, event, &mut actions);
+            }
+            self.core.check_invariants();
+            let found: Vec<String> = actions.iter().filter_map(|a| self.describe(a)).collect();
+            assert_eq!(found.join(", "), expected.trim(), "after {event}");
+            self.facts.extend(actions.into_iter().filter_map(|action| match action {
+                Action::Record(fact) => Some(fact),
+                _ => None,
+            }));
+        }
+    }
+
+    fn task(&self, name: &str) -> TaskId {
+        self.core.graph().find(name).unwrap_or_else(|| panic!("no task {name}"))
+    }
+
+    fn file(&self, name: &str) -> FileId {
+        let files = (0..self.core.graph().file_count()).map(|at| FileId(at.try_into().unwrap()));
+        files.into_iter().find(|file| self.name(*file) == name).expect("a file of the plan")
+    }
+
+    fn name(&self, file: FileId) -> String {
+        match &self.core.graph().file(file).source {
+            Source::Path(path) => path.to_string(),
+            Source::Urls(urls) => urls[0].replace("http://host/", ""),
+        }
+    }
+
+    /// `a` is its latest attempt, `a.1` its first one.
+    fn attempt(&self, text: &str) -> AttemptId {
+        let (name, ordinal) = text.split_once('.').unwrap_or((text, ""));
+        let task = self.task(name);
+        let latest = self.core.tasks[task.index()].ordinal;
+        AttemptId { task, ordinal: ordinal.parse().unwrap_or(latest) }
+    }
+
+    fn record(&self, task: TaskId, text: &str) -> MemoRecord {
+        let outputs = &self.core.spec(task).outputs;
+        let outputs = outputs.iter().map(|output| {
+            let written = !text.contains(&format!("without {}", output.path));
+            let bytes = text.split_once("new").map_or(output.path.as_ref(), |_| "other bytes");
+            let content = written.then(|| content(bytes, output.kind));
+            OutputRecord { path: output.path.clone(), content }
+        });
+        MemoRecord { outputs: outputs.collect() }
+    }
+
+    fn event(&mut self, text: &str) -> Event {
+        let (verb, rest) = text.split_once(' ').expect("a verb and an object");
+        let (what, more) = rest.split_once(' ').unwrap_or((rest, ""));
+        let at = |place: &str| SiteId(place.parse().expect("a site"));
+        match verb {
+            "time" => {
+                self.now = Timestamp(what.parse().expect("milliseconds"));
+                Event::TimePassed
+            }
+            "join" => {
+                let (cores, gib) = more.split_once(' ').unwrap_or((more, "8"));
+                let memory = gib.parse::<u64>().expect("memory") << 30;
+                let capacity = Resources { cores: cores.parse().expect("cores"), memory };
+                Event::SiteJoined { site: at(what), capacity }
+            }
+            "lost" => Event::SiteLost { site: at(what), cause: "power".to_owned() },
+            "staged" | "unstaged" => {
+                let (name, place) = what.split_once('@').expect("a site");
+                let (file, site) = (self.file(name), at(place));
+                if verb == "unstaged" {
+                    return Event::StageFailed { file, site, failure: failure(more) };
+                }
+                let kind = self.core.graph().file(file).kind;
+                let bytes = if more.is_empty() { name } else { more };
+                Event::Staged { file, site, content: content(bytes, kind) }
+            }
+            "hit" | "miss" => {
+                let task = self.task(what);
+                let key = self.core.key(task).expect("a key");
+                let record = self.record(task, more);
+                let verdict = match verb {
+                    "hit" => Recall::Hit { record, reuse: Reuse::InPlace },
+                    _ => Recall::Miss { reasons: vec![Reason::FirstRun] },
+                };
+                Event::Recalled { task, key, verdict }
+            }
+            "ended" => {
+                let attempt = self.attempt(what);
+                let result = if more.is_empty() { Ok(()) } else { Err(failure(more)) };
+                Event::AttemptEnded(AttemptOutcome { attempt, result, usage: Usage::default() })
+            }
+            "published" => {
+                let attempt = self.attempt(what);
+                Event::Published { attempt, record: self.record(attempt.task, more) }
+            }
+            "unpublished" => {
+                Event::PublishFailed { attempt: self.attempt(what), failure: failure(more) }
+            }
+            "grown" => Event::Grown { by: self.task(what), tasks: tasks(more) },
+            "ungrown" => Event::GrowFailed { by: self.task(what), failure: failure(more) },
+            "delivered" => Event::Delivered { task: self.task(what), output: 0 },
+            "undelivered" => {
+                let task = self.task(what);
+                Event::DeliverFailed { task, output: 0, failure: failure(more) }
+            }
+            "stop" if what == "drain" => Event::StopRequested { urgency: Urgency::Drain },
+            "stop" => Event::StopRequested { urgency: Urgency::Now },
+            "cancel" => Event::TaskCancelled { task: self.task(what) },
+            other => panic!("no event {other}"),
+        }
+    }
+
+    /// An action as text; of facts only those about failures that are final.
+    fn describe(&self, action: &Action) -> Option<String> {
+        let attempt = |id: &AttemptId| format!("{}.{}", self.core.spec(id.task).name, id.ordinal);
+        let task = |task: &TaskId| self.core.spec(*task).name.clone();
+        Some(match action {
+            Action::Stage { file, site, from } => {
+                let from = match from {
+                    StageFrom::Origin => String::new(),
+                    StageFrom::Site(site) => format!(" from {}", site.0),
+                };
+                format!("stage {}@{}{from}", self.name(*file), site.0)
+            }
+            Action::Recall { task: id, known, .. } => {
+                let known = if known.is_some() { " known" } else { "" };
+                format!("recall {}{known}", task(id))
+            }
+            Action::Launch { attempt: id, site } => format!("launch {}@{}", attempt(id), site.0),
+            Action::Kill { attempt: id } => format!("kill {}", attempt(id)),
+            Action::Publish { attempt: id } => format!("publish {}", attempt(id)),
+            Action::Expand { task: id } => format!("expand {}", task(id)),
+            Action::Deliver { task: id, output } => format!("deliver {}.{output}", task(id)),
+            Action::Finish { outcome } => format!("finish {outcome:?}").to_lowercase(),
+            Action::Record(Fact::Failed { task, failure }) => {
+                format!("failed {task} ({})", failure.class)
+            }
+            Action::Record(Fact::Skipped { task, because }) => {
+                format!("skipped {task} ({because})")
+            }
+            Action::Record(_) => return None,
+        })
+    }
+}
+
+fn content(bytes: &str, kind: Kind) -> Content {
+    Content { digest: Digest::of(bytes.as_bytes()), bytes: bytes.len() as u64, kind }
+}
+
+fn failure(class: &str) -> Failure {
+    let class = match class {
+        "transient" => FailureClass::Transient,
+        "permanent" => FailureClass::Permanent,
+        "resources" => FailureClass::OutOfResources,
+        "infrastructure" => FailureClass::InfrastructureLost,
+        "missing" => FailureClass::InputMissing,
+        other => panic!("no class {other}"),
+    };
+    Failure::new(class, "as the script says")
+}
