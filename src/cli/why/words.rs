@@ -51,11 +51,7 @@ fn changed(change: &KeyChange, run: &Picture, terminal: &Terminal) -> (String, V
 }
 
 fn text_changed(kind: &str, change: &KeyChange, terminal: &Terminal) -> (String, Vec<String>) {
-    let shown = |value: &Option<String>| {
-        let value = value.clone().unwrap_or_default();
-        // Words are kept with a zero byte between them.
-        if kind == "command" { value } else { shell_words::join(value.split('\0')) }
-    };
+    let shown = |value: &Option<String>| value.clone().unwrap_or_default();
     let what = if kind == "shell" { "its shell" } else { "its command" };
     let sentence = match (&change.old, &change.new) {
         (None, _) => format!("{what} is new here:"),
@@ -107,7 +103,7 @@ mod tests {
         );
         assert_eq!(said("env N", Some("1"), None), "its environment variable N is not there any more; it was \"1\"");
         assert_eq!(said("version", None, Some("2")), "its version is new: \"2\"");
-        assert_eq!(said("argv", Some("a\0b c"), Some("a\0b")), "its command changed:\n- a 'b c'\n+ a b");
+        assert_eq!(said("argv", Some("a 'b c'"), Some("a b")), "its command changed:\n- a 'b c'\n+ a b");
         assert_eq!(
             said("command", Some("set -e\nsort a > b"), Some("set -e\nsort -n a > b")),
             "its command changed:\n  set -e\n- sort a > b\n+ sort -n a > b"

@@ -1,0 +1,50 @@
+//! Graphviz.
+
+use std::fmt::Write as _;
+
+use super::drawing::{Drawing, NodeKind};
+
+pub(super) fn render(drawing: &Drawing) -> String {
+    let mut text = String::from("digraph {\n  rankdir=LR;\n  node [fontname=\"sans-serif\"];\n");
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "  label={};", quoted(&[drawing.name.clone()]));
+    for (at, node) in drawing.nodes.iter().enumerate() {
+        let form = match node.kind {
+            NodeKind::Task => "shape=box, style=rounded",
+            NodeKind::Declaration(_) => "shape=box, style=rounded, peripheries=2",
+            NodeKind::Later => "shape=box, style=\"rounded,dashed\"",
+            NodeKind::File => "shape=note, color=gray50",
+        };
+        let _ = writeln!(text, "  n{at} [label={}, {form}];", quoted(&node.lines()));
+    }
+    for (from, to) in &drawing.arrows {
+        let dashed = drawing.nodes[*to].kind == NodeKind::Later;
+        let form = if dashed { " [style=dashed]" } else { "" };
+        let _ = writeln!(text, "  n{from} -> n{to}{form};");
+    }
+    text.push_str("}\n");
+    text
+}
+
+/// Lines as one label: quotes and backslashes are the only characters that mean anything in it.
+fn quoted(lines: &[String]) -> String {
+    let escape = |line: &String| -> String {
+        let escaped = line.chars().flat_map(|c| match c {
+            '"' | '\\' => vec!['\\', c],
+            c if c.is_control() => std::iter::once('\\').chain(c.escape_default()).collect(),
+            c => vec![c],
+        });
+        escaped.collect()
+    };
+    format!("\"{}\"", lines.iter().map(escape).collect::<Vec<_>>().join("\\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_end_a_label() {
+        assert_eq!(quoted(&["a\"]\\b\nc".to_owned()]), r#""a\"]\\b\\nc""#);
+    }
+}
