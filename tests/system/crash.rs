@@ -12,8 +12,14 @@ use crate::server::Server;
 /// How many times the engine is killed; `KEELBOAT_KILLS` says otherwise.
 const KILLS: u32 = 200;
 
-/// The longest time from the start of an engine to its death.
+/// The longest time from the start of an engine to its death, for every second engine. The others
+/// live until they have shown some events, and a little longer: a slow machine gets as far.
 const LIFE_MAX: Duration = Duration::from_millis(700);
+const EVENTS_MAX: u64 = 60;
+const AFTER_EVENTS_MAX: Duration = Duration::from_millis(30);
+
+/// How exactly moments are met.
+const LOOK_EVERY: Duration = Duration::from_micros(200);
 
 /// Names that the first task reads from the network; each makes three tasks.
 const NAMES: usize = 31;
@@ -90,6 +96,10 @@ impl Chance {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % bound
     }
+
+    fn moment(&mut self, at_most: Duration) -> Duration {
+        Duration::from_micros(self.below(at_most.as_micros().try_into().expect("short")))
+    }
 }
 
 fn from_environment(variable: &str) -> Option<u64> {
@@ -134,12 +144,17 @@ impl Life {
 
     /// Starts the engine and kills it; `None` when it was killed, its end when it was faster.
     fn die(&mut self, chance: &mut Chance) -> Option<Run> {
-        let life_max = u64::try_from(LIFE_MAX.as_micros()).expect("small");
-        let life = Duration::from_micros(chance.below(life_max));
         let mut engine = self.project.start_run(&["-j", "4", "--set", &self.base]);
+        let (mut wanted, mut life) = (0, chance.moment(LIFE_MAX));
+        if chance.below(2) == 0 {
+            (wanted, life) = (chance.below(EVENTS_MAX), chance.moment(AFTER_EVENTS_MAX));
+        }
+        while !engine.has_ended() && engine.lines() < wanted {
+            std::thread::sleep(LOOK_EVERY);
+        }
         let death = Instant::now() + life;
-        while Instant::now() < death && !engine.has_ended() {
-            std::thread::sleep(Duration::from_micros(200));
+        while !engine.has_ended() && Instant::now() < death {
+            std::thread::sleep(LOOK_EVERY);
         }
         let run = if engine.has_ended() { engine.wait() } else { engine.kill() };
         self.note_durable(&run);

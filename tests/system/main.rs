@@ -9,3 +9,4 @@ mod server;
 
 mod crash;
 mod interrupt;
+mod outputs;

@@ -211,6 +211,12 @@ impl Running {
         self.child.try_wait().expect("a child").is_some()
     }
 
+    /// Lines on standard output so far.
+    pub(crate) fn lines(&self) -> u64 {
+        let stdout = std::fs::read(&self.stdout).unwrap_or_default();
+        stdout.iter().filter(|byte| **byte == b'\n').count() as u64
+    }
+
     /// Waits until a task has begun, as the task itself counts.
     pub(crate) fn wait_for_count(&mut self, project: &Project, task: &str) {
         wait_until(&format!("{task} begins"), RUN_MAX, || {
