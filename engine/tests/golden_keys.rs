@@ -46,13 +46,8 @@ fn with_env(mut task: TaskSpec, name: &str, value: &str) -> TaskSpec {
     task
 }
 
-fn file(bytes: &str) -> Option<Content> {
-    let digest = Digest::of(bytes.as_bytes());
-    Some(Content { digest, bytes: bytes.len() as u64, kind: Kind::File })
-}
-
-fn directory(bytes: &str) -> Option<Content> {
-    file(bytes).map(|content| Content { kind: Kind::Directory, ..content })
+fn held(bytes: &str, kind: Kind) -> Content {
+    Content { digest: Digest::of(bytes.as_bytes()), bytes: bytes.len() as u64, kind }
 }
 
 fn versioned(version: &str) -> TaskSpec {
@@ -75,11 +70,19 @@ fn examples() -> Vec<(&'static str, TaskSpec, Vec<Option<Content>>)> {
         ("not ASCII", argv(&["écho", "✓"]), vec![]),
         ("a version", versioned("1.2"), vec![]),
         ("an environment", with_env(with_env(shell("env"), "B", "2"), "A", "1"), vec![]),
-        ("a file", with_input(shell("cat a"), "a"), vec![file("hello")]),
-        ("a directory", with_input(shell("cat a"), "a"), vec![directory("hello")]),
+        ("a file", with_input(shell("cat a"), "a"), vec![Some(held("hello", Kind::File))]),
+        (
+            "a directory",
+            with_input(shell("cat a"), "a"),
+            vec![Some(held("hello", Kind::Directory))],
+        ),
         ("an absent file", with_input(shell("cat a"), "a"), vec![None]),
-        ("two files", two(), vec![file("1"), file("2")]),
-        ("two files changed about", two(), vec![file("2"), file("1")]),
+        ("two files", two(), vec![Some(held("1", Kind::File)), Some(held("2", Kind::File))]),
+        (
+            "two files changed about",
+            two(),
+            vec![Some(held("2", Kind::File)), Some(held("1", Kind::File))],
+        ),
         ("an output", with_output(shell("w"), "o", Kind::File, false), vec![]),
         ("an optional output", with_output(shell("w"), "o", Kind::File, true), vec![]),
         ("a directory output", with_output(shell("w"), "o", Kind::Directory, false), vec![]),
@@ -123,9 +126,10 @@ fn each_example_has_a_key_of_its_own() {
 #[test]
 fn what_is_not_the_computation_is_not_in_the_key() {
     let base = with_output(with_input(shell("make"), "a"), "o", Kind::File, false);
-    let contents = [file("hello")];
+    let contents = [Some(held("hello", Kind::File))];
     let key = memo_key(&base, &contents);
-    let changes: [(&str, fn(&mut TaskSpec)); 14] = [
+    type Change = (&'static str, fn(&mut TaskSpec));
+    let changes: [Change; 14] = [
         ("name", |task| task.name = "other".into()),
         ("source", |task| {
             task.inputs[0].source = Source::Urls(Arc::new(["https://host/else".into()]));
@@ -155,8 +159,8 @@ fn what_is_not_the_computation_is_not_in_the_key() {
 fn the_order_of_declaration_is_not_in_the_key() {
     let forth = with_input(with_input(shell("cat"), "a"), "b");
     let back = with_input(with_input(shell("cat"), "b"), "a");
-    let key = memo_key(&forth, &[file("1"), file("2")]);
-    assert_eq!(key, memo_key(&back, &[file("2"), file("1")]));
+    let key = memo_key(&forth, &[Some(held("1", Kind::File)), Some(held("2", Kind::File))]);
+    assert_eq!(key, memo_key(&back, &[Some(held("2", Kind::File)), Some(held("1", Kind::File))]));
     let write = |task, name| with_output(task, name, Kind::File, false);
     let key = memo_key(&write(write(shell("w"), "x"), "y"), &[]);
     assert_eq!(key, memo_key(&write(write(shell("w"), "y"), "x"), &[]));
@@ -166,7 +170,10 @@ fn the_order_of_declaration_is_not_in_the_key() {
 fn parts_can_be_read_and_compared() {
     let before = with_input(argv(&["join", "a b", "c"]), "x");
     let after = with_env(with_input(argv(&["join", "a b", "d"]), "x"), "T", "1");
-    let (old, new) = (key_parts(&before, &[file("1")]), key_parts(&after, &[file("1")]));
+    let (old, new) = (
+        key_parts(&before, &[Some(held("1", Kind::File))]),
+        key_parts(&after, &[Some(held("1", Kind::File))]),
+    );
     assert_eq!((old[0].name.as_str(), old[0].value.as_str()), ("argv", "join 'a b' c"));
     let changes = key_changes(&old, &new);
     let told: Vec<_> = changes.iter().map(|c| (c.part.as_str(), c.old.as_deref())).collect();
@@ -200,7 +207,7 @@ proptest! {
         name in "[a-c]{1,2}", value in "[a-c]{0,2}", value2 in "[a-c]{0,2}",
     ) {
         let key = |script: &str, value: &str| {
-            memo_key(&with_env(with_input(shell(script), &name), &name, value), &[file(value)])
+            memo_key(&with_env(with_input(shell(script), &name), &name, value), &[Some(held(value, Kind::File))])
         };
         let same = script == other && value == value2;
         prop_assert_eq!(same, key(&script, &value) == key(&other, &value2));

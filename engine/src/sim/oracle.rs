@@ -82,10 +82,11 @@ impl Oracle {
             Fact::AttemptFailed { task, failure, counted, .. } => {
                 self.check_failure(task, failure.class, *counted, world, core);
             }
-            Fact::Completed { key, parts, record, memoized, .. } => {
-                let spelled: Vec<_> =
-                    parts.iter().filter(|p| p.name.starts_with("input")).collect();
-                assert!(spelled.len() <= parts.len(), "parts are there");
+            Fact::Completed { task, key, parts, record, memoized, .. } => {
+                let id = core.graph().find(task).unwrap();
+                if core.key(id) == Some(*key) && !world.plan.restless {
+                    assert_eq!(core.parts(id).as_ref(), Some(parts), "{task}'s parts make its key");
+                }
                 if *memoized {
                     world.memo.insert(*key, record.clone());
                 }
@@ -171,7 +172,7 @@ impl Oracle {
         assert_eq!(self.ordinals.get(name), Some(&id.ordinal), "{name}'s attempt is recorded");
         let twin = world.attempts.keys().find(|other| other.task == id.task);
         assert_eq!(twin, None, "{name} runs once at a time");
-        self.check_slots(id, site, world, core);
+        check_slots(id, site, world, core);
         let node = core.graph().task(id.task);
         let mut contents = Vec::new();
         for (file, input) in node.inputs.iter().zip(&spec.inputs) {
@@ -200,21 +201,6 @@ impl Oracle {
         assert_eq!(core.key(id.task), Some(key), "{name} runs under the key of what it reads");
         self.check_need(name, key, world, core);
         key
-    }
-
-    fn check_slots(&self, id: AttemptId, site: SiteId, world: &mut World<'_>, core: &Core) {
-        let capacity = world.capacity[&site];
-        let running = world.attempts.values().filter(|a| a.site == site && !a.publishing);
-        let mut specs: Vec<_> = running.map(|attempt| &attempt.spec).collect();
-        specs.push(core.spec(id.task));
-        let cores: u32 = specs.iter().map(|spec| spec.resources.cores.min(capacity.cores)).sum();
-        let memory: u64 = specs.iter().map(|spec| spec.resources.memory).sum();
-        assert!(cores <= capacity.cores, "cores of {site}: {cores} of {}", capacity.cores);
-        assert!(memory <= capacity.memory, "memory of {site}: {memory} of {}", capacity.memory);
-        let alone = core.spec(id.task).resources.cores > capacity.cores;
-        world.marks.hit_if(alone, Mark::AloneOnItsSite);
-        let passed = (0..id.task.0).any(|t| core.phase(crate::TaskId(t)) == Phase::Queued(site));
-        world.marks.hit_if(passed, Mark::PassedOver);
     }
 
     /// What is done runs again only if its result was lost or its key changed.
@@ -281,4 +267,19 @@ impl Oracle {
             assert_eq!(core.graph().tasks().len(), model.endings().len(), "all tasks are there");
         }
     }
+}
+
+fn check_slots(id: AttemptId, site: SiteId, world: &mut World<'_>, core: &Core) {
+    let capacity = world.capacity[&site];
+    let running = world.attempts.values().filter(|a| a.site == site && !a.publishing);
+    let mut specs: Vec<_> = running.map(|attempt| &attempt.spec).collect();
+    specs.push(core.spec(id.task));
+    let cores: u32 = specs.iter().map(|spec| spec.resources.cores.min(capacity.cores)).sum();
+    let memory: u64 = specs.iter().map(|spec| spec.resources.memory).sum();
+    assert!(cores <= capacity.cores, "cores of {site}: {cores} of {}", capacity.cores);
+    assert!(memory <= capacity.memory, "memory of {site}: {memory} of {}", capacity.memory);
+    let alone = core.spec(id.task).resources.cores > capacity.cores;
+    world.marks.hit_if(alone, Mark::AloneOnItsSite);
+    let passed = (0..id.task.0).any(|t| core.phase(crate::TaskId(t)) == Phase::Queued(site));
+    world.marks.hit_if(passed, Mark::PassedOver);
 }

@@ -68,7 +68,10 @@ pub(super) fn source_name(source: &Source) -> String {
 /// Under which name a site holds it: what is declared is kept apart from what is not.
 pub(super) fn held_name(source: &Source, sha256: Option<Digest>) -> String {
     let name = source_name(source);
-    sha256.map_or(name.clone(), |digest| format!("{name} {}", digest.short()))
+    match sha256 {
+        Some(digest) => format!("{name} {}", digest.short()),
+        None => name,
+    }
 }
 
 /// What a source holds in its nth version.
@@ -285,14 +288,15 @@ impl Builder {
             SourceFate::Broken
         };
         let fate = *self.plan.sources.entry(name.clone()).or_insert(fate);
-        let source = match remote {
-            true => Source::Urls(Arc::new([name.as_str().into()])),
-            false => Source::Path(name.as_str().into()),
+        let source = if remote {
+            Source::Urls(Arc::new([name.as_str().into()]))
+        } else {
+            Source::Path(name.as_str().into())
         };
         let optional = self.chance.one_in(4) || self.trouble == 0 && fate == SourceFate::Missing;
         let mut input = input(source, Kind::File, optional);
         // Remote sources with even numbers do not change, so that they can be declared.
-        if remote && number % 2 == 0 && self.chance.one_in(2) {
+        if remote && number.is_multiple_of(2) && self.chance.one_in(2) {
             let wrong = self.trouble > 0 && self.chance.one_in(8);
             input.sha256 = Some(source_digest(&name, u32::from(wrong) * 99));
         }

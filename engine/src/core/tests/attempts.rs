@@ -59,9 +59,9 @@ fn who_asks_for_more_cores_than_there_are_runs_alone() {
 
 #[test]
 fn a_large_task_is_passed_by_some_and_then_waited_for() {
-    let small: String = (0..40).map(|at| format!("z{at:02}: -> s{at};")).collect();
+    let small: Vec<_> = (0..40).map(|at| format!("z{at:02}: -> s{at}")).collect();
     let mut script = Script::new(
-        &format!("b: -> y; a*2: -> x; {small}"),
+        &format!("b: -> y; a*2: -> x; {}", small.join(";")),
         History::default(),
         Options::default(),
     );
@@ -106,8 +106,8 @@ fn a_failure_that_may_go_away_is_tried_again_after_a_wait() {
 
 #[test]
 fn tasks_that_failed_together_spread() {
-    let plan: String = (0..20).map(|at| format!("t{at}+1: -> x{at};")).collect();
-    let mut script = Script::new(&plan, History::default(), Options::default());
+    let plan: Vec<_> = (0..20).map(|at| format!("t{at}+1: -> x{at}")).collect();
+    let mut script = Script::new(&plan.join(";"), History::default(), Options::default());
     let mut actions = Vec::new();
     script.core.resume(Timestamp(0), &mut actions);
     script.run("join 0 64 =>");
@@ -240,8 +240,8 @@ fn results_that_only_a_lost_site_had_are_made_again() {
 
 #[test]
 fn lost_results_find_a_place_where_all_room_is_taken_by_those_who_wait_for_them() {
-    let readers: String = (0..10).map(|at| format!("a{at}: x -> y{at};")).collect();
-    let plan = format!("p: -> x; {readers}");
+    let readers: Vec<_> = (0..10).map(|at| format!("a{at}: x -> y{at}")).collect();
+    let plan = format!("p: -> x; {}", readers.join(";"));
     let mut script = Script::new(&plan, History::default(), Options::default());
     let recalls: Vec<String> = (0..10).map(|at| format!("recall a{at}")).collect();
     script.run(&format!(

@@ -85,7 +85,8 @@ impl Script {
         let outputs = &self.core.spec(task).outputs;
         let outputs = outputs.iter().map(|output| {
             let written = !text.contains(&format!("without {}", output.path));
-            let bytes = text.split_once("new").map_or(output.path.as_ref(), |_| "other bytes");
+            let new = text.contains("new");
+            let bytes = if new { "other bytes" } else { output.path.as_ref() };
             let content = written.then(|| content(bytes, output.kind));
             OutputRecord { path: output.path.clone(), content }
         });

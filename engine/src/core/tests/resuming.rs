@@ -78,7 +78,11 @@ fn copies_that_were_made_are_not_made_again() {
     );
     let script = "start => recall a known, recall b\n hit a =>";
     resumed("a: -> x>; b: -> y", history.clone(), script);
-    resumed("a: -> x>; b: -> y", history, "start => recall a, recall b\n hit a new => deliver a.0");
+    resumed(
+        "a: -> x>; b: -> y",
+        history,
+        "start => recall a known, recall b\n hit a new => deliver a.0",
+    );
 }
 
 #[test]

@@ -6,14 +6,11 @@ use super::*;
 #[test]
 fn wide_fans_are_linear() {
     const WIDTH: u32 = 20_000;
-    let mut plan = String::from("first: -> seed;");
-    let mut last = String::from("last:");
-    for at in 0..WIDTH {
-        plan.push_str(&format!("t{at}: seed -> o{at};"));
-        last.push_str(&format!(" o{at}"));
-    }
-    let mut script =
-        Script::new(&format!("{plan}{last} -> end"), History::default(), Options::default());
+    let tasks: Vec<_> = (0..WIDTH).map(|at| format!("t{at}: seed -> o{at}")).collect();
+    let outputs: Vec<_> = (0..WIDTH).map(|at| format!("o{at}")).collect();
+    let (tasks, outputs) = (tasks.join(";"), outputs.join(" "));
+    let plan = format!("first: -> seed; {tasks}; last: {outputs} -> end");
+    let mut script = Script::new(&plan, History::default(), Options::default());
     let mut actions = Vec::new();
     script.core.resume(Timestamp(0), &mut actions);
     let (mut events, mut finished) = (0, false);
