@@ -1,2 +1,7 @@
-//! The command line.
-fn main() {}
+//! The program `keelboat`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    keelboat::cli::main()
+}

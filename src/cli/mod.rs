@@ -1,0 +1,72 @@
+//! The command line.
+
+mod args;
+mod cache;
+mod demo;
+mod exit;
+mod fetch;
+mod graph;
+mod init;
+mod log;
+mod past;
+mod plan;
+mod reason;
+mod run;
+mod show;
+mod status;
+mod terminal;
+mod why;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+pub use exit::Exit;
+
+use self::args::{Args, Command};
+use self::terminal::Terminal;
+use crate::driver::WARDEN_COMMAND;
+
+/// Runs the program that was called with these arguments.
+pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    if arguments.nth(1).is_some_and(|first| first == WARDEN_COMMAND) {
+        return keelboat_executors::warden_main();
+    }
+    let args = Args::parse();
+    let mut terminal = Terminal::new();
+    init_tracing();
+    dispatch(args.command, &mut terminal).into()
+}
+
+fn dispatch(command: Command, terminal: &mut Terminal) -> Exit {
+    match command {
+        Command::Run(args) => run::run(&args, terminal),
+        Command::Plan(args) => plan::plan(&args, terminal),
+        Command::Why(args) => why::why(&args, terminal),
+        Command::Status(args) => status::status(&args, terminal),
+        Command::Log(args) => log::log(&args, terminal),
+        Command::Graph(args) => graph::graph(&args, terminal),
+        Command::Cache(args) => cache::cache(&args, terminal),
+        Command::Fetch(args) => fetch::fetch(&args, terminal),
+        Command::Init(args) => init::init(&args, terminal),
+        Command::Schema => {
+            terminal.line(format_args!("{:#}", crate::workflow::schema()));
+            Exit::Success
+        }
+        Command::Completions(args) => {
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Args::command(), "keelboat", &mut script);
+            terminal.raw(&script);
+            Exit::Success
+        }
+        Command::Demo(args) => demo::demo(&args, terminal),
+    }
+}
+
+/// Diagnostics for developers, when `KEELBOAT_LOG` asks for them.
+fn init_tracing() {
+    use tracing_subscriber::EnvFilter;
+    let Ok(filter) = EnvFilter::try_from_env("KEELBOAT_LOG") else { return };
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

@@ -1,0 +1,150 @@
+//! A line for each thing that happened.
+
+use std::path::PathBuf;
+
+use keelboat_engine::{Fact, Failure, Reuse, Stamped};
+
+use super::super::args::RunArgs;
+use super::super::reason::reasons;
+use super::super::terminal::{Colour, Terminal, bytes, plain, span};
+use super::{Shown, is_news};
+use crate::driver::{Observer, Start, View};
+use crate::project::Project;
+
+/// Lines of a failed task's standard error that are shown.
+const ERROR_LINES_MAX: usize = 12;
+
+/// The part of the standard error, at its end, that is looked at.
+const ERROR_BYTES_MAX: usize = 4_096;
+
+#[derive(Debug)]
+pub(super) struct Lines {
+    terminal: Terminal,
+    verbose: bool,
+    quiet: bool,
+    project: Option<Project>,
+    run: String,
+    workflow: PathBuf,
+    /// Lines go through this when something else is on the screen.
+    pub(super) above: Option<indicatif::MultiProgress>,
+}
+
+impl Lines {
+    pub(super) fn new(args: &RunArgs) -> Self {
+        Self {
+            terminal: Terminal::new(),
+            verbose: args.verbose,
+            quiet: args.quiet,
+            project: Project::of_workflow(&args.workflow.workflow).ok(),
+            run: String::new(),
+            workflow: args.workflow.workflow.clone(),
+            above: None,
+        }
+    }
+
+    fn say(&self, colour: Colour, word: &str, text: &str) {
+        let word = self.terminal.paint(colour, format_args!("{word:>9}"));
+        let line = format!("{word} {text}");
+        match &self.above {
+            Some(bars) => drop(bars.println(line)),
+            None => self.terminal.note(format_args!("{line}")),
+        }
+    }
+
+    fn failed(&self, word: &str, task: &str, failure: &Failure, ordinal: Option<u32>) {
+        self.say(Colour::Red, word, &format!("{}: {}", plain(task), plain(&failure.cause)));
+        if let Some(hint) = &failure.hint {
+            self.say(Colour::Blue, "hint", &plain(hint));
+        }
+        let Some((ordinal, project)) = ordinal.zip(self.project.as_ref()) else { return };
+        let Some(run) = project.run(&self.run) else { return };
+        let log = run.log(task, ordinal, "err");
+        let written = std::fs::read(&log).unwrap_or_default();
+        let end = written.get(written.len().saturating_sub(ERROR_BYTES_MAX)..).unwrap_or_default();
+        let text = String::from_utf8_lossy(end);
+        let lines: Vec<&str> = text.lines().collect();
+        let first = lines.len().saturating_sub(ERROR_LINES_MAX);
+        for line in &lines[first..] {
+            self.say(Colour::Dim, "|", &plain(line));
+        }
+    }
+
+    fn tell(&self, fact: &Fact) {
+        match fact {
+            Fact::Fetched { display, content, transferred, .. } => {
+                let mut size = bytes(content.bytes);
+                if *transferred != content.bytes {
+                    size = format!("{size}, {} over the network", bytes(*transferred));
+                }
+                self.say(Colour::Green, "fetched", &format!("{} ({size})", plain(display)));
+            }
+            Fact::AttemptStarted { task, ordinal, reasons: why } => {
+                let again = if *ordinal > 1 { format!(", try {ordinal}") } else { String::new() };
+                let text = format!("{}{again} ({})", plain(task), reasons(why));
+                self.say(Colour::Blue, "started", &text);
+            }
+            Fact::AttemptFailed { task, ordinal, failure, .. } => {
+                self.failed("try lost", task, failure, Some(*ordinal));
+            }
+            Fact::Completed { task, usage, .. } => {
+                let text = format!("{} ({})", plain(task), span(usage.wall));
+                self.say(Colour::Green, "done", &text);
+            }
+            Fact::Reused { task, reuse, .. } => {
+                let how = match reuse {
+                    Reuse::InPlace => "",
+                    Reuse::Restored => " (restored from the object cache)",
+                };
+                self.say(Colour::Dim, "reused", &format!("{}{how}", plain(task)));
+            }
+            Fact::Delivered { path, display, .. } => {
+                self.say(
+                    Colour::Green,
+                    "delivered",
+                    &format!("{} to {}", plain(path), plain(display)),
+                );
+            }
+            Fact::Failed { task, failure } => self.failed("failed", task, failure, None),
+            Fact::Skipped { task, because } => {
+                let text = format!("{}: it needs {}, which failed", plain(task), plain(because));
+                self.say(Colour::Yellow, "skipped", &text);
+            }
+            Fact::EngineStarted { .. } | Fact::Planned { .. } | Fact::RunEnded { .. } => {}
+        }
+    }
+}
+
+impl Observer for Lines {
+    fn started(&mut self, start: &Start<'_>) {
+        start.run.clone_into(&mut self.run);
+        if self.quiet {
+            return;
+        }
+        let goes_on = if start.resumed { ", resumed" } else { "" };
+        let text = format!(
+            "{} ({} tasks) in {}, run {}{goes_on}",
+            plain(start.workflow),
+            start.tasks,
+            self.workflow.display(),
+            start.run
+        );
+        self.say(Colour::Bold, "workflow", &text);
+    }
+
+    fn fact(&mut self, stamped: &Stamped) {
+        let failed = matches!(stamped.fact, Fact::Failed { .. });
+        if self.verbose || failed || (!self.quiet && is_news(stamped)) {
+            self.tell(&stamped.fact);
+        }
+    }
+
+    fn progress(&mut self, _view: &View<'_>) {}
+
+    fn warning(&mut self, text: &str) {
+        self.say(Colour::Yellow, "warning", &plain(text));
+    }
+}
+
+impl Shown for Lines {
+    fn end(&mut self) {}
+}

@@ -1,0 +1,81 @@
+//! The edges of one run, in one place: files, memory, network, processes.
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, SystemTime};
+
+use keelboat_checkpoint::{DigestCache, MemoStore, ObjectCache};
+use keelboat_engine::{Content, Digest, FileStamp, Kind};
+use keelboat_executors::LocalExecutor;
+use keelboat_staging::{DigestMemory, Fetcher, LocalError, digest_path};
+
+use super::message::Message;
+use super::observe::Board;
+use super::pool::Pool;
+use crate::project::{Project, RunDir};
+
+/// From SIGTERM to SIGKILL.
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(crate) struct Edges {
+    pub(crate) project: Project,
+    pub(crate) run: RunDir,
+    pub(crate) memo: Arc<MemoStore>,
+    pub(crate) objects: ObjectCache,
+    pub(crate) digests: Arc<DigestCache>,
+    pub(crate) fetcher: Arc<Fetcher>,
+    pub(crate) executor: LocalExecutor,
+    pub(crate) pool: Pool,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) board: Arc<Board>,
+    pub(crate) threads: usize,
+    /// Read bytes again rather than believe their stamps.
+    pub(crate) strict: bool,
+    pub(crate) messages: SyncSender<Message>,
+}
+
+impl Edges {
+    /// Tells the loop. When the loop is gone the run is over, and nobody needs to know.
+    pub(crate) fn tell(&self, message: Message) {
+        tell(&self.messages, message);
+    }
+
+    /// Saves what speeds up the next run, and returns what went wrong in doing so.
+    pub(crate) fn save(&self) -> Vec<String> {
+        let saved = [
+            self.digests.save().map_err(|error| error.to_string()),
+            self.objects.save().map_err(|error| error.to_string()),
+            self.memo.flush().map_err(|error| error.to_string()),
+        ];
+        let errors = saved.into_iter().filter_map(Result::err);
+        errors.chain(self.memo.notices().iter().map(ToString::to_string)).collect()
+    }
+
+    pub(crate) fn digest(&self, path: &std::path::Path, kind: Kind) -> Result<Content, LocalError> {
+        digest_path(path, kind, &Memory(&self.digests), self.strict)
+    }
+}
+
+pub(crate) fn tell(messages: &SyncSender<Message>, message: Message) {
+    if messages.send(message).is_err() {
+        tracing::debug!("a report came after the end of the run");
+    }
+}
+
+/// Joins the digest cache to those who hash files.
+pub(crate) struct Memory<'a>(pub(crate) &'a DigestCache);
+
+impl DigestMemory for Memory<'_> {
+    fn recall(&self, stamp: &FileStamp) -> Option<Digest> {
+        self.0.lookup(stamp)
+    }
+
+    fn remember(&self, stamp: &FileStamp, digest: Digest, hashed_at: SystemTime) {
+        self.0.remember(stamp, digest, hashed_at);
+    }
+
+    fn remember_own(&self, stamp: &FileStamp, digest: Digest) {
+        self.0.remember_own(stamp, digest);
+    }
+}

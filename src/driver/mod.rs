@@ -1,0 +1,474 @@
+//! The driver: one loop that feeds the core with what the edges report and has the edges do what
+//! the core asks for. Whatever is remembered is written to the journal before it is acted on.
+
+mod attempt;
+mod clock;
+mod durable;
+mod edges;
+mod error;
+mod message;
+mod observe;
+mod open;
+mod plan;
+mod pool;
+mod recall;
+mod stage;
+mod targets;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use keelboat_checkpoint::Journal;
+use keelboat_engine::core::{Action, Core, Counts, Event, Recall, StageFrom, Urgency};
+use keelboat_engine::{
+    AttemptId, Fact, Failure, FailureClass, FileId, Reason, RunOutcome, SiteId, Stamped, TaskId,
+    TaskName, Timestamp, key_changes,
+};
+use keelboat_executors::Executor as _;
+
+pub use error::RunError;
+pub use observe::{Observer, Start, TransferView, View};
+pub(crate) use open::WARDEN_COMMAND;
+pub use plan::{Plan, Verdict, plan};
+pub use targets::means;
+
+use self::attempt::Attempt;
+use self::clock::Clock;
+use self::durable::{Durable, Unseen};
+use self::edges::{Edges, Memory};
+use self::message::{Message, Missed};
+use crate::workflow::Workflow;
+
+/// Events that are taken in before their actions are carried out.
+const EVENTS_BATCH_MAX: usize = 4_096;
+
+/// The longest sleep of the loop.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// How often people are shown how things stand.
+const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
+
+/// What to run, and how.
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// The workflow file.
+    pub workflow: PathBuf,
+    /// Parameters set from outside.
+    pub set: Vec<(String, String)>,
+    /// Tasks, declarations or outputs that are asked for; all when empty.
+    pub targets: Vec<String>,
+    /// Cores to use; all of the machine when not given.
+    pub jobs: Option<u32>,
+    /// After a failure, go on with what does not depend on it.
+    pub keep_going: bool,
+    /// Read the bytes of outputs again rather than believe their metadata.
+    pub strict: bool,
+    /// Use what the object cache has of remote files, and no network.
+    pub offline: bool,
+    /// Tasks or declarations to run although they have a result.
+    pub force: Vec<String>,
+}
+
+/// How a run went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The run's name.
+    pub run: String,
+    /// How it ended.
+    pub outcome: RunOutcome,
+    /// Tasks by state.
+    pub counts: Counts,
+    /// Bytes that came over the network.
+    pub transferred: u64,
+    /// Time from start to end.
+    pub wall: Duration,
+}
+
+/// Runs a workflow to its end, or goes on with a run over which an engine died.
+pub fn run(options: &RunOptions, observer: &mut dyn Observer) -> Result<Report, RunError> {
+    let opened = open::open(options, observer)?;
+    let mut driver = Driver::new(opened, observer);
+    let result = driver.drive();
+    driver.close();
+    let outcome = result?;
+    Ok(Report {
+        run: driver.edges.run.id().to_owned(),
+        outcome,
+        counts: driver.core.counts(),
+        transferred: driver.transferred,
+        wall: driver.clock.elapsed(),
+    })
+}
+
+struct Driver<'a> {
+    /// Goes first, so that nobody waits to tell a loop that is gone.
+    inbox: Receiver<Message>,
+    core: Core,
+    workflow: Workflow,
+    targets: Vec<String>,
+    force: Vec<String>,
+    edges: Arc<Edges>,
+    journal: Journal,
+    clock: Clock,
+    observer: &'a mut dyn Observer,
+    attempts: BTreeMap<AttemptId, Arc<Attempt>>,
+    running: BTreeMap<TaskName, Timestamp>,
+    durable: Durable,
+    transferred: u64,
+    outcome: Option<RunOutcome>,
+    shown: Instant,
+    /// Ends with the driver: network and signals.
+    _runtime: tokio::runtime::Runtime,
+    _lock: keelboat_checkpoint::ProjectLock,
+}
+
+impl<'a> Driver<'a> {
+    fn new(opened: open::Opened, observer: &'a mut dyn Observer) -> Self {
+        Self {
+            inbox: opened.inbox,
+            core: opened.core,
+            workflow: opened.workflow,
+            targets: opened.targets,
+            force: opened.force,
+            edges: opened.edges,
+            journal: opened.journal,
+            clock: opened.clock,
+            observer,
+            attempts: BTreeMap::new(),
+            running: BTreeMap::new(),
+            durable: Durable::new(),
+            transferred: 0,
+            outcome: None,
+            shown: Instant::now(),
+            _runtime: opened.runtime,
+            _lock: opened.lock,
+        }
+    }
+
+    fn drive(&mut self) -> Result<RunOutcome, RunError> {
+        let mut actions = Vec::new();
+        let now = self.clock.now();
+        let capacity = open::capacity(self.edges.threads);
+        self.core.resume(now, &mut actions);
+        self.core.step(now, Event::SiteJoined { site: SiteId::HOME, capacity }, &mut actions);
+        loop {
+            self.carry_out(&mut actions)?;
+            if let Some(outcome) = self.outcome {
+                self.finish()?;
+                return Ok(outcome);
+            }
+            self.flush_if_due();
+            self.show_progress();
+            self.take_in(&mut actions)?;
+        }
+    }
+
+    /// Waits for messages and feeds the core with them.
+    fn take_in(&mut self, actions: &mut Vec<Action>) -> Result<(), RunError> {
+        match self.inbox.recv_timeout(self.wait()) {
+            Ok(message) => self.on_message(message, actions)?,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(RunError::EdgesGone),
+        }
+        for _ in 0..EVENTS_BATCH_MAX {
+            let Ok(message) = self.inbox.try_recv() else { break };
+            self.on_message(message, actions)?;
+        }
+        let now = self.clock.now();
+        if self.core.next_deadline().is_some_and(|due| due <= now) {
+            self.core.step(now, Event::TimePassed, actions);
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> Duration {
+        let mut wait = WAIT_MAX;
+        if let Some(due) = self.core.next_deadline() {
+            wait = wait.min(due.since(self.clock.now()));
+        }
+        if let Some(due) = self.durable.due_in() {
+            wait = wait.min(due);
+        }
+        if self.observer.wants_progress() {
+            wait = wait.min(PROGRESS_PERIOD);
+        }
+        wait
+    }
+
+    fn on_message(&mut self, message: Message, actions: &mut Vec<Action>) -> Result<(), RunError> {
+        match message {
+            Message::Events(events) => {
+                for event in events {
+                    self.feed(event, actions);
+                }
+            }
+            Message::Missed(missed) => {
+                for miss in missed {
+                    let event = self.explain(miss);
+                    self.feed(event, actions);
+                }
+            }
+            Message::Fetched(fetched, object) => {
+                let (fact, event) = *fetched;
+                self.durable.add_places(vec![object]);
+                if let Fact::Fetched { transferred, .. } = &fact {
+                    self.transferred += transferred;
+                }
+                actions.push(Action::Record(fact));
+                self.feed(event, actions);
+            }
+            Message::Published(event, places) => {
+                self.durable.add_places(places);
+                self.feed(event, actions);
+            }
+            Message::Flushed(number, result) => {
+                result?;
+                let seen = self.durable.end(number);
+                self.show(seen);
+            }
+            Message::Stop(urgency) => {
+                if urgency == Urgency::Drain {
+                    let running = self.running.len();
+                    let text = format!(
+                        "nothing more is begun; waiting for running tasks: {running} \
+                         (interrupt again to stop them)"
+                    );
+                    self.observer.warning(&text);
+                }
+                self.feed(Event::StopRequested { urgency }, actions);
+            }
+            Message::Warning(text) => self.observer.warning(&text),
+        }
+        Ok(())
+    }
+
+    fn feed(&mut self, event: Event, actions: &mut Vec<Action>) {
+        if let Event::AttemptEnded(outcome) = &event
+            && let Some(attempt) = self.attempts.get(&outcome.attempt)
+        {
+            self.running.remove(&attempt.name);
+            if outcome.result.is_err() {
+                self.clear(outcome.attempt);
+            }
+        }
+        self.core.step(self.clock.now(), event, actions);
+    }
+
+    /// An attempt is over for good: its scratch directory goes away.
+    fn clear(&mut self, attempt: AttemptId) {
+        if let Some(attempt) = self.attempts.remove(&attempt) {
+            let edges = Arc::clone(&self.edges);
+            self.edges.pool.submit(move || attempt.clear(&edges));
+        }
+    }
+
+    /// Why a task has to run, from what it was made of the last time.
+    fn explain(&self, miss: Missed) -> Event {
+        let Missed { task, key, damage, before } = miss;
+        let reasons = match (damage, before) {
+            (Some(damage), _) => vec![damage],
+            (None, None) => vec![Reason::FirstRun],
+            (None, Some((last, _))) if last == key => vec![Reason::RecordLost],
+            (None, Some((_, before))) => {
+                let now = self.core.parts(task).unwrap_or_default();
+                let changes = key_changes(&before, &now);
+                changes.into_iter().map(Reason::Changed).collect()
+            }
+        };
+        let verdict = Recall::Miss { reasons };
+        Event::Recalled { task, key, verdict }
+    }
+
+    /// Writes down all facts, then does the rest.
+    fn carry_out(&mut self, actions: &mut Vec<Action>) -> Result<(), RunError> {
+        // Carrying out an action can bring further actions: a graph that grows.
+        while !actions.is_empty() {
+            let at = self.clock.now();
+            let mut facts = Vec::new();
+            let mut requests = Vec::new();
+            for action in actions.drain(..) {
+                match action {
+                    Action::Record(fact) => facts.push(Stamped { at, fact }),
+                    request => requests.push(request),
+                }
+            }
+            self.write_down(facts)?;
+            self.request(requests, actions);
+        }
+        Ok(())
+    }
+
+    fn write_down(&mut self, facts: Vec<Stamped>) -> Result<(), RunError> {
+        if facts.is_empty() {
+            return Ok(());
+        }
+        self.journal.append(&facts)?;
+        for fact in &facts {
+            self.edges.memo.apply(fact);
+        }
+        self.durable.add_facts(facts);
+        Ok(())
+    }
+
+    fn request(&mut self, requests: Vec<Action>, actions: &mut Vec<Action>) {
+        let mut queries = Vec::new();
+        let mut wanted = Vec::new();
+        for request in requests {
+            match request {
+                Action::Stage { file, from, .. } => wanted.push(self.wanted(file, from)),
+                Action::Recall { task, key, known } => {
+                    let name = self.core.spec(task).name.clone();
+                    queries.push(recall::Query { task, name, key, known });
+                }
+                Action::Launch { attempt, .. } => self.launch(attempt),
+                Action::Kill { attempt } => self.edges.executor.kill(attempt),
+                Action::Publish { attempt } => self.publish(attempt),
+                Action::Expand { task } => {
+                    let event = self.expand(task);
+                    self.feed(event, actions);
+                }
+                Action::Deliver { task, output } => self.durable.add_delivery(task, output),
+                Action::Finish { outcome } => self.outcome = Some(outcome),
+                Action::Record(_) => unreachable!("facts were written down first"),
+            }
+        }
+        if !queries.is_empty() {
+            recall::submit(&self.edges, queries);
+        }
+        if !wanted.is_empty() {
+            stage::begin(&self.edges, wanted);
+        }
+    }
+
+    fn wanted(&self, file: FileId, from: StageFrom) -> stage::Wanted {
+        debug_assert_eq!(from, StageFrom::Origin, "there is one site");
+        let node = self.core.graph().file(file);
+        stage::Wanted { file, source: node.source.clone(), kind: node.kind, sha256: node.sha256 }
+    }
+
+    fn launch(&mut self, id: AttemptId) {
+        let attempt = Arc::new(Attempt::new(&self.core, id, &self.edges));
+        self.running.insert(attempt.name.clone(), self.clock.now());
+        self.attempts.insert(id, Arc::clone(&attempt));
+        let edges = Arc::clone(&self.edges);
+        self.edges.pool.submit(move || attempt.launch(&edges));
+    }
+
+    fn publish(&mut self, id: AttemptId) {
+        let Some(attempt) = self.attempts.remove(&id) else { return };
+        let edges = Arc::clone(&self.edges);
+        self.edges.pool.submit(move || attempt.publish(&edges));
+    }
+
+    /// Reads a task's output for new tasks.
+    fn expand(&mut self, by: TaskId) -> Event {
+        let name = self.core.spec(by).name.clone();
+        let project = self.edges.project.clone();
+        let mut read = |path: &str| std::fs::read(project.resolve(path));
+        match self.workflow.grow(&name, &mut read) {
+            Ok(tasks) => {
+                let mut tasks = targets::select(tasks, &self.targets, true);
+                targets::force(&mut tasks, &self.force);
+                Event::Grown { by, tasks }
+            }
+            Err(errors) => {
+                let cause = format!("no tasks can be made of what it wrote: {errors}");
+                Event::GrowFailed { by, failure: Failure::new(FailureClass::Permanent, cause) }
+            }
+        }
+    }
+
+    fn deliver(&self, task: TaskId, output: u32) {
+        let node = self.core.graph().task(task);
+        let spec = &node.spec.outputs[output as usize];
+        let content = self.core.content(node.outputs[output as usize]);
+        let (Some(address), Some(content)) = (spec.deliver_to.clone(), content) else { return };
+        let place = self.edges.project.resolve(&spec.path);
+        let edges = Arc::clone(&self.edges);
+        self.edges.pool.submit(move || {
+            let root = edges.project.root();
+            let address = if address.contains("://") || address.starts_with('/') {
+                address.to_string()
+            } else {
+                root.join(address.as_ref()).display().to_string()
+            };
+            let memory = Memory(&edges.digests);
+            let event = match keelboat_staging::deliver(&place, &content, &address, &memory) {
+                Ok(_) => Event::Delivered { task, output },
+                Err(error) => Event::DeliverFailed { task, output, failure: error.failure() },
+            };
+            edges.tell(Message::Events(vec![event]));
+        });
+    }
+
+    fn flush_if_due(&mut self) {
+        if self.durable.due_in() != Some(Duration::ZERO) {
+            return;
+        }
+        let flush = self.durable.begin();
+        let messages = self.edges.messages.clone();
+        let number = flush.number;
+        self.journal.flush_to(self.journal.position(), flush.places, move |result| {
+            edges::tell(&messages, Message::Flushed(number, result));
+        });
+    }
+
+    /// What is durable may be seen, and may be copied to where others see it.
+    fn show(&mut self, seen: Unseen) {
+        for fact in &seen.facts {
+            self.observer.fact(fact);
+        }
+        for (task, output) in seen.deliveries {
+            self.deliver(task, output);
+        }
+    }
+
+    fn show_progress(&mut self) {
+        if !self.observer.wants_progress() || self.shown.elapsed() < PROGRESS_PERIOD {
+            return;
+        }
+        self.shown = Instant::now();
+        let view = View {
+            counts: self.core.counts(),
+            running: &self.running,
+            now: self.clock.now(),
+            transfers: self.edges.board.view(),
+            transferred: self.transferred,
+        };
+        self.observer.progress(&view);
+    }
+
+    /// The last flush; after it, all that happened may be seen.
+    fn finish(&mut self) -> Result<(), RunError> {
+        let (facts, places) = self.durable.take_rest();
+        let (sender, flushed) = std::sync::mpsc::channel();
+        self.journal.flush_to(self.journal.position(), places, move |result| {
+            if sender.send(result).is_err() {
+                tracing::debug!("nobody waits for the last flush");
+            }
+        });
+        // Sinks may be full while the flush thread reports an earlier flush.
+        loop {
+            match flushed.recv_timeout(Duration::from_millis(1)) {
+                Ok(result) => break result?,
+                Err(RecvTimeoutError::Timeout) => while self.inbox.try_recv().is_ok() {},
+                Err(RecvTimeoutError::Disconnected) => return Err(RunError::EdgesGone),
+            }
+        }
+        self.show(Unseen { facts, deliveries: Vec::new() });
+        Ok(())
+    }
+
+    /// Ends processes and saves what may be saved, however the run ended.
+    fn close(&mut self) {
+        // The ends of what is still running must find room in the channel.
+        while self.inbox.try_recv().is_ok() {}
+        self.edges.executor.shutdown();
+        for error in self.edges.save() {
+            self.observer.warning(&error);
+        }
+    }
+}

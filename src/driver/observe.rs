@@ -1,0 +1,126 @@
+//! What people and programs are shown of a run while it goes on.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use keelboat_engine::core::Counts;
+use keelboat_engine::{Stamped, TaskName, Timestamp};
+use keelboat_staging::{Progress, TransferEvent};
+
+/// Watches a run. Facts come in their order, and only after they are durable.
+pub trait Observer {
+    /// The run begins, or goes on after a crash.
+    fn started(&mut self, start: &Start<'_>);
+
+    /// Something happened, and will be remembered whatever happens next.
+    fn fact(&mut self, fact: &Stamped);
+
+    /// How things stand, some times a second.
+    fn progress(&mut self, view: &View<'_>);
+
+    /// Something that people should know, and that stops nothing.
+    fn warning(&mut self, text: &str);
+
+    /// Whether [`Observer::progress`] is of any use.
+    fn wants_progress(&self) -> bool {
+        false
+    }
+}
+
+/// How a run begins.
+#[derive(Debug, Clone, Copy)]
+pub struct Start<'a> {
+    /// The run's name.
+    pub run: &'a str,
+    /// The workflow's name.
+    pub workflow: &'a str,
+    /// Whether an engine died over it before.
+    pub resumed: bool,
+    /// Tasks known so far.
+    pub tasks: u32,
+}
+
+/// How a run stands.
+#[derive(Debug)]
+pub struct View<'a> {
+    /// How many tasks are in which state.
+    pub counts: Counts,
+    /// What runs, and since when.
+    pub running: &'a BTreeMap<TaskName, Timestamp>,
+    /// The present moment.
+    pub now: Timestamp,
+    /// Transfers under way.
+    pub transfers: Vec<TransferView>,
+    /// Bytes that came over the network so far.
+    pub transferred: u64,
+}
+
+/// A transfer under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransferView {
+    /// The address without secrets.
+    pub display: String,
+    /// Bytes that are here.
+    pub done: u64,
+    /// Bytes in all, when that is known.
+    pub total: Option<u64>,
+    /// What it waits for, when it does not move.
+    pub waits: Option<String>,
+}
+
+/// The transfers under way, as their progress reports them.
+#[derive(Debug, Default)]
+pub(crate) struct Board(Mutex<BTreeMap<u32, TransferView>>);
+
+impl Board {
+    pub(crate) fn view(&self) -> Vec<TransferView> {
+        self.lock().values().cloned().collect()
+    }
+
+    pub(crate) fn end(&self, transfer: u32) {
+        self.lock().remove(&transfer);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, TransferView>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reports one transfer to the board.
+#[derive(Debug)]
+pub(crate) struct Reporter {
+    board: Arc<Board>,
+    transfer: u32,
+}
+
+impl Reporter {
+    pub(crate) fn new(board: Arc<Board>, transfer: u32, display: String) -> Self {
+        let view = TransferView { display, done: 0, total: None, waits: None };
+        board.lock().insert(transfer, view);
+        Self { board, transfer }
+    }
+}
+
+impl Progress for Reporter {
+    fn on_event(&self, event: &TransferEvent<'_>) {
+        let mut board = self.board.lock();
+        let Some(view) = board.get_mut(&self.transfer) else { return };
+        match event {
+            TransferEvent::Opened { source, offset, length } => {
+                view.display = (*source).to_owned();
+                (view.done, view.total, view.waits) = (*offset, *length, None);
+            }
+            TransferEvent::Received { position, length } => {
+                (view.done, view.total, view.waits) = (*position, *length, None);
+            }
+            TransferEvent::Waiting { cause, wait, .. } => {
+                let seconds = wait.as_secs_f32();
+                view.waits = Some(format!("{cause}; tried again in {seconds:.1} s"));
+            }
+            TransferEvent::Abandoned { source, cause } => {
+                view.waits = Some(format!("{source} was given up: {cause}"));
+            }
+            _ => {}
+        }
+    }
+}

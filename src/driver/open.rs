@@ -1,0 +1,293 @@
+//! From options to a run: the workflow, the lock, what an earlier engine left, and the edges.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use keelboat_checkpoint::{
+    DigestCache, Journal, MemoStore, ObjectCache, ProjectLock, Recovered, read_journal,
+};
+use keelboat_engine::core::{Core, History, Options, Urgency};
+use keelboat_engine::{Digest, Digester, Fact, Resources, Stamped, TaskSpec, Timestamp};
+use keelboat_executors::{LocalConfig, LocalExecutor, Sink, WardenCommand, kill_leftovers};
+use keelboat_staging::{FetchConfig, Fetcher, remove_tree};
+
+use super::clock::Clock;
+use super::edges::{Edges, tell};
+use super::message::Message;
+use super::observe::{Board, Observer, Start};
+use super::{RunError, RunOptions, targets};
+use crate::project::{Project, RunDir};
+use crate::workflow::{LoadOptions, Workflow};
+
+/// Messages that wait for the loop; an edge that has more waits itself.
+const MESSAGES_MAX: usize = 1_024;
+
+/// The hidden subcommand under which this program is its own warden.
+pub(crate) const WARDEN_COMMAND: &str = "kb-warden";
+
+pub(super) struct Opened {
+    pub(super) core: Core,
+    pub(super) workflow: Workflow,
+    pub(super) targets: Vec<String>,
+    pub(super) force: Vec<String>,
+    pub(super) edges: Arc<Edges>,
+    pub(super) journal: Journal,
+    pub(super) clock: Clock,
+    pub(super) inbox: Receiver<Message>,
+    pub(super) runtime: tokio::runtime::Runtime,
+    pub(super) lock: ProjectLock,
+}
+
+pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<Opened, RunError> {
+    let project = Project::of_workflow(&options.workflow)
+        .map_err(RunError::setup("find the directory of the workflow file"))?;
+    let (workflow, tasks) = load(options, &project)?;
+    for problem in workflow.warnings() {
+        observer.warning(&problem.to_string());
+    }
+    let plan = plan_identity(&workflow, options);
+    project.prepare().map_err(RunError::setup(format!("make {}", project.state().display())))?;
+    let token = format!("kb-{}-{}", std::process::id(), Timestamp::default().after(now()).0);
+    let command: Vec<String> = std::env::args().collect();
+    let lock = ProjectLock::acquire(&project.state(), &command.join(" "), &token)?;
+    clean_up_after(&lock, &project, observer);
+
+    let memo = Arc::new(MemoStore::open(&project.state())?);
+    let (run, resumed) = choose_run(&project, plan)?;
+    run.prepare().map_err(RunError::setup(format!("make a directory for run {}", run.id())))?;
+    let (mut journal, recovered) = Journal::create_or_open(&run.journal())?;
+    report_damage(&recovered, observer);
+    let mut history = History::default();
+    recovered.facts.iter().for_each(|stamped| history.apply(&stamped.fact));
+    let clock = Clock::start(recovered.facts.last().map(|last| last.at).unwrap_or_default());
+    let started = Stamped { at: clock.now(), fact: engine_started(&workflow, options, plan) };
+    journal.append(std::slice::from_ref(&started))?;
+    memo.apply(&started);
+
+    let core_options =
+        Options { keep_going: options.keep_going, seed: clock.now().0, ..Options::default() };
+    let core = Core::new(tasks, history, core_options)?;
+    let (messages, inbox) = sync_channel(MESSAGES_MAX);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("network")
+        .enable_all()
+        .build()
+        .map_err(RunError::setup("start the network threads"))?;
+    watch_signals(&runtime, messages.clone());
+    let threads = usize::try_from(cores(options)).unwrap_or(1);
+    let digests = Arc::new(DigestCache::load(&project.state()));
+    let edges = Edges {
+        run,
+        memo,
+        objects: ObjectCache::open(&project.state(), Arc::clone(&digests))?,
+        digests,
+        fetcher: Arc::new(Fetcher::new(FetchConfig {
+            offline: options.offline,
+            ..FetchConfig::new(project.partial())
+        })?),
+        executor: LocalExecutor::start(
+            LocalConfig { warden: warden()?, token },
+            Arc::new(ToLoop(messages.clone())),
+        )?,
+        pool: super::pool::Pool::start(threads.clamp(2, 16))
+            .map_err(RunError::setup("start threads for file work"))?,
+        runtime: runtime.handle().clone(),
+        board: Arc::new(Board::default()),
+        threads,
+        strict: options.strict,
+        messages,
+        project,
+    };
+    observer.started(&Start {
+        run: edges.run.id(),
+        workflow: workflow.name(),
+        resumed,
+        tasks: core.counts().total,
+    });
+    Ok(Opened {
+        core,
+        workflow,
+        targets: options.targets.clone(),
+        force: options.force.clone(),
+        edges: Arc::new(edges),
+        journal,
+        clock,
+        inbox,
+        runtime,
+        lock,
+    })
+}
+
+/// The workflow and its tasks, those that are asked for.
+pub(crate) fn load(
+    options: &RunOptions,
+    project: &Project,
+) -> Result<(Workflow, Vec<TaskSpec>), RunError> {
+    let load = LoadOptions { set: options.set.clone(), project_dir: project.root().to_path_buf() };
+    let mut workflow = Workflow::load(&options.workflow, &load)?;
+    let mut tasks = workflow.take_tasks();
+    let later = |target: &String| workflow.families().any(|family| family == target);
+    let mut generators = false;
+    for target in options.targets.iter().chain(&options.force) {
+        if tasks.iter().any(|task| targets::means(target, task)) {
+            continue;
+        }
+        let declaration = target.split('[').next().unwrap_or_default().to_owned();
+        if !later(target) && !later(&declaration) {
+            let nearest = workflow.nearest(target);
+            return Err(RunError::UnknownTarget { target: target.clone(), nearest });
+        }
+        generators = true;
+    }
+    targets::force(&mut tasks, &options.force);
+    Ok((workflow, targets::select(tasks, &options.targets, generators)))
+}
+
+/// What must be the same for a run to be taken up again: the workflow and what is asked of it.
+fn plan_identity(workflow: &Workflow, options: &RunOptions) -> Digest {
+    let mut digester = Digester::new();
+    digester.update(workflow.identity().as_bytes());
+    for list in [&options.targets, &options.force] {
+        digester.update(&(list.len() as u64).to_le_bytes());
+        for text in list {
+            digester.update(Digest::of(text.as_bytes()).as_bytes());
+        }
+    }
+    digester.finish()
+}
+
+fn now() -> std::time::Duration {
+    std::time::UNIX_EPOCH.elapsed().unwrap_or_default()
+}
+
+/// Kills what a dead engine left running, and removes the scratch directories of its attempts.
+fn clean_up_after(lock: &ProjectLock, project: &Project, observer: &mut dyn Observer) {
+    if let Some(previous) = lock.previous()
+        && !previous.ended
+    {
+        match kill_leftovers(&previous.token) {
+            Ok(0) => {}
+            Ok(count) => observer.warning(&format!(
+                "killed {count} processes that the engine before this one (process {}) left",
+                previous.pid
+            )),
+            Err(error) => {
+                observer.warning(&format!("cannot look for left-over processes: {error}"));
+            }
+        }
+    }
+    let Ok(entries) = std::fs::read_dir(project.scratch()) else { return };
+    for entry in entries.flatten() {
+        if let Err(error) = remove_tree(&entry.path()) {
+            observer.warning(&format!("a scratch directory of an earlier run stays: {error}"));
+        }
+    }
+}
+
+/// The newest run, when an engine died over just this plan; otherwise a new one.
+fn choose_run(project: &Project, plan: Digest) -> Result<(RunDir, bool), RunError> {
+    let runs = project.list_runs().map_err(RunError::setup("list the runs so far"))?;
+    if let Some(last) = runs.into_iter().next()
+        && let Ok(recovered) = read_journal(&last.journal())
+    {
+        let same = recovered.facts.iter().rev().find_map(|stamped| match &stamped.fact {
+            Fact::EngineStarted { plan: before, .. } => Some(*before == plan),
+            _ => None,
+        });
+        let ended =
+            recovered.facts.iter().any(|stamped| matches!(stamped.fact, Fact::RunEnded { .. }));
+        if same == Some(true) && !ended {
+            return Ok((last, true));
+        }
+    }
+    Ok((project.new_run(&jiff::Zoned::now()), false))
+}
+
+fn report_damage(recovered: &Recovered, observer: &mut dyn Observer) {
+    if let Some(torn) = &recovered.torn {
+        observer.warning(&format!(
+            "the journal ended in the middle of a record: {} bytes at offset {} were cut off",
+            torn.bytes, torn.offset
+        ));
+    }
+    for damage in &recovered.damaged {
+        observer
+            .warning(&format!("the journal is damaged and what is damaged is not used: {damage}"));
+    }
+}
+
+fn engine_started(workflow: &Workflow, options: &RunOptions, plan: Digest) -> Fact {
+    let file = options.workflow.file_name().unwrap_or_default();
+    Fact::EngineStarted {
+        pid: std::process::id(),
+        host: host_name(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        workflow: workflow.name().to_owned(),
+        plan,
+        file: file.to_string_lossy().into_owned(),
+    }
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
+fn warden() -> Result<WardenCommand, RunError> {
+    let program = match std::env::var_os("KEELBOAT_WARDEN") {
+        Some(program) => return Ok(WardenCommand { program: program.into(), args: Vec::new() }),
+        None => std::env::current_exe().map_err(RunError::setup("find this program's own file"))?,
+    };
+    Ok(WardenCommand { program, args: vec![WARDEN_COMMAND.into()] })
+}
+
+fn cores(options: &RunOptions) -> u32 {
+    let machine = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    options.jobs.unwrap_or_else(|| u32::try_from(machine).unwrap_or(u32::MAX)).max(1)
+}
+
+/// The slots of this machine: the cores that may be used, and all of its memory.
+pub(super) fn capacity(cores: usize) -> Resources {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = meminfo.lines().find_map(|line| {
+        let kib = line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim();
+        kib.parse::<u64>().ok()
+    });
+    let memory = total.map_or(u64::MAX, |kib| kib << 10);
+    Resources { cores: u32::try_from(cores).unwrap_or(u32::MAX), memory }
+}
+
+/// First an interrupt drains, then it stops; a termination stops at once.
+fn watch_signals(
+    runtime: &tokio::runtime::Runtime,
+    messages: std::sync::mpsc::SyncSender<Message>,
+) {
+    use tokio::signal::unix::{SignalKind, signal};
+    runtime.spawn(async move {
+        let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+        let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
+            tell(&messages, Message::Warning("signals cannot be caught".to_owned()));
+            return;
+        };
+        let mut urgency = Urgency::Drain;
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => urgency = Urgency::Now,
+            }
+            tell(&messages, Message::Stop(urgency));
+            urgency = Urgency::Now;
+        }
+    });
+}
+
+/// Brings ends of attempts to the loop.
+struct ToLoop(std::sync::mpsc::SyncSender<Message>);
+
+impl Sink for ToLoop {
+    fn ended(&self, outcome: keelboat_engine::AttemptOutcome) {
+        let event = keelboat_engine::core::Event::AttemptEnded(outcome);
+        tell(&self.0, Message::Events(vec![event]));
+    }
+}

@@ -1,0 +1,258 @@
+//! What would run, and why: the core with edges that look and touch nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use keelboat_checkpoint::{DigestCache, MemoStore, ObjectCache};
+use keelboat_engine::core::{Action, Core, Event, History, Options, Phase, Recall};
+use keelboat_engine::{
+    Fact, Failure, FileId, Kind, MemoKey, Reason, Resources, Reuse, SiteId, Source, TaskId,
+    TaskName, Timestamp, key_changes,
+};
+use keelboat_staging::{address_digest, redact};
+
+use super::edges::Memory;
+use super::{RunError, RunOptions, open};
+use crate::project::Project;
+
+/// More slots than any plan has tasks.
+const SLOTS: Resources = Resources { cores: 1 << 30, memory: 1 << 60 };
+
+/// What would happen to a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It has a result, and the outputs are in their places.
+    UpToDate,
+    /// It has a result, which the object cache would bring back.
+    Restore,
+    /// It would run.
+    Run(Vec<Reason>),
+    /// It waits for something that is not known before other tasks ran or files came.
+    Depends(String),
+    /// It would fail.
+    Fail(Failure),
+    /// It would not run, since it waits for a task that would fail.
+    Skip(TaskName),
+}
+
+/// What would happen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The workflow's name.
+    pub workflow: String,
+    /// Each task that is known before anything runs, in the order of the file.
+    pub tasks: Vec<(TaskName, Verdict)>,
+    /// Addresses that would be fetched (without secrets), as far as that is known.
+    pub fetches: Vec<String>,
+    /// Tasks whose outputs more tasks would come from.
+    pub generators: Vec<TaskName>,
+}
+
+/// Plans a run without running anything, and without the lock: also beside a live engine.
+pub fn plan(options: &RunOptions) -> Result<Plan, RunError> {
+    let project = Project::of_workflow(&options.workflow)
+        .map_err(RunError::setup("find the directory of the workflow file"))?;
+    let (workflow, tasks) = open::load(options, &project)?;
+    let generators = tasks.iter().filter(|task| task.generates).map(|task| task.name.clone());
+    let generators = generators.collect();
+    let core_options = Options { keep_going: true, ..Options::default() };
+    let core = Core::new(tasks, History::default(), core_options)?;
+    let mut planner = Planner::new(core, project, options.strict)?;
+    planner.run();
+    let count = planner.core.counts().total;
+    let tasks = (0..count).map(TaskId).map(|task| planner.verdict(task)).collect();
+    Ok(Plan { workflow: workflow.name().to_owned(), tasks, fetches: planner.fetches, generators })
+}
+
+struct Planner {
+    core: Core,
+    look: Look,
+    failures: BTreeMap<TaskName, Failure>,
+    skipped: BTreeMap<TaskName, TaskName>,
+    restored: Vec<TaskName>,
+    would_run: BTreeMap<TaskName, Vec<Reason>>,
+    fetches: Vec<String>,
+}
+
+/// What may be looked at.
+struct Look {
+    project: Project,
+    memo: MemoStore,
+    /// Absent before the first run.
+    objects: Option<ObjectCache>,
+    digests: Arc<DigestCache>,
+    strict: bool,
+}
+
+impl Planner {
+    fn new(core: Core, project: Project, strict: bool) -> Result<Self, RunError> {
+        let memo = MemoStore::open_read_only(&project.state())?;
+        let digests = Arc::new(DigestCache::load(&project.state()));
+        let objects = if project.state().join("objects").is_dir() {
+            let opened = ObjectCache::open(&project.state(), Arc::clone(&digests));
+            Some(opened?)
+        } else {
+            None
+        };
+        Ok(Self {
+            core,
+            look: Look { project, memo, objects, digests, strict },
+            failures: BTreeMap::new(),
+            skipped: BTreeMap::new(),
+            restored: Vec::new(),
+            would_run: BTreeMap::new(),
+            fetches: Vec::new(),
+        })
+    }
+
+    fn run(&mut self) {
+        let now = Timestamp::default();
+        let mut actions = Vec::new();
+        self.core.resume(now, &mut actions);
+        let home = Event::SiteJoined { site: SiteId::HOME, capacity: SLOTS };
+        self.core.step(now, home, &mut actions);
+        let mut open = VecDeque::from(actions);
+        while let Some(action) = open.pop_front() {
+            if let Some(event) = self.look_into(action) {
+                let mut actions = Vec::new();
+                self.core.step(now, event, &mut actions);
+                open.extend(actions);
+            }
+        }
+    }
+
+    fn look_into(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Stage { file, .. } => self.stage(file),
+            Action::Recall { task, key, .. } => Some(self.recall(task, key)),
+            Action::Record(fact) => {
+                match fact {
+                    Fact::AttemptStarted { task, reasons, .. } => {
+                        self.would_run.insert(task, reasons);
+                    }
+                    Fact::Failed { task, failure } => {
+                        self.failures.insert(task, failure);
+                    }
+                    Fact::Skipped { task, because } => {
+                        self.skipped.insert(task, because);
+                    }
+                    Fact::Reused { task, reuse: Reuse::Restored, .. } => self.restored.push(task),
+                    _ => {}
+                }
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn stage(&mut self, file: FileId) -> Option<Event> {
+        let site = SiteId::HOME;
+        let node = self.core.graph().file(file);
+        match &node.source {
+            Source::Path(path) => {
+                let place = self.look.project.resolve(path);
+                Some(match self.look.digest(&place, node.kind) {
+                    Ok(content) => Event::Staged { file, site, content },
+                    Err(error) => Event::StageFailed { file, site, failure: error.failure() },
+                })
+            }
+            Source::Urls(urls) => {
+                let records = urls
+                    .iter()
+                    .filter_map(|url| self.look.memo.source(&address_digest(url)).ok().flatten());
+                let mut contents = records.map(|record| record.content);
+                let here = contents.find(|content| self.look.has_object(content));
+                if here.is_none() {
+                    self.fetches.push(urls.first().map(|url| redact(url)).unwrap_or_default());
+                }
+                Some(Event::Staged { file, site, content: here? })
+            }
+        }
+    }
+
+    fn recall(&mut self, task: TaskId, key: MemoKey) -> Event {
+        let name = &self.core.spec(task).name;
+        let record = self.look.memo.lookup(&key).unwrap_or_default();
+        let verdict = match record {
+            Some(record) => match self.look.bring_back(&record) {
+                Ok(reuse) => Recall::Hit { record, reuse },
+                Err(reason) => Recall::Miss { reasons: vec![reason] },
+            },
+            None => {
+                let before = self.look.memo.last_parts(name).unwrap_or_default();
+                let reasons = match before {
+                    None => vec![Reason::FirstRun],
+                    Some((last, _)) if last == key => vec![Reason::RecordLost],
+                    Some((_, before)) => {
+                        let now = self.core.parts(task).unwrap_or_default();
+                        key_changes(&before, &now).into_iter().map(Reason::Changed).collect()
+                    }
+                };
+                Recall::Miss { reasons }
+            }
+        };
+        Event::Recalled { task, key, verdict }
+    }
+
+    fn verdict(&mut self, task: TaskId) -> (TaskName, Verdict) {
+        let name = self.core.spec(task).name.clone();
+        let verdict = match self.core.phase(task) {
+            Phase::Done if self.restored.contains(&name) => Verdict::Restore,
+            Phase::Done => Verdict::UpToDate,
+            Phase::Failed => match self.failures.remove(&name) {
+                Some(failure) => Verdict::Fail(failure),
+                None => Verdict::Depends("a failure without a cause".to_owned()),
+            },
+            Phase::Skipped => match self.skipped.remove(&name) {
+                Some(because) => Verdict::Skip(because),
+                None => Verdict::Depends("a task that would fail".to_owned()),
+            },
+            Phase::Waiting => Verdict::Depends(self.core.waits_for(task).unwrap_or_default()),
+            _ => match self.would_run.remove(&name) {
+                Some(reasons) => Verdict::Run(reasons),
+                // Its inputs have to be brought first; whether it runs is known.
+                None => Verdict::Run(self.core.reasons(task).to_vec()),
+            },
+        };
+        (name, verdict)
+    }
+}
+
+impl Look {
+    fn digest(
+        &self,
+        place: &std::path::Path,
+        kind: Kind,
+    ) -> Result<keelboat_engine::Content, keelboat_staging::LocalError> {
+        keelboat_staging::digest_path(place, kind, &Memory(&self.digests), self.strict)
+    }
+
+    fn has_object(&self, content: &keelboat_engine::Content) -> bool {
+        let objects = self.objects.as_ref();
+        objects.is_some_and(|objects| objects.has(&content.digest, content.kind).unwrap_or(false))
+    }
+
+    /// As a run would bring a result back, without touching anything.
+    fn bring_back(&self, record: &keelboat_engine::MemoRecord) -> Result<Reuse, Reason> {
+        let mut reuse = Reuse::InPlace;
+        for output in &record.outputs {
+            let Some(content) = output.content else { continue };
+            let place = self.project.resolve(&output.path);
+            let found = self.digest(&place, content.kind);
+            if found.is_ok_and(|found| found.digest == content.digest) {
+                continue;
+            }
+            if !self.has_object(&content) {
+                let path = output.path.clone();
+                let missing = place.symlink_metadata().is_err();
+                return Err(if missing {
+                    Reason::OutputMissing { path }
+                } else {
+                    Reason::OutputChanged { path }
+                });
+            }
+            reuse = Reuse::Restored;
+        }
+        Ok(reuse)
+    }
+}

@@ -1,0 +1,129 @@
+//! Finding earlier results, and proving that they are whole.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use keelboat_engine::core::{Event, Recall};
+use keelboat_engine::{
+    Content, Kind, MemoKey, MemoRecord, OutputRecord, Reason, Reuse, TaskId, TaskName,
+};
+
+use super::edges::Edges;
+use super::message::{Message, Missed};
+
+/// Look-ups in one job, so that a large workflow keeps all threads busy with few messages.
+const BATCH_MAX: usize = 256;
+
+/// Asks whether a task has a result.
+#[derive(Debug)]
+pub(crate) struct Query {
+    pub(crate) task: TaskId,
+    pub(crate) name: TaskName,
+    pub(crate) key: MemoKey,
+    pub(crate) known: Option<MemoRecord>,
+}
+
+/// Answers the queries in jobs of the pool.
+pub(crate) fn submit(edges: &Arc<Edges>, mut queries: Vec<Query>) {
+    let size = queries.len().div_ceil(4 * edges.threads).clamp(1, BATCH_MAX);
+    while !queries.is_empty() {
+        let rest = queries.split_off(size.min(queries.len()));
+        let batch = std::mem::replace(&mut queries, rest);
+        let at_work = Arc::clone(edges);
+        edges.pool.submit(move || answer(&at_work, batch));
+    }
+}
+
+fn answer(edges: &Edges, queries: Vec<Query>) {
+    let mut events = Vec::with_capacity(queries.len());
+    let mut missed = Vec::new();
+    for query in queries {
+        match recall(edges, query) {
+            Ok(event) => events.push(event),
+            Err(miss) => missed.push(miss),
+        }
+    }
+    if !events.is_empty() {
+        edges.tell(Message::Events(events));
+    }
+    if !missed.is_empty() {
+        edges.tell(Message::Missed(missed));
+    }
+}
+
+fn recall(edges: &Edges, query: Query) -> Result<Event, Missed> {
+    let Query { task, name, key, known } = query;
+    let record = match known {
+        Some(record) => Some(record),
+        None => edges.memo.lookup(&key).unwrap_or_else(|error| {
+            edges.tell(Message::Warning(format!("{error}; {name} is run again")));
+            None
+        }),
+    };
+    let damage = match record {
+        None => None,
+        Some(record) => match bring_back(edges, &record) {
+            Ok(reuse) => {
+                let verdict = Recall::Hit { record, reuse };
+                return Ok(Event::Recalled { task, key, verdict });
+            }
+            Err(damage) => Some(damage),
+        },
+    };
+    let before = edges.memo.last_parts(&name).unwrap_or_default();
+    Err(Missed { task, key, damage, before })
+}
+
+/// Sees to it that every output of a record is in its place, whole.
+fn bring_back(edges: &Edges, record: &MemoRecord) -> Result<Reuse, Reason> {
+    let mut reuse = Reuse::InPlace;
+    for OutputRecord { path, content } in &record.outputs {
+        let Some(content) = content else { continue };
+        match in_place(edges, path, content) {
+            Ok(()) => {}
+            Err(reason) => {
+                restore(edges, path, content).ok_or(reason)?;
+                reuse = Reuse::Restored;
+            }
+        }
+    }
+    Ok(reuse)
+}
+
+fn in_place(edges: &Edges, path: &Arc<str>, expected: &Content) -> Result<(), Reason> {
+    let missing = || Reason::OutputMissing { path: path.clone() };
+    let changed = || Reason::OutputChanged { path: path.clone() };
+    let place = edges.project.resolve(path);
+    if expected.kind == Kind::File {
+        let metadata = match place.symlink_metadata() {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing()),
+            Err(_unreadable) => return Err(changed()),
+        };
+        if !metadata.is_file() || metadata.len() != expected.bytes {
+            return Err(changed());
+        }
+        let remembered = edges.digests.lookup(&keelboat_staging::stamp_of(&metadata));
+        if !edges.strict && remembered == Some(expected.digest) {
+            return Ok(());
+        }
+    } else if !place.exists() {
+        return Err(missing());
+    }
+    match edges.digest(&place, expected.kind) {
+        Ok(found) if found.digest == expected.digest => Ok(()),
+        Ok(_) | Err(_) => Err(changed()),
+    }
+}
+
+/// Brings an output from the object cache, which proves it.
+fn restore(edges: &Edges, path: &str, content: &Content) -> Option<()> {
+    let place = edges.project.resolve(path);
+    match edges.objects.restore(&content.digest, &place, content.kind) {
+        Ok(restored) => restored.map(|_| ()),
+        Err(error) => {
+            tracing::debug!(%error, path, "no object to restore an output from");
+            None
+        }
+    }
+}
