@@ -13,10 +13,10 @@ use crate::server::Server;
 const KILLS: u32 = 200;
 
 /// The longest time from the start of an engine to its death, for every second engine. The others
-/// live until they have shown some events, and a little longer: a slow machine gets as far.
+/// live until they have completed some tasks, and a little longer: a slow machine gets as far.
 const LIFE_MAX: Duration = Duration::from_millis(700);
-const EVENTS_MAX: u64 = 60;
-const AFTER_EVENTS_MAX: Duration = Duration::from_millis(30);
+const COMPLETED_MAX: u64 = 25;
+const AFTER_COMPLETED_MAX: Duration = Duration::from_millis(30);
 
 /// How exactly moments are met.
 const LOOK_EVERY: Duration = Duration::from_micros(200);
@@ -147,9 +147,9 @@ impl Life {
         let mut engine = self.project.start_run(&["-j", "4", "--set", &self.base]);
         let (mut wanted, mut life) = (0, chance.moment(LIFE_MAX));
         if chance.below(2) == 0 {
-            (wanted, life) = (chance.below(EVENTS_MAX), chance.moment(AFTER_EVENTS_MAX));
+            (wanted, life) = (chance.below(COMPLETED_MAX), chance.moment(AFTER_COMPLETED_MAX));
         }
-        while !engine.has_ended() && engine.lines() < wanted {
+        while !engine.has_ended() && engine.completed() < wanted {
             std::thread::sleep(LOOK_EVERY);
         }
         let death = Instant::now() + life;
@@ -242,4 +242,3 @@ fn an_engine_killed_at_random_moments_is_taken_up_by_the_same_command() {
     }
     println!("{killed} kills over {lives} runs in {:?}", started.elapsed());
 }
-

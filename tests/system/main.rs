@@ -7,6 +7,8 @@ mod processes;
 mod project;
 mod server;
 
+mod bad_input;
 mod crash;
+mod disk;
 mod interrupt;
 mod outputs;

@@ -301,7 +301,9 @@ echo new > {{ outputs.b }}
 
 /// Larger than what is copied rather than linked.
 fn large() -> Vec<u8> {
-    (0..5_000_000_u32).map(|at| u8::try_from(at.wrapping_mul(2_654_435_761) >> 24).expect("a byte")).collect()
+    (0..5_000_000_u32)
+        .map(|at| u8::try_from(at.wrapping_mul(2_654_435_761) >> 24).expect("a byte"))
+        .collect()
 }
 
 #[test]

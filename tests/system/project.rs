@@ -43,7 +43,8 @@ pub(crate) struct Run {
 impl Project {
     /// A project with this workflow file.
     pub(crate) fn new(workflow: &str) -> Self {
-        let outside = tempfile::Builder::new().prefix("keelboat-test-").tempdir().expect("a directory");
+        let outside =
+            tempfile::Builder::new().prefix("keelboat-test-").tempdir().expect("a directory");
         let project = Self { directory: outside.path().join("project"), outside };
         std::fs::create_dir_all(project.counts()).expect("a directory for counts");
         std::fs::create_dir_all(&project.directory).expect("a project directory");
@@ -123,7 +124,10 @@ impl Project {
                     open.push(path);
                 } else {
                     let bytes = std::fs::read(&path).expect("a file that can be read");
-                    files.insert(path.strip_prefix(&self.directory).expect("below").to_owned(), bytes);
+                    files.insert(
+                        path.strip_prefix(&self.directory).expect("below").to_owned(),
+                        bytes,
+                    );
                 }
             }
         }
@@ -148,7 +152,9 @@ impl Project {
 
     fn prepare(&self, command: &mut Command) {
         command.current_dir(&self.directory).env(MARK_VARIABLE, self.mark()).env("LC_ALL", "C");
-        for variable in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+        for variable in
+            ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
+        {
             command.env_remove(variable);
         }
     }
@@ -211,10 +217,10 @@ impl Running {
         self.child.try_wait().expect("a child").is_some()
     }
 
-    /// Lines on standard output so far.
-    pub(crate) fn lines(&self) -> u64 {
-        let stdout = std::fs::read(&self.stdout).unwrap_or_default();
-        stdout.iter().filter(|byte| **byte == b'\n').count() as u64
+    /// Tasks that were shown as completed so far.
+    pub(crate) fn completed(&self) -> u64 {
+        let stdout = std::fs::read_to_string(&self.stdout).unwrap_or_default();
+        stdout.matches("\"event\":\"completed\"").count() as u64
     }
 
     /// Waits until a task has begun, as the task itself counts.

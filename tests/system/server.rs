@@ -82,7 +82,8 @@ impl Shared {
     fn answer(&self, mut stream: &TcpStream, request: &Request, number: u64) -> Option<()> {
         let every = |period: u64| period > 0 && number.is_multiple_of(period);
         let Some(bytes) = self.files().get(&request.path).cloned() else {
-            let head = "HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\nContent-Length: 9\r\n\r\n";
+            let head =
+                "HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\nContent-Length: 9\r\n\r\n";
             return stream.write_all(&[head.as_bytes(), b"not here\n"].concat()).ok();
         };
         if every(self.unavailable_every) {
@@ -149,7 +150,8 @@ impl Request {
             let value = value.trim();
             match name.to_ascii_lowercase().as_str() {
                 "range" => {
-                    let first = value.strip_prefix("bytes=").and_then(|range| range.split('-').next());
+                    let first =
+                        value.strip_prefix("bytes=").and_then(|range| range.split('-').next());
                     request.range_from = first.and_then(|first| first.parse().ok());
                 }
                 "if-range" => request.if_range = Some(value.to_owned()),
