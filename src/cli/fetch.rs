@@ -15,7 +15,7 @@ use keelboat_staging::{
 };
 
 use self::place::{PlaceError, name_of, partial_dir, put};
-use self::watch::Watch;
+use self::watch::{Manner, Watch};
 use super::args::FetchArgs;
 use super::exit::Exit;
 use super::terminal::{Terminal, bytes, span};
@@ -82,7 +82,12 @@ fn bring(args: &FetchArgs, terminal: &Terminal) -> Result<(), Problem> {
     }
     place::check(&output, args.force)?;
     let partial = partial_dir(&output);
-    let watch = Arc::new(Watch::new(terminal.is_interactive(), args.quiet));
+    let manner = match (args.quiet, terminal.is_interactive()) {
+        (true, _) => Manner::Quiet,
+        (false, true) => Manner::Bar,
+        (false, false) => Manner::Lines,
+    };
+    let watch = Arc::new(Watch::new(manner));
     let request = FetchRequest {
         urls: args.urls.iter().map(|url| Arc::from(url.as_str())).collect(),
         sha256,
@@ -90,7 +95,8 @@ fn bring(args: &FetchArgs, terminal: &Terminal) -> Result<(), Problem> {
         ..FetchRequest::default()
     };
     let started = Instant::now();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let config = FetchConfig { seed: u64::from(std::process::id()), ..FetchConfig::new(&partial) };
     let fetched = runtime.block_on(async { Ok(Fetcher::new(config)?.fetch(request).await?) });
     watch.end();

@@ -39,10 +39,8 @@ fn draw(args: &GraphArgs) -> Result<Drawing, RunError> {
     let file = &args.workflow.workflow;
     let project = Project::of_workflow(file)
         .map_err(RunError::setup("find the directory of the workflow file"))?;
-    let options = LoadOptions {
-        set: args.workflow.set.clone(),
-        project_dir: project.root().to_path_buf(),
-    };
+    let options =
+        LoadOptions { set: args.workflow.set.clone(), project_dir: project.root().to_path_buf() };
     let mut workflow = Workflow::load(file, &options)?;
     let tasks = workflow.take_tasks();
     let later = workflow.declarations().filter(|declaration| declaration.tasks.is_none());

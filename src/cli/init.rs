@@ -12,9 +12,9 @@ use super::terminal::Terminal;
 /// What a new workflow file says. Needs nothing but a POSIX shell.
 const WORKFLOW: &str = r#"# Run it with `keelboat run`; `keelboat why count` tells why a task ran or did not.
 [task.greet]
-foreach = { name = ["Ada", "Grace", "Lin"] }   # one task for each
-outputs = { note = "notes/{{ name }}.txt" }
-run = "echo Hello, {{ name }}! > {{ outputs.note }}"
+foreach = { who = ["Ada", "Grace", "Lin"] }   # one task for each
+outputs = { note = "notes/{{ who }}.txt" }
+run = "echo Hello, {{ who }}! > {{ outputs.note }}"
 
 [task.count]
 inputs = { notes = { from = "greet.note" } }   # what all tasks of greet wrote; URLs may stand here too

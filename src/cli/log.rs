@@ -58,7 +58,8 @@ impl Problem {
                 Some(format!("`keelboat why {}` tells why", plain(&quoted(task))))
             }
             Self::Gone { .. } => Some(
-                "`cache gc` removes logs of old runs; `keelboat run --force` makes a new one".to_owned(),
+                "`cache gc` removes logs of old runs; `keelboat run --force` makes a new one"
+                    .to_owned(),
             ),
             _ => None,
         };
@@ -110,8 +111,7 @@ fn run_with_log(
         if !picture.attempts.is_empty() {
             return Ok((chosen, task.clone()));
         }
-        if let Some((maker, name)) =
-            picture.result.as_ref().and_then(|made| past.maker(&made.key))
+        if let Some((maker, name)) = picture.result.as_ref().and_then(|made| past.maker(&made.key))
         {
             note_other_run(&maker, task, terminal);
             return Ok((maker, name));
@@ -149,14 +149,13 @@ fn never_ran(
     };
     match known {
         Some(task) => Err(Problem::NeverRan { task, run: None }),
-        None => {
-            Err(unknown_task(&args.task, chosen.picture.tasks.keys().chain(declared)).into())
-        }
+        None => Err(unknown_task(&args.task, chosen.picture.tasks.keys().chain(declared)).into()),
     }
 }
 
 fn note_other_run(run: &Run, task: &TaskName, terminal: &Terminal) {
-    let note = format!("{} did not run since; this is the log of run {}", plain(task), run.dir.id());
+    let note =
+        format!("{} did not run since; this is the log of run {}", plain(task), run.dir.id());
     terminal.note(format_args!("{}", terminal.paint(Colour::Dim, note)));
 }
 
@@ -189,7 +188,8 @@ fn show(found: &Found, args: &LogArgs, terminal: &Terminal) -> Result<Exit, Prob
     let heads = open.len() > 1;
     for (name, path, file) in open {
         if heads {
-            let head = format!("==> {name} of {}, attempt {} <==", plain(&found.task), found.ordinal);
+            let head =
+                format!("==> {name} of {}, attempt {} <==", plain(&found.task), found.ordinal);
             terminal.line(format_args!("{}", terminal.paint(Colour::Bold, head)));
         }
         pass_through(file, path, terminal)?;

@@ -138,10 +138,6 @@ impl Past {
         Ok(Self { project, runs, chosen, holder, named: args.run.is_some() })
     }
 
-    pub(super) fn project(&self) -> &Project {
-        &self.project
-    }
-
     /// The run that is asked about.
     pub(super) fn chosen(&self) -> Result<Run, PastError> {
         self.read(self.chosen)

@@ -16,7 +16,11 @@ const LISTED_MAX: usize = 20;
 
 pub(super) fn status(args: &StatusArgs, terminal: &mut Terminal) -> Exit {
     let told = Past::open(&args.past).and_then(|past| {
-        if args.all { tell_all(&past, args.json, terminal) } else { tell_one(&past, args.json, terminal) }
+        if args.all {
+            tell_all(&past, args.json, terminal)
+        } else {
+            tell_one(&past, args.json, terminal)
+        }
     });
     match told {
         Ok(()) => Exit::Success,
@@ -224,7 +228,11 @@ impl Report {
     fn print(&self, run: &Run, terminal: &Terminal) {
         let state = terminal.paint(self.state.colour(), self.state.word());
         let workflow = terminal.paint(Colour::Bold, plain(&self.workflow));
-        terminal.line(format_args!("run {} of {workflow}: {state}{}", self.run, self.engine_in_words()));
+        terminal.line(format_args!(
+            "run {} of {workflow}: {state}{}",
+            self.run,
+            self.engine_in_words()
+        ));
         self.print_times(run, terminal);
         terminal.line(format_args!("tasks    {}", self.tasks.in_words(terminal)));
         if self.fetched_files > 0 {

@@ -159,7 +159,11 @@ impl Speech<'_> {
             self.line(format_args!("{} failed", plain(failed)));
         }
         for blocker in &self.explanation.waits_for {
-            self.line(format_args!("it waits for {}, which {}", plain(&blocker.task), blocker.state));
+            self.line(format_args!(
+                "it waits for {}, which {}",
+                plain(&blocker.task),
+                blocker.state
+            ));
         }
         if self.found.run.life == Life::Live && self.explanation.waits_for.is_empty() {
             self.line(format_args!("it waits for its remote inputs, or for a free slot"));

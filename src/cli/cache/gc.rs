@@ -47,7 +47,8 @@ impl Limits {
 fn parse_size(text: &str) -> Result<u64, CacheError> {
     let error = || CacheError::Size(text.to_owned());
     let text_trimmed = text.trim();
-    let end = text_trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text_trimmed.len());
+    let end =
+        text_trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text_trimmed.len());
     let (number, unit) = text_trimmed.split_at(end);
     let (power, base) = match unit.trim().to_ascii_lowercase().as_str() {
         "" | "b" => (0, 1024_u64),
@@ -102,7 +103,8 @@ pub(super) fn gc(desk: &Desk<'_>, limits: &Limits) -> Result<Exit, CacheError> {
     let digests = Arc::new(DigestCache::load(&state));
     let objects = ObjectCache::open(&state, Arc::clone(&digests))?;
     let in_use = if unfinished { needed(&runs) } else { BTreeSet::new() };
-    let policy = GcPolicy { bytes_max: limits.bytes_max, keep: limits.keep, dry_run: limits.dry_run };
+    let policy =
+        GcPolicy { bytes_max: limits.bytes_max, keep: limits.keep, dry_run: limits.dry_run };
     report.take(objects.gc(&policy, &in_use)?);
     if lock.is_some() {
         digests.save()?;
@@ -145,8 +147,11 @@ fn read_runs(desk: &Desk<'_>) -> Result<Journals, CacheError> {
     let runs = runs.map_err(|source| CacheError::Disk { doing: "list", path, source })?;
     let mut read = Vec::new();
     for run in runs {
-        let recovered =
-            if run.journal().exists() { read_journal(&run.journal())? } else { Recovered::default() };
+        let recovered = if run.journal().exists() {
+            read_journal(&run.journal())?
+        } else {
+            Recovered::default()
+        };
         read.push((run, recovered));
     }
     Ok(read)
@@ -241,7 +246,8 @@ impl Removing {
     fn remove(&self, path: &Path) -> Result<Usage, CacheError> {
         let usage = usage(path);
         if !self.dry_run {
-            let error = |source| CacheError::Disk { doing: "remove", path: path.to_owned(), source };
+            let error =
+                |source| CacheError::Disk { doing: "remove", path: path.to_owned(), source };
             remove(path).map_err(error)?;
         }
         Ok(usage)
@@ -272,7 +278,11 @@ impl Report {
         }
         if !self.runs_removed.is_empty() {
             let runs = counted(self.runs_removed.len() as u64, "old run");
-            line(format!("{runs}, {}: {}", bytes(self.run_bytes_freed), self.runs_removed.join(", ")));
+            line(format!(
+                "{runs}, {}: {}",
+                bytes(self.run_bytes_freed),
+                self.runs_removed.join(", ")
+            ));
         }
         for (usage, what) in [
             (self.partial_removed, "of partial transfers"),
@@ -297,7 +307,8 @@ mod tests {
 
     #[test]
     fn sizes_are_read_with_their_units() {
-        let sizes = ["0", "512", "20GiB", "1.5 GB", "2k", "500MB"].map(|text| parse_size(text).ok());
+        let sizes =
+            ["0", "512", "20GiB", "1.5 GB", "2k", "500MB"].map(|text| parse_size(text).ok());
         let expected = [0, 512, 20 << 30, 1_500_000_000, 2048, 500_000_000].map(Some);
         assert_eq!(sizes, expected);
         for bad in ["", "GiB", "-1", "1.2.3", "12 parsecs", "99999999999999TiB", "1."] {

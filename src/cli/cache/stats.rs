@@ -43,18 +43,28 @@ pub(super) fn stats(desk: &Desk<'_>) -> Result<Exit, CacheError> {
     let line = |label: &str, text: String| desk.terminal.line(format_args!("{label:<18} {text}"));
     let shared = bytes(report.object_bytes_shared);
     let objects = format!("{}, {} directories", report.objects, report.directories);
-    line("objects", format!("{objects}, {} ({shared} shared with outputs)", bytes(report.object_bytes)));
-    line("results", format!("{} remembered, {} on disk", report.memo_records, bytes(report.memo_bytes)));
+    line(
+        "objects",
+        format!("{objects}, {} ({shared} shared with outputs)", bytes(report.object_bytes)),
+    );
+    line(
+        "results",
+        format!("{} remembered, {} on disk", report.memo_records, bytes(report.memo_bytes)),
+    );
     line("remote files", format!("{} remembered", report.sources));
     line("runs", format!("{}, {}", report.runs, bytes(report.run_bytes)));
     line("partial transfers", format!("{}, {}", report.partial.files, bytes(report.partial.bytes)));
-    line("scratch", format!("{}, {}", counted(report.scratch.files, "file"), bytes(report.scratch.bytes)));
+    line(
+        "scratch",
+        format!("{}, {}", counted(report.scratch.files, "file"), bytes(report.scratch.bytes)),
+    );
     if report.damaged_objects > 0 {
         let damaged = format!("{} objects were set aside", report.damaged_objects);
         line("damaged", desk.terminal.paint(Colour::Red, damaged));
     }
     if report.runs_unreadable > 0 {
-        let unreadable = format!("the journals of {} cannot be read", counted(report.runs_unreadable, "run"));
+        let unreadable =
+            format!("the journals of {} cannot be read", counted(report.runs_unreadable, "run"));
         line("", desk.terminal.paint(Colour::Red, unreadable));
     }
     Ok(Exit::Success)
@@ -75,9 +85,11 @@ fn count(project: &Project) -> Result<Report, CacheError> {
         ..Report::default()
     };
     let (mut keys, mut sources) = (BTreeSet::new(), BTreeSet::new());
-    let runs = project
-        .list_runs()
-        .map_err(|source| CacheError::Disk { doing: "list", path: project.runs(), source })?;
+    let runs = project.list_runs().map_err(|source| CacheError::Disk {
+        doing: "list",
+        path: project.runs(),
+        source,
+    })?;
     for run in runs {
         report.runs += 1;
         report.run_bytes += run.journal().parent().map_or(0, |path| usage(path).bytes);

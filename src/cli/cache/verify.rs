@@ -39,7 +39,8 @@ pub(super) fn verify(desk: &Desk<'_>) -> Result<Exit, CacheError> {
 
 fn tell(desk: &Desk<'_>, report: &Report) {
     for damage in &report.damaged {
-        desk.terminal.line(format_args!("{} {damage}", desk.terminal.paint(Colour::Red, "damaged:")));
+        desk.terminal
+            .line(format_args!("{} {damage}", desk.terminal.paint(Colour::Red, "damaged:")));
     }
     let memo = match report.memo_entries {
         Some(entries) => format!("{entries} entries of the memo store"),
@@ -54,7 +55,8 @@ fn tell(desk: &Desk<'_>, report: &Report) {
     if report.damaged.is_empty() {
         desk.terminal.line(format_args!("{}", desk.terminal.paint(Colour::Green, "all is whole")));
     } else {
-        desk.terminal.line(format_args!("what is damaged is not used; the next run makes it again"));
+        desk.terminal
+            .line(format_args!("what is damaged is not used; the next run makes it again"));
     }
 }
 

@@ -58,7 +58,8 @@ pub(super) fn name_of(address: &str) -> Result<String, PlaceError> {
     let last = path.rsplit('/').next().unwrap_or_default();
     let name = if address.contains("://") { decoded(last) } else { Some(last.to_owned()) };
     let harmless = |name: &String| {
-        !matches!(name.as_str(), "" | "." | "..") && !name.contains(|c: char| c == '/' || c.is_control())
+        !matches!(name.as_str(), "" | "." | "..")
+            && !name.contains(|c: char| c == '/' || c.is_control())
     };
     name.filter(harmless).ok_or_else(|| PlaceError::NoName { shown: redact(address) })
 }
@@ -97,7 +98,10 @@ pub(super) fn partial_dir(output: &Path) -> PathBuf {
 }
 
 fn directory_of(output: &Path) -> &Path {
-    output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    output
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or_else(|| Path::new("."))
 }
 
 /// Moves a whole file to its place at once, durably. Without `force`, what came to stand there
@@ -146,7 +150,14 @@ mod tests {
         assert_eq!(named("https://h/a/b%20c.gz?token=x/y#z"), Some("b c.gz".into()));
         assert_eq!(named("/data/x.fa"), Some("x.fa".into()));
         assert_eq!(named("file:///data/100%.txt"), Some("100%.txt".into()));
-        for bad in ["https://host", "https://h/", "https://h/..", "https://h/a%2Fb", "https://h/%2e%2e", "https://h/a%0Ab"] {
+        for bad in [
+            "https://host",
+            "https://h/",
+            "https://h/..",
+            "https://h/a%2Fb",
+            "https://h/%2e%2e",
+            "https://h/a%0Ab",
+        ] {
             assert_eq!(named(bad), None, "{bad}");
         }
     }

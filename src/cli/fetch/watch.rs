@@ -11,6 +11,14 @@ use crate::cli::terminal::{Terminal, bytes, span};
 /// How often a line tells how far it is, where there is no bar.
 const LINE_PERIOD: Duration = Duration::from_secs(10);
 
+/// How a transfer is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manner {
+    Bar,
+    Lines,
+    Quiet,
+}
+
 pub(super) struct Watch {
     bar: ProgressBar,
     /// The last line, when lines are to be written.
@@ -18,17 +26,16 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(interactive: bool, quiet: bool) -> Self {
-        let bar = if interactive && !quiet {
-            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
-        } else {
-            ProgressBar::hidden()
+    pub(super) fn new(manner: Manner) -> Self {
+        let bar = match manner {
+            Manner::Bar => ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()),
+            Manner::Lines | Manner::Quiet => ProgressBar::hidden(),
         };
         let style = "{spinner} {binary_bytes} of {binary_total_bytes} [{wide_bar}] {binary_bytes_per_sec}, {eta} {msg}";
         if let Ok(style) = ProgressStyle::with_template(style) {
             bar.set_style(style.progress_chars("=> "));
         }
-        let lines = (!interactive && !quiet).then(|| Mutex::new(Instant::now()));
+        let lines = (manner == Manner::Lines).then(|| Mutex::new(Instant::now()));
         Self { bar, lines }
     }
 
@@ -68,7 +75,11 @@ impl Progress for Watch {
                 self.bar.reset_eta();
                 self.bar.set_message("");
                 let size = length.map(|length| format!(", {}", bytes(length))).unwrap_or_default();
-                let from = if *offset > 0 { format!(", from {} on", bytes(*offset)) } else { String::new() };
+                let from = if *offset > 0 {
+                    format!(", from {} on", bytes(*offset))
+                } else {
+                    String::new()
+                };
                 self.say(&format!("fetching {source}{size}{from}"));
             }
             TransferEvent::Received { position, length } => {

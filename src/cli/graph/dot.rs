@@ -1,13 +1,10 @@
 //! Graphviz.
 
-use std::fmt::Write as _;
-
 use super::drawing::{Drawing, NodeKind};
 
 pub(super) fn render(drawing: &Drawing) -> String {
     let mut text = String::from("digraph {\n  rankdir=LR;\n  node [fontname=\"sans-serif\"];\n");
-    // Writing to a string does not fail.
-    let _ = writeln!(text, "  label={};", quoted(&[drawing.name.clone()]));
+    text.extend([format!("  label={};\n", quoted(std::slice::from_ref(&drawing.name)))]);
     for (at, node) in drawing.nodes.iter().enumerate() {
         let form = match node.kind {
             NodeKind::Task => "shape=box, style=rounded",
@@ -15,12 +12,12 @@ pub(super) fn render(drawing: &Drawing) -> String {
             NodeKind::Later => "shape=box, style=\"rounded,dashed\"",
             NodeKind::File => "shape=note, color=gray50",
         };
-        let _ = writeln!(text, "  n{at} [label={}, {form}];", quoted(&node.lines()));
+        text.extend([format!("  n{at} [label={}, {form}];\n", quoted(&node.lines()))]);
     }
     for (from, to) in &drawing.arrows {
         let dashed = drawing.nodes[*to].kind == NodeKind::Later;
         let form = if dashed { " [style=dashed]" } else { "" };
-        let _ = writeln!(text, "  n{from} -> n{to}{form};");
+        text.extend([format!("  n{from} -> n{to}{form};\n")]);
     }
     text.push_str("}\n");
     text

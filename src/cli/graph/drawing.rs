@@ -118,7 +118,12 @@ impl Drawing {
             for maker in makers {
                 self.arrow(nodes[maker.index()], *node);
             }
-            self.add_order(graph, nodes, task.spec.after.iter().filter_map(|name| graph.find(name)), *node);
+            self.add_order(
+                graph,
+                nodes,
+                task.spec.after.iter().filter_map(|name| graph.find(name)),
+                *node,
+            );
         }
     }
 
@@ -155,7 +160,12 @@ impl Drawing {
             for file in &task.inputs {
                 self.arrow(drawn[file], *node);
             }
-            self.add_order(graph, nodes, task.spec.after.iter().filter_map(|name| graph.find(name)), *node);
+            self.add_order(
+                graph,
+                nodes,
+                task.spec.after.iter().filter_map(|name| graph.find(name)),
+                *node,
+            );
         }
     }
 

@@ -29,7 +29,8 @@ pub(super) struct Layout {
 /// Places nodes of these heights; `gap` is the least room between two.
 pub(super) fn layout(heights: &[f64], arrows: &BTreeSet<(usize, usize)>, gap: f64) -> Layout {
     let layer_of = layers(heights.len(), arrows);
-    let mut layout = Layout { layers: layer_of.iter().max().map_or(0, |last| last + 1), ..Layout::default() };
+    let mut layout =
+        Layout { layers: layer_of.iter().max().map_or(0, |last| last + 1), ..Layout::default() };
     layout.places = layer_of.iter().map(|layer| Place { layer: *layer, y: 0.0 }).collect();
     for (from, to) in arrows {
         let mut way = vec![*from];

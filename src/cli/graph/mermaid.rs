@@ -1,7 +1,5 @@
 //! Mermaid, for Markdown.
 
-use std::fmt::Write as _;
-
 use super::drawing::{Drawing, NodeKind};
 
 pub(super) fn render(drawing: &Drawing) -> String {
@@ -9,17 +7,17 @@ pub(super) fn render(drawing: &Drawing) -> String {
     for (at, node) in drawing.nodes.iter().enumerate() {
         let lines: Vec<String> = node.lines().iter().map(|line| escaped(line)).collect();
         let label = lines.join("<br>");
-        // Writing to a string does not fail.
-        let _ = match node.kind {
-            NodeKind::Task => writeln!(text, "  n{at}(\"{label}\")"),
-            NodeKind::Declaration(_) => writeln!(text, "  n{at}[[\"{label}\"]]"),
-            NodeKind::Later => writeln!(text, "  n{at}(\"{label}\"):::later"),
-            NodeKind::File => writeln!(text, "  n{at}[/\"{label}\"/]"),
+        let node = match node.kind {
+            NodeKind::Task => format!("(\"{label}\")"),
+            NodeKind::Declaration(_) => format!("[[\"{label}\"]]"),
+            NodeKind::Later => format!("(\"{label}\"):::later"),
+            NodeKind::File => format!("[/\"{label}\"/]"),
         };
+        text.extend([format!("  n{at}{node}\n")]);
     }
     for (from, to) in &drawing.arrows {
         let arrow = if drawing.nodes[*to].kind == NodeKind::Later { "-.->" } else { "-->" };
-        let _ = writeln!(text, "  n{from} {arrow} n{to}");
+        text.extend([format!("  n{from} {arrow} n{to}\n")]);
     }
     text.push_str("  classDef later stroke-dasharray: 5 5\n");
     text
@@ -32,7 +30,7 @@ fn escaped(text: &str) -> String {
         if c.is_alphanumeric() || " ./=,_-".contains(c) {
             escaped.push(c);
         } else {
-            let _ = write!(escaped, "#{};", u32::from(c));
+            escaped.extend([format!("#{};", u32::from(c))]);
         }
     }
     escaped

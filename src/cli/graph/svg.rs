@@ -1,7 +1,5 @@
 //! A picture that needs no other program.
 
-use std::fmt::Write as _;
-
 use super::drawing::{Drawing, Node, NodeKind};
 use super::layout::{Layout, layout};
 
@@ -39,10 +37,10 @@ pub(super) fn render(drawing: &Drawing) -> String {
     );
     text.push_str("<rect width=\"100%\" height=\"100%\" style=\"fill:#fff;stroke:none\"/>\n");
     for (way, (_, to)) in layout.ways.iter().zip(&drawing.arrows) {
-        let class = if drawing.nodes[*to].kind == NodeKind::Later { " class=\"later\"" } else { "" };
+        let class =
+            if drawing.nodes[*to].kind == NodeKind::Later { " class=\"later\"" } else { "" };
         let path = curve(way, &layout, &columns, &sizes);
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "<path{class} d=\"{path}\" marker-end=\"url(#arrow)\"/>");
+        text.extend([format!("<path{class} d=\"{path}\" marker-end=\"url(#arrow)\"/>\n")]);
     }
     for (at, node) in drawing.nodes.iter().enumerate() {
         let place = layout.places[at];
@@ -98,16 +96,18 @@ fn draw_node(text: &mut String, node: &Node, left: f64, middle: f64, (width, hei
         NodeKind::File => ("file", 0),
     };
     let top = middle - height / 2.0;
-    let _ = writeln!(
-        text,
+    text.extend([format!(
         "<g><title>{}</title><rect class=\"{class}\" x=\"{left:.1}\" y=\"{top:.1}\" \
-         width=\"{width:.1}\" height=\"{height:.1}\" rx=\"{radius}\"/>",
+         width=\"{width:.1}\" height=\"{height:.1}\" rx=\"{radius}\"/>\n",
         escaped(&node.label)
-    );
+    )]);
     let mut baseline = top + PADDING + 10.0;
     for line in node.lines() {
         let x = left + PADDING;
-        let _ = writeln!(text, "<text x=\"{x:.1}\" y=\"{baseline:.1}\">{}</text>", escaped(&cut(&line)));
+        text.extend([format!(
+            "<text x=\"{x:.1}\" y=\"{baseline:.1}\">{}</text>\n",
+            escaped(&cut(&line))
+        )]);
         baseline += LINE;
     }
     text.push_str("</g>\n");
@@ -122,13 +122,13 @@ fn curve(way: &[usize], layout: &Layout, columns: &Columns, sizes: &[(f64, f64)]
         let (left, y) = (columns.left[place.layer], place.y + MARGIN);
         if let Some((x_before, y_before)) = from {
             let bend = f64::midpoint(x_before, left);
-            let _ = write!(path, " C{bend:.1},{y_before:.1} {bend:.1},{y:.1} {left:.1},{y:.1}");
+            path.extend([format!(" C{bend:.1},{y_before:.1} {bend:.1},{y:.1} {left:.1},{y:.1}")]);
         }
         // A place of an arrow is as wide as its column.
         let right = left + sizes.get(*at).map_or(columns.width[place.layer], |(width, _)| *width);
         let start = if from.is_none() { 'M' } else { 'L' };
         if Some(at) != way.last() {
-            let _ = write!(path, "{start}{right:.1},{y:.1}");
+            path.extend([format!("{start}{right:.1},{y:.1}")]);
         }
         from = Some((right, y));
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use keelboat_checkpoint::{Damage, Recovered};
 use keelboat_engine::{
-    Fact, Failure, KeyPart, MemoKey, MemoRecord, Reason, Reuse, RunOutcome, Stamped, TaskName,
-    Timestamp, Usage,
+    Fact, Failure, MemoKey, MemoRecord, Reason, Reuse, RunOutcome, Stamped, TaskName, Timestamp,
+    Usage,
 };
 
 /// One run.
@@ -65,8 +65,6 @@ pub(crate) struct TaskPicture {
 #[derive(Debug, Clone)]
 pub(crate) struct Made {
     pub(crate) key: MemoKey,
-    /// Empty when the result was made by another run.
-    pub(crate) parts: Vec<KeyPart>,
     pub(crate) record: MemoRecord,
     /// Whether the task ran for it in this run.
     pub(crate) here: bool,
@@ -161,8 +159,9 @@ impl Picture {
 
     /// The task that ran in this run for the result with this key.
     pub(crate) fn maker(&self, key: &MemoKey) -> Option<&TaskName> {
-        let made_it =
-            |task: &TaskPicture| task.result.as_ref().is_some_and(|made| made.here && made.key == *key);
+        let made_it = |task: &TaskPicture| {
+            task.result.as_ref().is_some_and(|made| made.here && made.key == *key)
+        };
         self.tasks.iter().find(|(_, task)| made_it(task)).map(|(name, _)| name)
     }
 
@@ -197,9 +196,9 @@ impl Picture {
             Fact::AttemptFailed { task, ordinal, failure, usage, counted } => {
                 self.end(task, ordinal, AttemptEnd::Failed { at, failure, usage, counted });
             }
-            Fact::Completed { task, ordinal, key, parts, record, usage, memoized: _ } => {
+            Fact::Completed { task, ordinal, key, record, usage, parts: _, memoized: _ } => {
                 let task = self.end(task, ordinal, AttemptEnd::Completed { at, usage });
-                task.result = Some(Made { key, parts, record, here: true });
+                task.result = Some(Made { key, record, here: true });
                 task.reuse = None;
             }
             Fact::Reused { task, key, record, reuse } => {
@@ -207,7 +206,7 @@ impl Picture {
                 task.reuse = Some(reuse);
                 // After a crash a task finds what it made itself.
                 if task.result.as_ref().is_none_or(|made| made.key != key) {
-                    task.result = Some(Made { key, parts: Vec::new(), record, here: false });
+                    task.result = Some(Made { key, record, here: false });
                 }
             }
             Fact::Delivered { task, path, display, content: _ } => {

@@ -79,8 +79,14 @@ mod tests {
     #[test]
     fn only_what_differs_and_a_line_around_it_is_shown() {
         let found = diff("a\nb\nc\nd\ne\n", "a\nb\nC\nd\ne\n");
-        let expected =
-            [Line::Gap, Line::Same("b"), Line::Old("c"), Line::New("C"), Line::Same("d"), Line::Gap];
+        let expected = [
+            Line::Gap,
+            Line::Same("b"),
+            Line::Old("c"),
+            Line::New("C"),
+            Line::Same("d"),
+            Line::Gap,
+        ];
         assert_eq!(found, expected);
     }
 

@@ -120,7 +120,9 @@ impl Explanation {
             run: run.dir.id().to_owned(),
             state,
             run_outcome: run.picture.outcome.map(outcome_in_words),
-            reasons: last.map(|last| last.reasons.iter().map(Into::into).collect()).unwrap_or_default(),
+            reasons: last
+                .map(|last| last.reasons.iter().map(Into::into).collect())
+                .unwrap_or_default(),
             attempts: task.attempts.iter().map(Into::into).collect(),
             reuse: task.reuse.map(|reuse| match reuse {
                 Reuse::InPlace => "in_place",
@@ -134,7 +136,12 @@ impl Explanation {
             skipped_because: skipped_because.filter(|_| state == Told::Skipped),
             waits_for: if state == Told::NotStarted { blockers(found) } else { Vec::new() },
             failed_tasks: if state == Told::NotStarted { failed(&run.picture) } else { Vec::new() },
-            outputs: task.result.iter().flat_map(|made| &made.record.outputs).map(Into::into).collect(),
+            outputs: task
+                .result
+                .iter()
+                .flat_map(|made| &made.record.outputs)
+                .map(Into::into)
+                .collect(),
         }
     }
 }

@@ -9,10 +9,14 @@ use crate::cli::terminal::{Colour, Terminal, plain};
 /// The reason as a sentence about "it", then lines that show more.
 pub(super) fn reason(reason: &Reason, run: &Picture, terminal: &Terminal) -> (String, Vec<String>) {
     let sentence = match reason {
-        Reason::FirstRun => "nothing was remembered of a task with its name: its first run".to_owned(),
+        Reason::FirstRun => {
+            "nothing was remembered of a task with its name: its first run".to_owned()
+        }
         Reason::Changed(change) => return changed(change, run, terminal),
         Reason::Forced => "it was forced, with `--force`".to_owned(),
-        Reason::CacheOff => "its results are never reused, since it says `cache = false`".to_owned(),
+        Reason::CacheOff => {
+            "its results are never reused, since it says `cache = false`".to_owned()
+        }
         Reason::OutputMissing { path } => {
             format!("its output {} was missing, and is not in the object cache", plain(path))
         }
@@ -40,8 +44,9 @@ fn changed(change: &KeyChange, run: &Picture, terminal: &Terminal) -> (String, V
         }
         "input" => {
             let mut sentence = of_values(&format!("its input {name}"), change, digest_in_short);
-            if let Some(writer) = change.part.split_once(' ').and_then(|(_, path)| run.writer(path)) {
-                sentence.push_str(&format!("; {} wrote it in this run", plain(writer)));
+            if let Some(writer) = change.part.split_once(' ').and_then(|(_, path)| run.writer(path))
+            {
+                sentence.extend([format!("; {} wrote it in this run", plain(writer))]);
             }
             (sentence, Vec::new())
         }
@@ -101,9 +106,15 @@ mod tests {
             said("input a b.fq", Some(digests[0]), Some(digests[1])),
             "its input a b.fq changed: abababababab → cdcdcdcdcdcd"
         );
-        assert_eq!(said("env N", Some("1"), None), "its environment variable N is not there any more; it was \"1\"");
+        assert_eq!(
+            said("env N", Some("1"), None),
+            "its environment variable N is not there any more; it was \"1\""
+        );
         assert_eq!(said("version", None, Some("2")), "its version is new: \"2\"");
-        assert_eq!(said("argv", Some("a 'b c'"), Some("a b")), "its command changed:\n- a 'b c'\n+ a b");
+        assert_eq!(
+            said("argv", Some("a 'b c'"), Some("a b")),
+            "its command changed:\n- a 'b c'\n+ a b"
+        );
         assert_eq!(
             said("command", Some("set -e\nsort a > b"), Some("set -e\nsort -n a > b")),
             "its command changed:\n  set -e\n- sort a > b\n+ sort -n a > b"
