@@ -11,6 +11,7 @@ use super::args::LogArgs;
 use super::exit::Exit;
 use super::past::{Past, PastError, Run, meant, quoted, unknown_task};
 use super::terminal::{Colour, Terminal, plain};
+use crate::workflow::Workflow;
 
 /// Bytes that are read and written at once.
 const PIECE_BYTES: usize = 64 << 10;
@@ -141,7 +142,7 @@ fn never_ran(
     known: Option<TaskName>,
 ) -> Result<(Run, TaskName), Problem> {
     let mut workflow = past.workflow(chosen);
-    let tasks = workflow.as_mut().map(|workflow| workflow.take_tasks()).unwrap_or_default();
+    let tasks = workflow.as_mut().map(Workflow::take_tasks).unwrap_or_default();
     let declared = tasks.iter().map(|task| &task.name);
     let known = match known {
         Some(task) => Some(task),

@@ -17,10 +17,10 @@ const LISTED_MAX: usize = 20;
 pub(super) fn status(args: &StatusArgs, terminal: &mut Terminal) -> Exit {
     let told = Past::open(&args.past).and_then(|past| {
         if args.all {
-            tell_all(&past, args.json, terminal)
-        } else {
-            tell_one(&past, args.json, terminal)
+            tell_all(&past, args.json, terminal);
+            return Ok(());
         }
+        tell_one(&past, args.json, terminal)
     });
     match told {
         Ok(()) => Exit::Success,
@@ -360,11 +360,11 @@ struct Line {
     moment: Option<Timestamp>,
 }
 
-fn tell_all(past: &Past, json: bool, terminal: &Terminal) -> Result<(), PastError> {
-    let lines: Vec<Line> = past.all().map(|(dir, run)| Line::of(dir.id(), run.ok())).collect();
+fn tell_all(past: &Past, json: bool, terminal: &Terminal) {
+    let lines: Vec<Line> =
+        past.all().map(|(dir, run)| Line::of(dir.id(), run.as_ref().ok())).collect();
     if json {
-        print_json(&lines, terminal);
-        return Ok(());
+        return print_json(&lines, terminal);
     }
     let widest = |text: fn(&Line) -> &str, least: usize| {
         lines.iter().map(|line| plain(text(line)).chars().count()).max().unwrap_or(0).max(least)
@@ -391,19 +391,18 @@ fn tell_all(past: &Past, json: bool, terminal: &Terminal) -> Result<(), PastErro
             line.tasks.in_words(terminal),
         ));
     }
-    Ok(())
 }
 
 impl Line {
-    fn of(id: &str, run: Option<Run>) -> Self {
-        let picture = run.as_ref().map(|run| &run.picture);
-        let life = run.as_ref().map_or(Life::Over, |run| run.life);
+    fn of(id: &str, run: Option<&Run>) -> Self {
+        let picture = run.map(|run| &run.picture);
+        let life = run.map_or(Life::Over, |run| run.life);
         let engine = picture.and_then(|picture| picture.engine.as_ref());
         let now = (life == Life::Live).then(now);
         Self {
             run: id.to_owned(),
             workflow: engine.map(|engine| engine.workflow.clone()).unwrap_or_default(),
-            state: run.as_ref().map(State::of),
+            state: run.map(State::of),
             started: picture.and_then(|picture| picture.started).map(rfc3339),
             elapsed_ms: picture.map_or(0, |picture| milliseconds(picture.span(now))),
             tasks: picture.map(|picture| Counts::of(picture, life)).unwrap_or_default(),

@@ -239,7 +239,7 @@ impl Speech<'_> {
     fn head(&self, text: &str) {
         let task = self.terminal.paint(Colour::Bold, plain(&self.found.task));
         let run = self.found.run.dir.id();
-        self.terminal.line(format_args!("{task} {text} (run {run})"));
+        self.terminal.line(format_args!("{task} (run {run}) {text}"));
     }
 
     fn line(&self, text: std::fmt::Arguments<'_>) {

@@ -23,7 +23,7 @@ pub(super) fn diff<'a>(old: &'a str, new: &'a str) -> Vec<Line<'a>> {
         let removed = old.into_iter().map(Line::Old);
         return removed.chain(new.into_iter().map(Line::New)).collect();
     }
-    with_gaps(walk(&old, &new))
+    with_gaps(&walk(&old, &new))
 }
 
 /// Walks through the table of longest common subsequences of all pairs of rests.
@@ -55,7 +55,7 @@ fn walk<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<Line<'a>> {
     lines
 }
 
-fn with_gaps(lines: Vec<Line<'_>>) -> Vec<Line<'_>> {
+fn with_gaps<'a>(lines: &[Line<'a>]) -> Vec<Line<'a>> {
     let is_same = |line: &Line<'_>| matches!(line, Line::Same(_));
     let near_change = |at: usize| {
         let from = at.saturating_sub(CONTEXT_LINES);

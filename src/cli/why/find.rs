@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use keelboat_engine::{RunOutcome, TaskName, TaskSpec};
 
 use crate::cli::past::{Past, PastError, Run, TaskPicture, meant, unknown_task};
+use crate::workflow::Workflow;
 
 static NOTHING_KNOWN: LazyLock<TaskPicture> = LazyLock::new(TaskPicture::default);
 
@@ -31,7 +32,7 @@ pub(super) fn find(past: &Past, name: &str) -> Result<Found, PastError> {
         return Ok(Found { run, task, tasks: Vec::new(), passed: None });
     }
     let mut workflow = past.workflow(&run);
-    let tasks = workflow.as_mut().map(|workflow| workflow.take_tasks()).unwrap_or_default();
+    let tasks = workflow.as_mut().map(Workflow::take_tasks).unwrap_or_default();
     let declared = meant(name, tasks.iter().map(|task| &task.name))?;
     // A run that succeeded came to all that it was asked for; an older one may tell more.
     let succeeded = run.picture.outcome == Some(RunOutcome::Succeeded);
@@ -42,13 +43,11 @@ pub(super) fn find(past: &Past, name: &str) -> Result<Found, PastError> {
         let passed = Some(run.dir.id().to_owned());
         return Ok(Found { run: older, task, tasks: Vec::new(), passed });
     }
-    match declared {
-        Some(task) => Ok(Found { run, task, tasks, passed: None }),
-        None => {
-            let known = run.picture.tasks.keys().chain(tasks.iter().map(|task| &task.name));
-            Err(unknown_task(name, known))
-        }
-    }
+    let Some(task) = declared else {
+        let known = run.picture.tasks.keys().chain(tasks.iter().map(|task| &task.name));
+        return Err(unknown_task(name, known));
+    };
+    Ok(Found { run, task, tasks, passed: None })
 }
 
 fn find_older(past: &Past, name: &str) -> Result<Option<(Run, TaskName)>, PastError> {

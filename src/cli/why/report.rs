@@ -5,7 +5,9 @@ use keelboat_engine::{Failure, Reason, Reuse, RunOutcome, TaskName};
 use serde::Serialize;
 
 use super::find::Found;
-use crate::cli::past::{AttemptEnd, AttemptPicture, Life, Past, Picture, Standing, rfc3339};
+use crate::cli::past::{
+    AttemptEnd, AttemptPicture, Life, Past, Picture, Standing, TaskPicture, rfc3339,
+};
 
 /// All that is known of why a task ran or did not.
 #[derive(Debug, Serialize)]
@@ -186,7 +188,7 @@ fn blockers(found: &Found) -> Vec<Blocker> {
     names.sort();
     names.dedup();
     let not_done = |name: TaskName| {
-        let standing = found.run.picture.tasks.get(&name).map(|task| task.standing());
+        let standing = found.run.picture.tasks.get(&name).map(TaskPicture::standing);
         let state = match standing {
             Some(Standing::Completed | Standing::Reused) => return None,
             Some(Standing::Running) if found.run.life == Life::Live => "runs",
