@@ -118,8 +118,11 @@ fn put_across(from: &Path, to: &Path) -> Result<Moved, LocalError> {
     let copied = copy_durably(from, &beside).and_then(|()| {
         move_into_place(&beside, to).map_err(|error| LocalError::io("move an output to", to, error))
     });
-    if copied.is_err() {
-        remove_tree(&beside)?;
+    if copied.is_err()
+        && let Err(error) = remove_tree(&beside)
+    {
+        // What went wrong first is what people need to know.
+        tracing::debug!(%error, "an unfinished copy stays");
     }
     copied
 }
