@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use keelboat_checkpoint::{
     DigestCache, Journal, MemoStore, ObjectCache, ProjectLock, Recovered, read_journal,
 };
-use keelboat_engine::core::{Core, History, Options, Urgency};
+use keelboat_engine::core::{Core, GraphError, History, Options, Urgency};
 use keelboat_engine::{Digest, Digester, Fact, Resources, Stamped, TaskSpec, Timestamp};
 use keelboat_executors::{LocalConfig, LocalExecutor, Sink, WardenCommand, kill_leftovers};
 use keelboat_staging::{FetchConfig, Fetcher, remove_tree};
@@ -53,20 +53,24 @@ pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<
     clean_up_after(&lock, &project, observer);
 
     let memo = Arc::new(MemoStore::open(&project.state())?);
-    let (run, resumed) = choose_run(&project, plan)?;
+    let (run, earlier) = choose_run(&project, plan)?;
+    let resumed = earlier.is_some();
+    let facts = earlier.map(|recovered| recovered.facts).unwrap_or_default();
+    let mut history = History::default();
+    facts.iter().for_each(|stamped| history.apply(&stamped.fact));
+    let clock = Clock::start(facts.last().map(|last| last.at).unwrap_or_default());
+    let core_options =
+        Options { keep_going: options.keep_going, seed: clock.now().0, ..Options::default() };
+    // A graph that cannot be is found out before there is a run of it.
+    let core = core(&workflow, tasks, history, core_options)?;
+
     run.prepare().map_err(RunError::setup(format!("make a directory for run {}", run.id())))?;
     let (mut journal, recovered) = Journal::create_or_open(&run.journal())?;
     report_damage(&recovered, observer);
-    let mut history = History::default();
-    recovered.facts.iter().for_each(|stamped| history.apply(&stamped.fact));
-    let clock = Clock::start(recovered.facts.last().map(|last| last.at).unwrap_or_default());
     let started = Stamped { at: clock.now(), fact: engine_started(&workflow, options, plan) };
     journal.append(std::slice::from_ref(&started))?;
     memo.apply(&started);
 
-    let core_options =
-        Options { keep_going: options.keep_going, seed: clock.now().0, ..Options::default() };
-    let core = Core::new(tasks, history, core_options)?;
     let (messages, inbox) = sync_channel(MESSAGES_MAX);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -144,6 +148,19 @@ pub(crate) fn load(
     Ok((workflow, targets::select(tasks, &options.targets, generators)))
 }
 
+/// The core of these tasks, when they make a graph.
+pub(super) fn core(
+    workflow: &Workflow,
+    tasks: Vec<TaskSpec>,
+    history: History,
+    options: Options,
+) -> Result<Core, RunError> {
+    Core::new(tasks, history, options).map_err(|error| match error {
+        GraphError::Cycle { tasks } => workflow.circle(&tasks).into(),
+        other => other.into(),
+    })
+}
+
 /// What must be the same for a run to be taken up again: the workflow and what is asked of it.
 fn plan_identity(workflow: &Workflow, options: &RunOptions) -> Digest {
     let mut digester = Digester::new();
@@ -185,8 +202,9 @@ fn clean_up_after(lock: &ProjectLock, project: &Project, observer: &mut dyn Obse
     }
 }
 
-/// The newest run, when an engine died over just this plan; otherwise a new one.
-fn choose_run(project: &Project, plan: Digest) -> Result<(RunDir, bool), RunError> {
+/// The newest run and what happened in it, when an engine died over just this plan; otherwise a
+/// new one.
+fn choose_run(project: &Project, plan: Digest) -> Result<(RunDir, Option<Recovered>), RunError> {
     let runs = project.list_runs().map_err(RunError::setup("list the runs so far"))?;
     if let Some(last) = runs.into_iter().next()
         && let Ok(recovered) = read_journal(&last.journal())
@@ -198,10 +216,10 @@ fn choose_run(project: &Project, plan: Digest) -> Result<(RunDir, bool), RunErro
         let ended =
             recovered.facts.iter().any(|stamped| matches!(stamped.fact, Fact::RunEnded { .. }));
         if same == Some(true) && !ended {
-            return Ok((last, true));
+            return Ok((last, Some(recovered)));
         }
     }
-    Ok((project.new_run(&jiff::Zoned::now()), false))
+    Ok((project.new_run(&jiff::Zoned::now()), None))
 }
 
 fn report_damage(recovered: &Recovered, observer: &mut dyn Observer) {

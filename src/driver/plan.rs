@@ -56,7 +56,7 @@ pub fn plan(options: &RunOptions) -> Result<Plan, RunError> {
     let generators = tasks.iter().filter(|task| task.generates).map(|task| task.name.clone());
     let generators = generators.collect();
     let core_options = Options { keep_going: true, ..Options::default() };
-    let core = Core::new(tasks, History::default(), core_options)?;
+    let core = open::core(&workflow, tasks, History::default(), core_options)?;
     let mut planner = Planner::new(core, project, options.strict)?;
     planner.run();
     let count = planner.core.counts().total;

@@ -9,6 +9,7 @@
 //! and running anything.
 
 mod build;
+mod circle;
 mod collisions;
 mod declaration;
 mod expand;
