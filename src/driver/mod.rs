@@ -12,6 +12,7 @@ mod open;
 mod plan;
 mod pool;
 mod recall;
+mod room;
 mod stage;
 mod targets;
 
@@ -245,7 +246,10 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    fn feed(&mut self, event: Event, actions: &mut Vec<Action>) {
+    fn feed(&mut self, mut event: Event, actions: &mut Vec<Action>) {
+        if let Event::AttemptEnded(outcome) = &mut event {
+            room::explain(outcome, &self.edges.project.scratch());
+        }
         if let Event::AttemptEnded(outcome) = &event
             && let Some(attempt) = self.attempts.get(&outcome.attempt)
         {
