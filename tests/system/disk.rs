@@ -32,7 +32,12 @@ fn counts(project: &Project) -> [usize; 6] {
 fn assert_done(project: &Project, run: &Run) {
     run.assert_code(0);
     for at in 0..5 {
-        assert_eq!(project.read(format!("out/small-{at}.txt")), format!("{at}\n"), "{}", run.said());
+        assert_eq!(
+            project.read(format!("out/small-{at}.txt")),
+            format!("{at}\n"),
+            "{}",
+            run.said()
+        );
     }
     assert_eq!(project.read("out/large.bin").len(), 200_010, "{}", run.said());
 }
@@ -82,11 +87,7 @@ fn a_full_disk_is_named_and_the_same_command_goes_on_when_there_is_room() {
     project.set_workflow(WORKFLOW);
     let run = project.run(&[]);
     assert!(matches!(run.code(), Some(1 | 4)), "{}", run.said());
-    assert!(
-        run.said().to_lowercase().contains("no space left") || run.said().contains("room"),
-        "{}",
-        run.said()
-    );
+    run.assert_said(&["make room on the disk"]);
     disk.again("size=64m");
     let run = project.run(&[]);
     assert_done(&project, &run);
@@ -166,7 +167,7 @@ fn an_output_directory_that_is_read_only_fails_the_task_and_no_more() {
     };
     let run = project.run(&["--keep-going"]);
     run.assert_code(1);
-    run.assert_said(&["out/small-0.txt", "ead-only file system"]);
+    run.assert_said(&["small-0.txt", "ead-only file system"]);
     assert_eq!(project.files("out").len(), 0);
     disk.again("rw");
     let run = project.run(&[]);
@@ -190,7 +191,8 @@ fn a_torn_journal_is_cut_off_and_the_run_goes_on() {
     let project = done();
     let whole = std::fs::read(journal(&project)).unwrap();
     // Where the file ends, by and by, and what runs again: only what the rest does not tell.
-    for (kept, ran_max) in [(whole.len() - 3, 1), (whole.len() / 2, 7), (20, 13), (5, 19), (0, 25)] {
+    for (kept, ran_max) in [(whole.len() - 3, 1), (whole.len() / 2, 7), (20, 13), (5, 19), (0, 25)]
+    {
         for run in std::fs::read_dir(project.path(".keelboat/runs")).unwrap().flatten() {
             if run.path().join("journal") != journal(&project) {
                 std::fs::remove_dir_all(run.path()).unwrap();
@@ -208,7 +210,6 @@ fn a_flipped_byte_in_a_journal_is_named_and_costs_at_most_one_task() {
     let project = done();
     let size = std::fs::read(journal(&project)).unwrap().len();
     change(&journal(&project), |bytes| bytes[size / 2] ^= 0x40);
-    std::fs::remove_dir_all(project.path(".keelboat/memo")).unwrap();
     let run = project.run(&[]);
     assert_done(&project, &run);
     assert!(counts(&project).iter().sum::<usize>() <= 7, "{}", run.said());
@@ -217,10 +218,23 @@ fn a_flipped_byte_in_a_journal_is_named_and_costs_at_most_one_task() {
 
 #[test]
 fn a_memo_store_that_is_gone_or_damaged_is_made_again() {
-    let project = done();
-    std::fs::remove_dir_all(project.path(".keelboat/memo")).unwrap();
-    let run = project.run(&[]);
-    assert_done(&project, &run);
+    // So many that they are brought to the store before the run ends.
+    let project = Project::new(
+        r#"
+[workflow]
+name = "many"
+[task.many]
+foreach = { at = { range = [0, 300] } }
+outputs = { out = "out/{{ at }}.txt" }
+run = "@count many; echo {{ at }} > {{ outputs.out }}"
+"#,
+    );
+    project.run_well(&[]);
+    let memo = project.path(".keelboat/memo");
+    std::fs::remove_dir_all(&memo).unwrap();
+    project.run_well(&["many[at=7]"]);
+    assert_eq!(project.run_well(&[]).tasks("reused").len(), 300);
+    // Journals of old runs may be removed: from then on the store knows, and only it.
     for (path, _) in project.files(".keelboat/memo") {
         change(&project.path(path), |bytes| {
             for byte in bytes.iter_mut().step_by(97) {
@@ -228,13 +242,11 @@ fn a_memo_store_that_is_gone_or_damaged_is_made_again() {
             }
         });
     }
-    let run = project.run(&[]);
-    assert_done(&project, &run);
-    std::fs::remove_dir_all(project.path(".keelboat/memo")).unwrap();
+    assert_eq!(project.run_well(&[]).tasks("reused").len(), 300);
+    std::fs::remove_dir_all(&memo).ok();
     project.write(".keelboat/memo", "a file");
-    let run = project.run(&[]);
-    assert_done(&project, &run);
-    assert_eq!(counts(&project), [1; 6]);
+    assert_eq!(project.run_well(&[]).tasks("reused").len(), 300);
+    assert_eq!(project.count("many"), 300);
 }
 
 #[test]
