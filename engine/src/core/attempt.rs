@@ -76,10 +76,11 @@ impl Core {
         use FailureClass as Class;
         self.leave(task);
         let policy = self.spec(task).retry;
+        let asked_to_stop = self.was_asked_to_stop();
         let state = &mut self.tasks[task.index()];
         state.phase = Phase::Backoff;
         let counted = !state.cancelled
-            && self.course != Course::Stopping
+            && !asked_to_stop
             && matches!(failure.class, Class::Transient | Class::OutOfResources);
         state.failures += u32::from(counted);
         state.losses += u32::from(!counted);
@@ -100,7 +101,7 @@ impl Core {
         }
         match failure.class {
             // A run that was stopped leaves the task as it is, for the next run to take up.
-            _ if self.course == Course::Stopping => {}
+            _ if asked_to_stop => {}
             _ if self.tasks[task.index()].cancelled => self.fail(task, cancelled(), actions),
             _ if given_up => self.fail(task, failure, actions),
             _ if self.course == Course::Failing => {}
@@ -141,7 +142,12 @@ impl Core {
     }
 
     pub(super) fn on_stop_requested(&mut self, urgency: Urgency, actions: &mut Vec<Action>) {
-        self.course = Course::Stopping;
+        if self.course != Course::Halting {
+            self.course = match urgency {
+                Urgency::Drain => Course::Draining,
+                Urgency::Now => Course::Halting,
+            };
+        }
         self.timers.clear();
         if urgency == Urgency::Now {
             let running: Vec<TaskId> = self.sites.running().collect();
@@ -149,8 +155,6 @@ impl Core {
                 let attempt = self.tasks[task.index()].attempt(task);
                 actions.push(Action::Kill { attempt });
             }
-            self.expanding.clear();
-            self.delivering.clear();
         }
     }
 

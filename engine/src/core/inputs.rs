@@ -90,7 +90,9 @@ impl Core {
     ) {
         let Some(from) = self.transfers.under_way_from(file, site) else { return };
         let changed = self.content(file).is_some_and(|known| known.digest != content.digest);
-        if changed && self.forget_replica(file, from) {
+        let may_change = from == StageFrom::Origin || self.files[file.index()].unsettled;
+        if changed && !may_change {
+            self.forget_missing(file, from);
             return self.transfers.again(file, site);
         }
         let waiting = self.transfers.complete(file, site);
@@ -105,16 +107,7 @@ impl Core {
         }
     }
 
-    /// What a site has is not what it was said to be, or not there.
-    pub(super) fn forget_replica(&mut self, file: FileId, from: StageFrom) -> bool {
-        let StageFrom::Site(source) = from else { return false };
-        let replicas = &mut self.files[file.index()].replicas;
-        let before = replicas.len();
-        replicas.retain(|replica| *replica != source);
-        replicas.len() < before
-    }
-
-    /// A file that is known is not where it was said to be. Nor is the directory then in which
+    /// A file that is known is not where it was said to be, or not what it was. Nor is the directory then in which
     /// it lies. False: it cannot be anywhere else.
     pub(super) fn forget_missing(&mut self, file: FileId, from: StageFrom) -> bool {
         let source = match from {
@@ -152,6 +145,7 @@ impl Core {
     ) {
         let state = &mut self.files[file.index()];
         state.given_up = None;
+        state.unsettled = false;
         let before = std::mem::replace(&mut state.knowledge, Knowledge::Content(content));
         let before = match before {
             Knowledge::Unknown => {
@@ -396,6 +390,7 @@ impl Core {
             self.transfers.retry_parked(inner);
             if !same || self.files[inner.index()].knowledge == Knowledge::Unknown {
                 self.files[inner.index()].replicas.clear();
+                self.files[inner.index()].unsettled = true;
                 self.want(inner, SiteId::HOME, None);
             }
         }

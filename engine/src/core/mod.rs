@@ -69,7 +69,9 @@ enum Course {
     /// Starts nothing more, since something failed.
     Failing,
     /// Starts nothing more, since somebody asked for its end.
-    Stopping,
+    Draining,
+    /// The same, and waits for as little as possible.
+    Halting,
     /// Over: nothing that is still reported counts.
     Over,
 }
@@ -268,6 +270,11 @@ impl Core {
         self.course != Course::Going
     }
 
+    /// Whether somebody asked for the end of the run.
+    fn was_asked_to_stop(&self) -> bool {
+        matches!(self.course, Course::Draining | Course::Halting)
+    }
+
     /// After a failure nothing more is started, unless the run is to go on with what it can.
     fn stop_after_failure(&mut self) {
         if !self.options.keep_going && self.course == Course::Going {
@@ -277,20 +284,20 @@ impl Core {
     }
 
     fn finish_if_over(&mut self, actions: &mut Vec<Action>) {
-        let all_ended = self.counts.ended() == self.counts.total;
+        let aftermath = !self.expanding.is_empty() || !self.delivering.is_empty();
+        let all_ended = self.counts.ended() == self.counts.total && !aftermath;
         if self.course == Course::Going && !all_ended {
             return;
         }
         let busy = self.counts.running > 0
-            || !self.expanding.is_empty()
-            || !self.delivering.is_empty()
-            || self.sites.any_publishing();
+            || self.sites.any_publishing()
+            || aftermath && self.course != Course::Halting;
         if busy {
             return;
         }
         let failed = self.counts.failed + self.counts.skipped > 0 || self.aftermath_failed;
         let outcome = match self.course {
-            Course::Stopping if !all_ended => RunOutcome::Cancelled,
+            Course::Draining | Course::Halting if !all_ended => RunOutcome::Cancelled,
             _ if failed || !all_ended => RunOutcome::Failed,
             _ => RunOutcome::Succeeded,
         };

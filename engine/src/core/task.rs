@@ -122,6 +122,8 @@ pub(crate) struct FileState {
     pub(crate) knowledge: Knowledge,
     /// Sites that hold it whole.
     pub(crate) replicas: Vec<SiteId>,
+    /// Lies in a directory that was written anew, and may hold anything now.
+    pub(crate) unsettled: bool,
     /// Why it cannot be brought anywhere, although it is known what it has to hold.
     pub(crate) given_up: Option<Arc<Failure>>,
 }

@@ -49,6 +49,8 @@ impl Life<'_, '_> {
             self.observe(&core, resumed);
             let event = self.next_event(&core);
             core.step(self.world.now, event.clone(), &mut actions);
+            let overdue = core.next_deadline().filter(|due| *due <= self.world.now);
+            assert_eq!(overdue, None, "whoever sleeps until the deadline makes no idle rounds");
             self.check_duplicate(&mut core, &event, &mut actions);
         }
         panic!("no end after {STEPS_MAX} steps; {}", waiting(&core));

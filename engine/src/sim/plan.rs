@@ -323,6 +323,7 @@ impl Builder {
         }
         // Only what is there from the beginning can be read by what is there from the beginning.
         (self.readable, self.names) = before;
+        self.chance.shuffle(&mut tasks);
         Growth::Tasks(tasks)
     }
 }

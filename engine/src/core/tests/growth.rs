@@ -65,5 +65,5 @@ fn growth_comes_too_late_for_a_run_that_stops() {
          stop drain      =>
          grown g a: -> x => recall a, finish cancelled",
     );
-    check("g!: -> list", "start => recall g\n hit g => expand g\n stop now => finish succeeded");
+    check("g!: -> list", "start => recall g\n hit g => expand g\n stop now => finish cancelled");
 }

@@ -133,7 +133,7 @@ fn copies_to_addresses_are_waited_for_unless_in_a_hurry() {
          delivered a => finish succeeded
          delivered a =>",
     );
-    check("a: -> x>", "start => recall a\n hit a => deliver a.0\n stop now => finish succeeded");
+    check("a: -> x>", "start => recall a\n hit a => deliver a.0\n stop now => finish cancelled");
     check(
         "a: -> x>; b: -> y",
         "start                 => recall a, recall b
