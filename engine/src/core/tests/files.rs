@@ -193,3 +193,58 @@ fn what_ran_is_recorded_with_what_it_read() {
     });
     assert!(told, "{:?}", script.facts);
 }
+
+/// Found by the simulator: the transfer's failure was taken for the file's end.
+#[test]
+fn a_transfer_from_a_replica_that_is_distrusted_meanwhile_starts_again_elsewhere() {
+    check(
+        "p#8: -> x; a#1: x -> y; b#9: x -> z",
+        "start           => recall p
+         join 1 1        =>
+         miss p          => launch p.1@1
+         ended p         => publish p.1
+         join 2 1 9      =>
+         published p     => recall a, recall b
+         miss a          => launch a.1@1
+         miss b          => stage x@2 from 1
+         ended a missing => recall p known
+         unstaged x@2 missing =>
+         hit p           => stage x@1 from 0, stage x@2 from 0",
+    );
+}
+
+/// Found by the simulator: a file that is gone with its directory was taken for one that never was.
+#[test]
+fn a_file_that_is_gone_with_its_directory_comes_back_with_it() {
+    check(
+        "p: -> d/; a: d/f -> y",
+        "start           => recall p
+         join 0 1        =>
+         hit p           => stage d/f@0
+         staged d/f@0    => recall a
+         miss a          => launch a.1@0
+         ended a missing => recall p known
+         hit p           => stage d/f@0
+         unstaged d/f@0 missing => recall p known
+         hit p           => stage d/f@0
+         staged d/f@0    => launch a.2@0",
+    );
+}
+
+/// Found by the simulator: damaged bytes became what the file was believed to hold.
+#[test]
+fn bytes_that_differ_from_what_a_site_was_said_to_have_are_not_believed() {
+    check(
+        "p#8: -> x; b#9: x -> z",
+        "start           => recall p
+         join 1 1        =>
+         miss p          => launch p.1@1
+         ended p         => publish p.1
+         join 2 1 9      =>
+         published p     => recall b
+         miss b          => stage x@2 from 1
+         staged x@2 damaged => recall p known
+         hit p           => stage x@2 from 0
+         staged x@2      => launch b.1@2",
+    );
+}

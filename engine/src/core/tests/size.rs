@@ -35,7 +35,7 @@ fn wide_fans_are_linear() {
 /// `cargo test --release -p keelboat-engine --lib cost_of_an_event -- --ignored --nocapture`
 #[test]
 #[ignore = "a measurement, of use in release builds only"]
-#[expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "it measures time")]
+#[expect(clippy::disallowed_types, reason = "it measures time")]
 fn cost_of_an_event() {
     const WIDTH: u32 = 100_000;
     let plan: Vec<_> = (0..WIDTH).map(|at| format!("t{at}: s{at} -> o{at}")).collect();
