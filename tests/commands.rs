@@ -221,9 +221,10 @@ fn fetch_verifies_and_replaces_nothing_unasked() {
     assert!(!project.path().join(".keelboat-partial").exists(), "nothing is left over");
     let again = keelboat(project.path()).args(["fetch", &url, "-o", "got.txt"]).assert().code(2);
     again.stderr(contains("got.txt is there already"));
-    let same = keelboat(project.path()).args(["fetch", &url, "-o", "got.txt", "--sha256", &sha256]);
-    let mut same = same;
-    same.assert().success().stdout(contains("already there"));
+    let same = keelboat(project.path())
+        .args(["fetch", &url, "-o", "got.txt", "--sha256", &sha256])
+        .assert();
+    same.success().stdout(contains("already there"));
     let other = "0".repeat(64);
     let wrong = keelboat(project.path())
         .args(["fetch", &url, "-o", "new.txt", "--sha256", &other])
