@@ -105,6 +105,10 @@ impl Core {
             _ if self.tasks[task.index()].cancelled => self.fail(task, cancelled(), actions),
             _ if given_up => self.fail(task, failure, actions),
             _ if self.course == Course::Failing => {}
+            _ if self.forget_read_before(task) => {
+                self.tasks[task.index()].phase = Phase::Waiting;
+                self.on_inputs_known(task, actions);
+            }
             Class::InputMissing | Class::InfrastructureLost => self.ready_again(task),
             _ => {
                 let wait = backoff(policy, failures, self.options.seed, task);

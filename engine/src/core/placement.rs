@@ -274,14 +274,14 @@ impl Core {
         self.sites.publishing += 1;
     }
 
-    fn forget_read_before(&mut self, task: TaskId) {
-        if !self.read_before.is_empty() {
-            let all = (task, FileId(0))..=(task, FileId(u32::MAX));
-            let stale: Vec<_> = self.read_before.range(all).map(|(key, _)| *key).collect();
-            for key in stale {
-                self.read_before.remove(&key);
-            }
+    /// Whether the inputs of a task's latest attempt hold other bytes by now; asked once.
+    pub(super) fn forget_read_before(&mut self, task: TaskId) -> bool {
+        let all = (task, FileId(0))..=(task, FileId(u32::MAX));
+        let stale: Vec<_> = self.read_before.range(all).map(|(key, _)| *key).collect();
+        for key in &stale {
+            self.read_before.remove(key);
         }
+        !stale.is_empty()
     }
 
     /// Takes a task out of every queue and gives back its slots; its next phase is the caller's.

@@ -248,3 +248,20 @@ fn bytes_that_differ_from_what_a_site_was_said_to_have_are_not_believed() {
          staged x@2      => launch b.1@2",
     );
 }
+
+/// Found by the simulator: the next try ran under the key of the bytes before.
+#[test]
+fn a_task_whose_input_changed_while_it_ran_and_failed_gets_another_key() {
+    check(
+        "p: -> x; a+1: x -> y; b: x -> z",
+        "start             => recall p
+         join 0 2          =>
+         hit p             => recall a, recall b
+         miss a            => launch a.1@0
+         miss b            => launch b.1@0
+         ended b missing   => recall p known
+         hit p new         => recall b
+         ended a transient => recall a
+         miss a            => launch a.2@0",
+    );
+}
