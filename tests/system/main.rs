@@ -10,5 +10,6 @@ mod server;
 mod bad_input;
 mod crash;
 mod disk;
+mod examples;
 mod interrupt;
 mod outputs;
