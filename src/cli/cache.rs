@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use keelboat_checkpoint::{IoError, JournalError, LockError, MemoError, ObjectError, ProjectLock};
 use keelboat_executors::kill_leftovers;
+use keelboat_staging::LocalError;
 
 use self::gc::Limits;
 use super::args::{CacheArgs, CacheCommand};
@@ -61,6 +62,8 @@ enum CacheError {
     Memo(#[from] MemoError),
     #[error("{0}; nothing was removed, since it may say what is still needed")]
     Journal(#[from] JournalError),
+    #[error(transparent)]
+    Remove(#[from] LocalError),
     #[error("cannot {doing} {}: {source}", path.display())]
     Disk { doing: &'static str, path: PathBuf, source: io::Error },
 }
@@ -69,6 +72,7 @@ impl CacheError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::NoProject(_) => Some("name the directory of the workflow file with `-C`"),
+            Self::Remove(_) => Some("look at who owns it and at its permissions"),
             Self::Size(_) | Self::Disk { .. } => None,
             Self::Lock(error) => error.hint(),
             Self::Object(error) => error.hint(),

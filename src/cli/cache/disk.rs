@@ -1,9 +1,9 @@
 //! Sizes and ages of directories.
 
-use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use keelboat_staging::{LocalError, remove_tree};
 use serde::Serialize;
 use walkdir::WalkDir;
 
@@ -41,11 +41,7 @@ pub(super) fn age(path: &Path) -> Option<Duration> {
     Some(SystemTime::now().duration_since(last).unwrap_or(Duration::ZERO))
 }
 
-/// Removes a file, or a directory with all below it.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
-    if path.symlink_metadata()?.is_dir() {
-        std::fs::remove_dir_all(path)
-    } else {
-        std::fs::remove_file(path)
-    }
+/// Removes a file, or a directory with all below it, also what tasks made read-only.
+pub(super) fn remove(path: &Path) -> Result<(), LocalError> {
+    remove_tree(path)
 }

@@ -246,9 +246,7 @@ impl Removing {
     fn remove(&self, path: &Path) -> Result<Usage, CacheError> {
         let usage = usage(path);
         if !self.dry_run {
-            let error =
-                |source| CacheError::Disk { doing: "remove", path: path.to_owned(), source };
-            remove(path).map_err(error)?;
+            remove(path)?;
         }
         Ok(usage)
     }

@@ -98,6 +98,12 @@ impl Drawing {
             }
             nodes.push(node);
         }
+        for (task, node) in graph.tasks().iter().zip(&nodes) {
+            let node = &mut self.nodes[*node];
+            if *task.spec.name == *node.label {
+                node.kind = NodeKind::Task;
+            }
+        }
         nodes
     }
 
