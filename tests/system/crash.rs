@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::processes::wait_until_none;
+use nix::sys::signal::Signal;
+
+use crate::processes::{send, wait_until_none, wardens};
 use crate::project::{Project, Run};
 use crate::server::Server;
 
@@ -156,14 +158,22 @@ impl Life {
         while !engine.has_ended() && Instant::now() < death {
             std::thread::sleep(LOOK_EVERY);
         }
+        let alone = chance.below(4) > 0;
+        if !alone {
+            // Before it can notice that its warden is gone, too.
+            engine.signal(Signal::SIGSTOP);
+            wardens(&self.project.mark())
+                .into_iter()
+                .for_each(|warden| send(warden, Signal::SIGKILL));
+        }
         let run = if engine.has_ended() { engine.wait() } else { engine.kill() };
         self.note_durable(&run);
         if run.code().is_some() {
             return Some(run);
         }
         self.deaths += 1;
-        // Half of the time the next engine meets what the dead one has left.
-        if chance.below(2) == 0 {
+        // Otherwise the next engine meets what the dead one has left.
+        if alone && chance.below(2) == 0 {
             wait_until_none(&self.project.mark());
         }
         None

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
-use crate::processes::{marked, send, wait_until, wait_until_none, warden};
-use crate::project::{Project, Running};
+use crate::processes::{marked, send, wait_until, wait_until_none, wardens};
+use crate::project::{Project, Run, Running};
 
 /// The second task waits for a gate, with a process in the background, and in a session of its own.
 const WORKFLOW: &str = r#"
@@ -49,28 +50,35 @@ fn open_gate(project: &Project) {
 }
 
 /// Fails unless the same command finishes the run, and each task has run so often.
-fn finish(project: &Project, waits: usize) {
+fn finish(project: &Project, waits: usize) -> Run {
     open_gate(project);
     let run = project.run_well(&["-j", "2"]);
     assert_eq!(project.read("last.txt"), "quick\n", "{}", run.said());
     let counts = ["quick", "waits", "last"].map(|task| project.count(task));
     assert_eq!(counts, [1, waits, 1], "{}", run.said());
     wait_until_none(&project.mark());
+    run
 }
 
 #[test]
 fn all_processes_die_with_an_engine_that_is_killed() {
     let (project, engine) = start_waiting();
-    engine.kill();
+    let killed = engine.kill();
     wait_until_none(&project.mark());
-    finish(&project, 2);
+    let run = finish(&project, 2);
+    // It is the same run, and numbers of attempts are not used again.
+    let (first, second) = (killed.events(), run.events());
+    assert_eq!(first[0]["run"], second[0]["run"]);
+    assert_eq!([&first[0]["resumed"], &second[0]["resumed"]], [false, true]);
+    let started = |event: &&Value| event["event"] == "attempt_started" && event["task"] == "waits";
+    assert_eq!(second.iter().find(started).unwrap()["attempt"], 2);
 }
 
 #[test]
 fn a_warden_that_is_killed_costs_no_retry() {
     let (project, mut engine) = start_waiting();
-    let warden = warden(&project.mark()).expect("a warden");
     let before = marked(&project.mark());
+    let [warden] = wardens(&project.mark())[..] else { panic!("one warden: {before:?}") };
     send(warden, Signal::SIGKILL);
     wait_until("the task runs again", Duration::from_secs(20), || {
         assert!(!engine.has_ended(), "{}", engine.said());
@@ -86,11 +94,11 @@ fn a_warden_that_is_killed_costs_no_retry() {
 #[test]
 fn what_engine_and_warden_left_when_killed_together_is_killed_by_the_next_engine() {
     let (project, engine) = start_waiting();
-    let warden = warden(&project.mark()).expect("a warden");
     // A stopped engine cannot notice that its warden is gone.
     engine.signal(Signal::SIGSTOP);
-    send(warden, Signal::SIGKILL);
+    wardens(&project.mark()).into_iter().for_each(|warden| send(warden, Signal::SIGKILL));
     engine.kill();
+    assert!(!marked(&project.mark()).is_empty(), "there is nothing that could be left over");
     open_gate(&project);
     let run = project.run_well(&["-j", "2"]);
     wait_until_none(&project.mark());

@@ -13,3 +13,4 @@ mod disk;
 mod examples;
 mod interrupt;
 mod outputs;
+mod transfers;

@@ -52,10 +52,10 @@ pub(crate) fn wait_until_none(mark: &str) {
     });
 }
 
-/// The warden of the engine with this mark.
-pub(crate) fn warden(mark: &str) -> Option<i32> {
-    let mut marked = marked(mark).into_iter();
-    marked.find(|(_, command)| command.contains("kb-warden")).map(|(pid, _)| pid)
+/// The wardens of engines with this mark.
+pub(crate) fn wardens(mark: &str) -> Vec<i32> {
+    let marked = marked(mark).into_iter();
+    marked.filter(|(_, command)| command.contains("kb-warden")).map(|(pid, _)| pid).collect()
 }
 
 /// Sends a signal; a process that has gone is none of a test's business.

@@ -1,7 +1,7 @@
 //! A web server on loopback that cuts connections and answers 503 now and then.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,14 @@ struct Shared {
     unavailable_every: u64,
     cut_every: u64,
     requests: AtomicU64,
+    /// Where answers began that held only a part.
+    parts: Mutex<Vec<usize>>,
 }
+
+/// How a half is sent below `/held/` to whoever asks for a whole file: in so many pieces, with a
+/// pause after each; then nothing more.
+const PIECES: usize = 30;
+const PIECE_PAUSE: Duration = Duration::from_millis(50);
 
 impl Server {
     pub(crate) fn start(unavailable_every: u64, cut_every: u64) -> Self {
@@ -34,6 +41,7 @@ impl Server {
             unavailable_every,
             cut_every,
             requests: AtomicU64::new(0),
+            parts: Mutex::default(),
         });
         let at_work = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -53,6 +61,11 @@ impl Server {
     /// Puts a file at a path such as `/a/b`.
     pub(crate) fn put(&self, path: &str, bytes: impl Into<Vec<u8>>) {
         self.shared.files().insert(path.to_owned(), bytes.into());
+    }
+
+    /// The first bytes of all answers so far that held only a part.
+    pub(crate) fn parts(&self) -> Vec<usize> {
+        self.shared.parts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Requests so far.
@@ -100,6 +113,7 @@ impl Shared {
         let body = bytes.get(first.unwrap_or(0)..).unwrap_or_default();
         let status = if let Some(first) = first {
             let (last, size) = (bytes.len() - 1, bytes.len());
+            self.parts.lock().unwrap_or_else(PoisonError::into_inner).push(first);
             format!("206 Partial Content\r\nContent-Range: bytes {first}-{last}/{size}")
         } else {
             "200 OK".to_owned()
@@ -111,6 +125,16 @@ impl Shared {
         stream.write_all(head.as_bytes()).ok()?;
         if request.head_only {
             return Some(());
+        }
+        if request.path.starts_with("/held/") && first.is_none() {
+            let half = body.get(..body.len() / 2).unwrap_or_default();
+            for piece in half.chunks(half.len().div_ceil(PIECES)) {
+                stream.write_all(piece).ok()?;
+                std::thread::sleep(PIECE_PAUSE);
+            }
+            // Until the client goes away.
+            stream.read(&mut [0]).ok()?;
+            return None;
         }
         if every(self.cut_every) && body.len() > 1 {
             let half = body.get(..body.len() / 2).unwrap_or_default();
