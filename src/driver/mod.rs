@@ -6,6 +6,8 @@ mod clock;
 mod durable;
 mod edges;
 mod error;
+mod late;
+mod logs;
 mod message;
 mod observe;
 mod open;
@@ -28,7 +30,6 @@ use keelboat_engine::{
     AttemptId, Fact, Failure, FailureClass, FileId, Reason, RunOutcome, SiteId, Stamped, TaskId,
     TaskName, Timestamp, key_changes,
 };
-use keelboat_executors::Executor as _;
 
 pub use error::RunError;
 pub use observe::{Observer, Start, TransferView, View};
@@ -328,7 +329,7 @@ impl<'a> Driver<'a> {
                     queries.push(recall::Query { task, name, key, known });
                 }
                 Action::Launch { attempt, .. } => self.launch(attempt),
-                Action::Kill { attempt } => self.edges.executor.kill(attempt),
+                Action::Kill { attempt } => self.edges.late.kill(attempt),
                 Action::Publish { attempt } => self.publish(attempt),
                 Action::Expand { task } => {
                     let event = self.expand(task);
@@ -458,19 +459,40 @@ impl<'a> Driver<'a> {
         loop {
             match flushed.recv_timeout(Duration::from_millis(1)) {
                 Ok(result) => break result?,
-                Err(RecvTimeoutError::Timeout) => while self.inbox.try_recv().is_ok() {},
+                Err(RecvTimeoutError::Timeout) => self.empty_inbox(),
                 Err(RecvTimeoutError::Disconnected) => return Err(RunError::EdgesGone),
             }
         }
+        self.empty_inbox();
         self.show(Unseen { facts, deliveries: Vec::new() });
+        self.clear_scratch();
         Ok(())
+    }
+
+    /// Nothing can change the outcome any more, but people should still be warned.
+    fn empty_inbox(&mut self) {
+        while let Ok(message) = self.inbox.try_recv() {
+            if let Message::Warning(text) = message {
+                self.observer.warning(&text);
+            }
+        }
+    }
+
+    /// Removes what the threads that nobody waits for have not come to. No attempt is left.
+    fn clear_scratch(&self) {
+        let entries = std::fs::read_dir(self.edges.project.scratch());
+        for entry in entries.into_iter().flatten().flatten() {
+            if let Err(error) = keelboat_staging::remove_tree(&entry.path()) {
+                tracing::debug!(%error, "a scratch directory stays until the next run");
+            }
+        }
     }
 
     /// Ends processes and saves what may be saved, however the run ended.
     fn close(&mut self) {
         // The ends of what is still running must find room in the channel.
         while self.inbox.try_recv().is_ok() {}
-        self.edges.executor.shutdown();
+        self.edges.late.shutdown();
         for error in self.edges.save() {
             self.observer.warning(&error);
         }
