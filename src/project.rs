@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use keelboat_engine::Digest;
 
 /// Runs whose directories are looked at when a task is searched in the past.
-pub const RUNS_SEARCHED_MAX: usize = 1_000;
+pub(crate) const RUNS_SEARCHED_MAX: usize = 1_000;
 
 /// A project directory: the one that the workflow file lies in.
 #[derive(Debug, Clone)]
@@ -100,7 +100,8 @@ impl Project {
 
     /// The directory of a run that begins at this moment.
     pub fn new_run(&self, now: &jiff::Zoned) -> RunDir {
-        let moment = now.strftime("%Y%m%d-%H%M%S-%3f");
+        // Local time is set back once a year, and names must sort by time.
+        let moment = now.with_time_zone(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S-%3f");
         let id = format!("{moment}-{}", std::process::id());
         let path = self.runs().join(&id);
         RunDir { id, path }
@@ -124,7 +125,14 @@ impl RunDir {
         private_directory(&self.path.join("log"))
     }
 
-    /// The file that holds what an attempt wrote to its standard output (`out`) or error (`err`).
+    /// A log file that no attempt has at present.
+    pub(crate) fn free_log(&self, number: u64) -> PathBuf {
+        // No task's name begins with a dot in a file name.
+        self.path.join("log").join(format!(".free-{number}"))
+    }
+
+    /// The file that holds what an attempt wrote to its standard output (`out`) or error (`err`);
+    /// absent when that is nothing.
     pub fn log(&self, task: &str, ordinal: u32, stream: &str) -> PathBuf {
         self.path.join("log").join(format!("{}.{ordinal}.{stream}", file_name_of(task)))
     }
@@ -136,7 +144,7 @@ fn private_directory(path: &Path) -> io::Result<()> {
 
 /// A task's name as a file name: harmless bytes stay, others become `%XX`; long ones are cut and
 /// told apart by a digest.
-pub fn file_name_of(task: &str) -> String {
+pub(crate) fn file_name_of(task: &str) -> String {
     const KEPT_MAX: usize = 160;
     let mut name = String::with_capacity(task.len());
     for byte in task.bytes() {
