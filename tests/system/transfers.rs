@@ -77,19 +77,20 @@ fn a_transfer_goes_on_where_the_engine_was_killed() {
 name = "large"
 [task.large]
 inputs = {{ large = "{}/held/large.bin" }}
-outputs = {{ out = "large.bin" }}
+outputs = {{ out = "copy.bin" }}
 run = "cat {{{{ inputs.large }}}} > {{{{ outputs.out }}}}"
 "#,
         server.base()
     ));
-    let engine = project.start_run(&[]);
+    let mut engine = project.start_run(&[]);
     wait_until("half of the file is here", Duration::from_secs(30), || {
+        assert!(!engine.has_ended(), "{}", engine.said());
         let files = project.files(".keelboat/partial");
         files.values().any(|bytes| bytes.len() >= 2_900_000).then_some(())
     });
     engine.kill();
     let run = project.run_well(&[]);
-    assert!(std::fs::read(project.path("large.bin")).unwrap() == whole, "other bytes");
+    assert!(std::fs::read(project.path("copy.bin")).unwrap() == whole, "other bytes");
     let [first] = server.parts()[..] else {
         panic!("one answer held a part: {:?}", server.parts())
     };
