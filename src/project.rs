@@ -154,7 +154,11 @@ pub(crate) fn file_name_of(task: &str) -> String {
         {
             name.push(char::from(byte));
         } else {
-            name.push_str(&format!("%{byte:02X}"));
+            name.push('%');
+            name.extend(
+                [byte >> 4, byte & 15]
+                    .map(|digit| char::from(b"0123456789ABCDEF"[usize::from(digit)])),
+            );
         }
     }
     if name.len() > KEPT_MAX {

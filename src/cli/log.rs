@@ -176,7 +176,7 @@ fn show(found: &Found, args: &LogArgs, terminal: &Terminal) -> Result<Exit, Prob
     }
     let mut open = Vec::new();
     for (name, path) in wanted {
-        let file = open_log(path)?;
+        let Some(file) = open_log(path)? else { continue };
         let length = file.metadata().map_err(read_error(path))?.len();
         if length > 0 {
             open.push((*name, path.as_path(), file));
@@ -198,11 +198,16 @@ fn show(found: &Found, args: &LogArgs, terminal: &Terminal) -> Result<Exit, Prob
     Ok(Exit::Success)
 }
 
-fn open_log(path: &Path) -> Result<File, Problem> {
-    File::open(path).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => Problem::Gone { path: path.to_owned() },
-        _ => Problem::Read { path: path.to_owned(), source },
-    })
+/// The log, unless it is empty: no file is kept for nothing.
+fn open_log(path: &Path) -> Result<Option<File>, Problem> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Problem::Read { path: path.to_owned(), source })
+        }
+        Err(_) if path.parent().is_some_and(Path::is_dir) => Ok(None),
+        Err(_) => Err(Problem::Gone { path: path.to_owned() }),
+    }
 }
 
 fn read_error(path: &Path) -> impl FnOnce(io::Error) -> Problem {

@@ -99,7 +99,7 @@ pub(crate) fn bytes(count: u64) -> String {
     if count < 1024 {
         return format!("{count} B");
     }
-    let unit = ((63 - count.leading_zeros()) / 10) as usize;
+    let unit = (count.ilog2() / 10) as usize;
     #[expect(clippy::cast_precision_loss, reason = "one digit behind the point is shown")]
     let value = count as f64 / (1_u64 << (10 * unit)) as f64;
     format!("{value:.1} {}", UNITS[unit - 1])
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(bytes(u64::MAX), "16.0 EiB");
         assert_eq!(span(Duration::from_millis(850)), "850 ms");
         assert_eq!(span(Duration::from_secs(125)), "2 min 5 s");
-        assert_eq!(span(Duration::from_secs(10_920)), "3 h 2 min");
+        assert_eq!(span(Duration::from_mins(182)), "3 h 2 min");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use keelboat_engine::{
     MemoRecord, OutputRecord, OutputSpec, Source, TaskName, Usage,
 };
 use keelboat_executors::{Executor as _, LaunchSpec};
-use keelboat_staging::{Guard, LocalError, Origin, Placement, Scratch, publish, remove_tree};
+use keelboat_staging::{Guard, LocalError, Origin, Placement, publish};
 
 use super::edges::{Edges, GRACE, Memory};
 use super::message::Message;
@@ -75,16 +75,24 @@ impl Attempt {
                 AttemptOutcome { attempt: self.id, result: Err(failure), usage: Usage::default() };
             return edges.tell(Message::Events(vec![Event::AttemptEnded(outcome)]));
         }
+        let executor = match edges.executor() {
+            Ok(executor) => executor,
+            Err(error) => {
+                let outcome = AttemptOutcome::lost(self.id, error.to_string());
+                return edges.tell(Message::Events(vec![Event::AttemptEnded(outcome)]));
+            }
+        };
+        let [stdout, stderr] = edges.logs.prepare(&self.name, self.id.ordinal);
         let mut env = self.env.as_ref().clone();
         env.insert("KEELBOAT_TASK".to_owned(), self.name.to_string());
         env.insert("KEELBOAT_ATTEMPT".to_owned(), self.id.ordinal.to_string());
-        edges.executor.begin(LaunchSpec {
+        executor.begin(LaunchSpec {
             attempt: self.id,
             command: self.command.clone(),
             directory: self.scratch.clone(),
             env,
-            stdout: edges.run.log(&self.name, self.id.ordinal, "out"),
-            stderr: edges.run.log(&self.name, self.id.ordinal, "err"),
+            stdout,
+            stderr,
             timeout: self.timeout,
             grace: GRACE,
         });
@@ -92,7 +100,7 @@ impl Attempt {
 
     fn prepare(&self, edges: &Edges) -> Result<(), LocalError> {
         let memory = Memory(&edges.digests);
-        let scratch = Scratch::create(self.scratch.clone())?;
+        let scratch = edges.scratch.make(self.scratch.clone(), &self.outputs)?;
         let mut guards = Vec::new();
         for (input, content) in &self.inputs {
             let (source, origin) = match &input.source {
@@ -106,7 +114,6 @@ impl Attempt {
                 guards.push(Watched { name: name.clone(), digest: content.digest, guard });
             }
         }
-        scratch.prepare_outputs(&self.outputs)?;
         // An attempt is prepared once.
         drop(self.guards.set(guards));
         Ok(())
@@ -165,7 +172,8 @@ impl Attempt {
 
     /// Removes the scratch directory, and drops objects that were written to through it.
     pub(crate) fn clear(&self, edges: &Edges) {
-        if let Err(error) = remove_tree(&self.scratch) {
+        edges.logs.take_back(&self.name, self.id.ordinal);
+        if let Err(error) = edges.scratch.take_back(&self.scratch, &self.outputs) {
             edges.tell(Message::Warning(format!("a scratch directory is left over: {error}")));
         }
         for watched in self.guards.get().into_iter().flatten() {

@@ -6,9 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use keelboat_checkpoint::{DigestCache, MemoStore, ObjectCache};
 use keelboat_engine::{Content, Digest, FileStamp, Kind};
-use keelboat_executors::LocalExecutor;
-use keelboat_staging::{DigestMemory, Fetcher, LocalError, digest_path};
+use keelboat_executors::{ExecutorError, LocalExecutor};
+use keelboat_staging::{ConfigError, DigestMemory, Fetcher, LocalError, Recycler, digest_path};
 
+use super::late::Late;
+use super::logs::Logs;
 use super::message::Message;
 use super::observe::Board;
 use super::pool::Pool;
@@ -24,8 +26,10 @@ pub(crate) struct Edges {
     pub(crate) memo: Arc<MemoStore>,
     pub(crate) objects: ObjectCache,
     pub(crate) digests: Arc<DigestCache>,
-    pub(crate) fetcher: Arc<Fetcher>,
-    pub(crate) executor: LocalExecutor,
+    pub(crate) scratch: Recycler,
+    pub(crate) logs: Logs,
+    /// Made when they are needed: a run with nothing to do needs neither network nor processes.
+    pub(crate) late: Late,
     pub(crate) pool: Pool,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) board: Arc<Board>,
@@ -41,12 +45,24 @@ impl Edges {
         tell(&self.messages, message);
     }
 
+    /// What runs attempts.
+    pub(crate) fn executor(&self) -> Result<Arc<LocalExecutor>, ExecutorError> {
+        self.late.executor(&self.messages)
+    }
+
+    /// What brings remote files.
+    pub(crate) fn fetcher(&self) -> Result<Fetcher, ConfigError> {
+        self.late.fetcher()
+    }
+
     /// Saves what speeds up the next run, and returns what went wrong in doing so.
     pub(crate) fn save(&self) -> Vec<String> {
+        self.logs.clear();
         let saved = [
             self.digests.save().map_err(|error| error.to_string()),
             self.objects.save().map_err(|error| error.to_string()),
             self.memo.flush().map_err(|error| error.to_string()),
+            self.scratch.clear().map_err(|error| error.to_string()),
         ];
         let errors = saved.into_iter().filter_map(Result::err);
         errors.chain(self.memo.notices().iter().map(ToString::to_string)).collect()

@@ -2,8 +2,7 @@
 
 use keelboat_checkpoint::{IoError, JournalError, LockError, MemoError};
 use keelboat_engine::core::GraphError;
-use keelboat_executors::ExecutorError;
-use keelboat_staging::ConfigError;
+use keelboat_staging::LocalError;
 
 use crate::workflow::WorkflowErrors;
 
@@ -34,12 +33,9 @@ pub enum RunError {
     /// The memo store cannot be used.
     #[error(transparent)]
     Memo(#[from] MemoError),
-    /// Processes cannot be run.
+    /// Scratch directories cannot be made.
     #[error(transparent)]
-    Executor(#[from] ExecutorError),
-    /// The network cannot be used.
-    #[error(transparent)]
-    Network(#[from] ConfigError),
+    Scratch(Box<LocalError>),
     /// The object cache cannot be used.
     #[error(transparent)]
     ObjectCache(#[from] IoError),
@@ -65,6 +61,7 @@ impl RunError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Lock(error) => error.hint().map(ToOwned::to_owned),
+            Self::Scratch(error) => Some(error.hint()),
             Self::Journal(error) => error.hint().map(ToOwned::to_owned),
             Self::Setup { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {

@@ -27,8 +27,8 @@ use std::time::{Duration, Instant};
 use keelboat_checkpoint::Journal;
 use keelboat_engine::core::{Action, Core, Counts, Event, Recall, StageFrom, Urgency};
 use keelboat_engine::{
-    AttemptId, Fact, Failure, FailureClass, FileId, Reason, RunOutcome, SiteId, Stamped, TaskId,
-    TaskName, Timestamp, key_changes,
+    AttemptId, Fact, Failure, FailureClass, FileId, RunOutcome, SiteId, Stamped, TaskId, TaskName,
+    Timestamp,
 };
 
 pub use error::RunError;
@@ -48,7 +48,7 @@ use crate::workflow::Workflow;
 const EVENTS_BATCH_MAX: usize = 4_096;
 
 /// The longest sleep of the loop.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_mins(1);
 
 /// How often people are shown how things stand.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
@@ -273,16 +273,7 @@ impl<'a> Driver<'a> {
     /// Why a task has to run, from what it was made of the last time.
     fn explain(&self, miss: Missed) -> Event {
         let Missed { task, key, damage, before } = miss;
-        let reasons = match (damage, before) {
-            (Some(damage), _) => vec![damage],
-            (None, None) => vec![Reason::FirstRun],
-            (None, Some((last, _))) if last == key => vec![Reason::RecordLost],
-            (None, Some((_, before))) => {
-                let now = self.core.parts(task).unwrap_or_default();
-                let changes = key_changes(&before, &now);
-                changes.into_iter().map(Reason::Changed).collect()
-            }
-        };
+        let reasons = recall::reasons(&self.core, task, key, damage, before);
         let verdict = Recall::Miss { reasons };
         Event::Recalled { task, key, verdict }
     }

@@ -107,7 +107,7 @@ impl Progress for Reporter {
         let Some(view) = board.get_mut(&self.transfer) else { return };
         match event {
             TransferEvent::Opened { source, offset, length } => {
-                view.display = (*source).to_owned();
+                (*source).clone_into(&mut view.display);
                 (view.done, view.total, view.waits) = (*offset, *length, None);
             }
             TransferEvent::Received { position, length } => {

@@ -1,18 +1,20 @@
 //! From options to a run: the workflow, the lock, what an earlier engine left, and the edges.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use keelboat_checkpoint::{
     DigestCache, Journal, MemoStore, ObjectCache, ProjectLock, Recovered, read_journal,
 };
 use keelboat_engine::core::{Core, GraphError, History, Options, Urgency};
 use keelboat_engine::{Digest, Digester, Fact, Resources, Stamped, TaskSpec, Timestamp};
-use keelboat_executors::{LocalConfig, LocalExecutor, Sink, WardenCommand, kill_leftovers};
-use keelboat_staging::{FetchConfig, Fetcher, remove_tree};
+use keelboat_executors::{LocalConfig, WardenCommand, kill_leftovers};
+use keelboat_staging::{FetchConfig, Recycler, remove_tree};
 
 use super::clock::Clock;
 use super::edges::{Edges, tell};
+use super::late::Late;
+use super::logs::Logs;
 use super::message::Message;
 use super::observe::{Board, Observer, Start};
 use super::{RunError, RunOptions, targets};
@@ -53,73 +55,105 @@ pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<
     clean_up_after(&lock, &project, observer);
 
     let memo = Arc::new(MemoStore::open(&project.state())?);
-    let (run, earlier) = choose_run(&project, plan)?;
-    let resumed = earlier.is_some();
-    let facts = earlier.map(|recovered| recovered.facts).unwrap_or_default();
-    let mut history = History::default();
-    facts.iter().for_each(|stamped| history.apply(&stamped.fact));
-    let clock = Clock::start(facts.last().map(|last| last.at).unwrap_or_default());
-    let core_options =
-        Options { keep_going: options.keep_going, seed: clock.now().0, ..Options::default() };
-    // A graph that cannot be is found out before there is a run of it.
-    let core = core(&workflow, tasks, history, core_options)?;
-
-    run.prepare().map_err(RunError::setup(format!("make a directory for run {}", run.id())))?;
-    let (mut journal, recovered) = Journal::create_or_open(&run.journal())?;
-    report_damage(&recovered, observer);
-    let started = Stamped { at: clock.now(), fact: engine_started(&workflow, options, plan) };
-    journal.append(std::slice::from_ref(&started))?;
-    memo.apply(&started);
-
-    let (messages, inbox) = sync_channel(MESSAGES_MAX);
+    let begun = begin(options, &project, &workflow, tasks, plan)?;
+    report_damage(&begun.recovered, observer);
+    memo.apply(&begun.started);
+    observer.started(&Start {
+        run: begun.run.id(),
+        workflow: workflow.name(),
+        resumed: begun.resumed,
+        tasks: begun.core.counts().total,
+    });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("network")
         .enable_all()
         .build()
         .map_err(RunError::setup("start the network threads"))?;
+    let (messages, inbox) = sync_channel(MESSAGES_MAX);
     watch_signals(&runtime, messages.clone());
+    let edges = connect(options, project, (begun.run, memo), (&runtime, messages), token)?;
+    Ok(Opened {
+        core: begun.core,
+        workflow,
+        targets: options.targets.clone(),
+        force: options.force.clone(),
+        edges: Arc::new(edges),
+        journal: begun.journal,
+        clock: begun.clock,
+        inbox,
+        runtime,
+        lock,
+    })
+}
+
+/// A run with its journal open and the core at the point where the journal ends.
+struct Begun {
+    run: RunDir,
+    journal: Journal,
+    core: Core,
+    clock: Clock,
+    started: Stamped,
+    resumed: bool,
+    recovered: Recovered,
+}
+
+fn begin(
+    options: &RunOptions,
+    project: &Project,
+    workflow: &Workflow,
+    tasks: Vec<TaskSpec>,
+    plan: Digest,
+) -> Result<Begun, RunError> {
+    let (run, earlier) = choose_run(project, plan)?;
+    let resumed = earlier.is_some();
+    let facts = earlier.map(|recovered| recovered.facts).unwrap_or_default();
+    let mut history = History::default();
+    for stamped in &facts {
+        history.apply(&stamped.fact);
+    }
+    let clock = Clock::start(facts.last().map(|last| last.at).unwrap_or_default());
+    let core_options =
+        Options { keep_going: options.keep_going, seed: clock.now().0, ..Options::default() };
+    // A graph that cannot be is found out before there is a run of it.
+    let core = core(workflow, tasks, history, core_options)?;
+
+    run.prepare().map_err(RunError::setup(format!("make a directory for run {}", run.id())))?;
+    let (mut journal, recovered) = Journal::create_or_open(&run.journal())?;
+    let started = Stamped { at: clock.now(), fact: engine_started(workflow, options, plan) };
+    journal.append(std::slice::from_ref(&started))?;
+    Ok(Begun { run, journal, core, clock, started, resumed, recovered })
+}
+
+fn connect(
+    options: &RunOptions,
+    project: Project,
+    (run, memo): (RunDir, Arc<MemoStore>),
+    (runtime, messages): (&tokio::runtime::Runtime, SyncSender<Message>),
+    token: String,
+) -> Result<Edges, RunError> {
     let threads = usize::try_from(cores(options)).unwrap_or(1);
     let digests = Arc::new(DigestCache::load(&project.state()));
-    let edges = Edges {
-        run,
+    let recycler = Recycler::new(project.scratch());
+    Ok(Edges {
         memo,
         objects: ObjectCache::open(&project.state(), Arc::clone(&digests))?,
         digests,
-        fetcher: Arc::new(Fetcher::new(FetchConfig {
-            offline: options.offline,
-            ..FetchConfig::new(project.partial())
-        })?),
-        executor: LocalExecutor::start(
+        scratch: recycler.map_err(|error| RunError::Scratch(error.into()))?,
+        logs: Logs::new(run.clone()),
+        late: Late::new(
+            FetchConfig { offline: options.offline, ..FetchConfig::new(project.partial()) },
             LocalConfig { warden: warden()?, token },
-            Arc::new(ToLoop(messages.clone())),
-        )?,
+        ),
         pool: super::pool::Pool::start(threads.clamp(2, 16))
             .map_err(RunError::setup("start threads for file work"))?,
         runtime: runtime.handle().clone(),
         board: Arc::new(Board::default()),
         threads,
         strict: options.strict,
+        run,
         messages,
         project,
-    };
-    observer.started(&Start {
-        run: edges.run.id(),
-        workflow: workflow.name(),
-        resumed,
-        tasks: core.counts().total,
-    });
-    Ok(Opened {
-        core,
-        workflow,
-        targets: options.targets.clone(),
-        force: options.force.clone(),
-        edges: Arc::new(edges),
-        journal,
-        clock,
-        inbox,
-        runtime,
-        lock,
     })
 }
 
@@ -277,10 +311,7 @@ pub(super) fn capacity(cores: usize) -> Resources {
 }
 
 /// First an interrupt drains, then it stops; a termination stops at once.
-fn watch_signals(
-    runtime: &tokio::runtime::Runtime,
-    messages: std::sync::mpsc::SyncSender<Message>,
-) {
+fn watch_signals(runtime: &tokio::runtime::Runtime, messages: SyncSender<Message>) {
     use tokio::signal::unix::{SignalKind, signal};
     runtime.spawn(async move {
         let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
@@ -298,14 +329,4 @@ fn watch_signals(
             urgency = Urgency::Now;
         }
     });
-}
-
-/// Brings ends of attempts to the loop.
-struct ToLoop(std::sync::mpsc::SyncSender<Message>);
-
-impl Sink for ToLoop {
-    fn ended(&self, outcome: keelboat_engine::AttemptOutcome) {
-        let event = keelboat_engine::core::Event::AttemptEnded(outcome);
-        tell(&self.0, Message::Events(vec![event]));
-    }
 }

@@ -7,12 +7,12 @@ use keelboat_checkpoint::{DigestCache, MemoStore, ObjectCache};
 use keelboat_engine::core::{Action, Core, Event, History, Options, Phase, Recall};
 use keelboat_engine::{
     Fact, Failure, FileId, Kind, MemoKey, Reason, Resources, Reuse, SiteId, Source, TaskId,
-    TaskName, Timestamp, key_changes,
+    TaskName, Timestamp,
 };
 use keelboat_staging::{address_digest, redact};
 
 use super::edges::Memory;
-use super::{RunError, RunOptions, open};
+use super::{RunError, RunOptions, open, recall};
 use crate::project::Project;
 
 /// More slots than any plan has tasks.
@@ -173,25 +173,19 @@ impl Planner {
     fn recall(&mut self, task: TaskId, key: MemoKey) -> Event {
         let name = &self.core.spec(task).name;
         let record = self.look.memo.lookup(&key).unwrap_or_default();
-        let verdict = match record {
+        let damage = match record {
+            None => None,
             Some(record) => match self.look.bring_back(&record) {
-                Ok(reuse) => Recall::Hit { record, reuse },
-                Err(reason) => Recall::Miss { reasons: vec![reason] },
+                Ok(reuse) => {
+                    let verdict = Recall::Hit { record, reuse };
+                    return Event::Recalled { task, key, verdict };
+                }
+                Err(damage) => Some(damage),
             },
-            None => {
-                let before = self.look.memo.last_parts(name).unwrap_or_default();
-                let reasons = match before {
-                    None => vec![Reason::FirstRun],
-                    Some((last, _)) if last == key => vec![Reason::RecordLost],
-                    Some((_, before)) => {
-                        let now = self.core.parts(task).unwrap_or_default();
-                        key_changes(&before, &now).into_iter().map(Reason::Changed).collect()
-                    }
-                };
-                Recall::Miss { reasons }
-            }
         };
-        Event::Recalled { task, key, verdict }
+        let before = self.look.memo.last_parts(name).unwrap_or_default();
+        let reasons = recall::reasons(&self.core, task, key, damage, before);
+        Event::Recalled { task, key, verdict: Recall::Miss { reasons } }
     }
 
     fn verdict(&mut self, task: TaskId) -> (TaskName, Verdict) {

@@ -3,9 +3,10 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use keelboat_engine::core::{Event, Recall};
+use keelboat_engine::core::{Core, Event, Recall};
 use keelboat_engine::{
-    Content, Kind, MemoKey, MemoRecord, OutputRecord, Reason, Reuse, TaskId, TaskName,
+    Content, KeyPart, Kind, MemoKey, MemoRecord, OutputRecord, Reason, Reuse, TaskId, TaskName,
+    key_changes,
 };
 
 use super::edges::Edges;
@@ -40,7 +41,7 @@ fn answer(edges: &Edges, queries: Vec<Query>) {
     for query in queries {
         match recall(edges, query) {
             Ok(event) => events.push(event),
-            Err(miss) => missed.push(miss),
+            Err(miss) => missed.push(*miss),
         }
     }
     if !events.is_empty() {
@@ -51,7 +52,7 @@ fn answer(edges: &Edges, queries: Vec<Query>) {
     }
 }
 
-fn recall(edges: &Edges, query: Query) -> Result<Event, Missed> {
+fn recall(edges: &Edges, query: Query) -> Result<Event, Box<Missed>> {
     let Query { task, name, key, known } = query;
     let record = match known {
         Some(record) => Some(record),
@@ -71,7 +72,27 @@ fn recall(edges: &Edges, query: Query) -> Result<Event, Missed> {
         },
     };
     let before = edges.memo.last_parts(&name).unwrap_or_default();
-    Err(Missed { task, key, damage, before })
+    Err(Box::new(Missed { task, key, damage, before }))
+}
+
+/// Why a task has to run: its result is damaged, or there is none, because of what it was made of
+/// the last time.
+pub(crate) fn reasons(
+    core: &Core,
+    task: TaskId,
+    key: MemoKey,
+    damage: Option<Reason>,
+    before: Option<(MemoKey, Vec<KeyPart>)>,
+) -> Vec<Reason> {
+    match (damage, before) {
+        (Some(damage), _) => vec![damage],
+        (None, None) => vec![Reason::FirstRun],
+        (None, Some((last, _))) if last == key => vec![Reason::RecordLost],
+        (None, Some((_, before))) => {
+            let now = core.parts(task).unwrap_or_default();
+            key_changes(&before, &now).into_iter().map(Reason::Changed).collect()
+        }
+    }
 }
 
 /// Sees to it that every output of a record is in its place, whole.

@@ -88,7 +88,10 @@ async fn bring(
     let reporter: Arc<dyn Progress> =
         Arc::new(Reporter::new(Arc::clone(&edges.board), file.0, display.clone()));
     let request = FetchRequest { urls, sha256, known: known.clone(), progress: Some(reporter) };
-    let fetched = edges.fetcher.fetch(request).await.map_err(|error| error.failure)?;
+    let fetcher = edges.fetcher();
+    let fetcher =
+        fetcher.map_err(|error| Failure::new(FailureClass::Permanent, error.to_string()))?;
+    let fetched = fetcher.fetch(request).await.map_err(|error| error.failure)?;
     match fetched {
         Fetched::Unchanged => match known {
             Some(known) => Ok((known.content, None)),

@@ -21,7 +21,7 @@ pub use fetch::{
 };
 pub use local::{
     Delivered, DigestMemory, Forgetful, Guard, LocalError, Origin, Placement, PublishError,
-    Scratch, deliver, digest_path, publish, remove_tree, stamp_of,
+    Recycler, Scratch, deliver, digest_path, publish, remove_tree, stamp_of,
 };
 pub use protocol::{
     BoxFuture, ByteStream, Condition, Deadlined, FileProtocol, HttpConfig, HttpProtocol, Metadata,

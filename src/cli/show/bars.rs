@@ -19,19 +19,19 @@ const TRANSFERS_MAX: usize = 6;
 #[derive(Debug)]
 pub(super) struct Bars {
     lines: Lines,
-    bars: MultiProgress,
+    screen: MultiProgress,
     tasks: ProgressBar,
     transfers: BTreeMap<String, ProgressBar>,
 }
 
 impl Bars {
     pub(super) fn new(mut lines: Lines) -> Self {
-        let bars = MultiProgress::new();
-        let tasks = bars.add(ProgressBar::new(0));
+        let screen = MultiProgress::new();
+        let tasks = screen.add(ProgressBar::new(0));
         let form = "    tasks [{bar:32}] {pos}/{len} {elapsed} {wide_msg}";
         tasks.set_style(style(form));
-        lines.above = Some(bars.clone());
-        Self { lines, bars, tasks, transfers: BTreeMap::new() }
+        lines.above = Some(screen.clone());
+        Self { lines, screen, tasks, transfers: BTreeMap::new() }
     }
 
     fn show_transfers(&mut self, transfers: &[TransferView]) {
@@ -45,7 +45,7 @@ impl Bars {
         });
         for transfer in shown {
             let bar = self.transfers.entry(transfer.display.clone()).or_insert_with(|| {
-                let bar = self.bars.add(ProgressBar::no_length());
+                let bar = self.screen.add(ProgressBar::no_length());
                 bar.set_style(style("    fetch [{bar:32}] {bytes}/{total_bytes} {wide_msg}"));
                 bar
             });

@@ -35,6 +35,11 @@ impl Scratch {
         Ok(Self { root })
     }
 
+    /// One that is there, empty but for directories.
+    pub(super) fn adopt(root: PathBuf) -> Self {
+        Self { root }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.root

@@ -1,0 +1,76 @@
+//! Edges that are made when they are needed first: the network and the processes.
+
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use keelboat_engine::{AttemptId, AttemptOutcome, core::Event};
+use keelboat_executors::{Executor as _, ExecutorError, LocalConfig, LocalExecutor, Sink};
+use keelboat_staging::{ConfigError, FetchConfig, Fetcher};
+
+use super::edges::tell;
+use super::message::Message;
+
+#[derive(Debug)]
+pub(crate) struct Late {
+    fetch_config: FetchConfig,
+    local_config: LocalConfig,
+    fetcher: Mutex<Option<Fetcher>>,
+    executor: Mutex<Option<Arc<LocalExecutor>>>,
+}
+
+impl Late {
+    pub(crate) fn new(fetch_config: FetchConfig, local_config: LocalConfig) -> Self {
+        Self { fetch_config, local_config, fetcher: Mutex::default(), executor: Mutex::default() }
+    }
+
+    /// What brings remote files; inside the runtime.
+    pub(crate) fn fetcher(&self) -> Result<Fetcher, ConfigError> {
+        let mut fetcher = lock(&self.fetcher);
+        if let Some(fetcher) = &*fetcher {
+            return Ok(fetcher.clone());
+        }
+        let made = Fetcher::new(self.fetch_config.clone())?;
+        *fetcher = Some(made.clone());
+        Ok(made)
+    }
+
+    /// What runs attempts; ends are told to the loop.
+    pub(crate) fn executor(
+        &self,
+        messages: &SyncSender<Message>,
+    ) -> Result<Arc<LocalExecutor>, ExecutorError> {
+        let mut executor = lock(&self.executor);
+        if let Some(executor) = &*executor {
+            return Ok(Arc::clone(executor));
+        }
+        let sink = Arc::new(ToLoop(messages.clone()));
+        let made = Arc::new(LocalExecutor::start(self.local_config.clone(), sink)?);
+        *executor = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    pub(crate) fn kill(&self, attempt: AttemptId) {
+        if let Some(executor) = &*lock(&self.executor) {
+            executor.kill(attempt);
+        }
+    }
+
+    pub(crate) fn shutdown(&self) {
+        if let Some(executor) = &*lock(&self.executor) {
+            executor.shutdown();
+        }
+    }
+}
+
+fn lock<T>(late: &Mutex<T>) -> MutexGuard<'_, T> {
+    late.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Brings ends of attempts to the loop.
+struct ToLoop(SyncSender<Message>);
+
+impl Sink for ToLoop {
+    fn ended(&self, outcome: AttemptOutcome) {
+        tell(&self.0, Message::Events(vec![Event::AttemptEnded(outcome)]));
+    }
+}
