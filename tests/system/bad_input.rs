@@ -11,7 +11,7 @@ use crate::server::Server;
 /// Runs a workflow that has to end like this, with these texts.
 #[track_caller]
 fn ends(project: &Project, arguments: &[&str], code: i32, texts: &[&str]) -> Run {
-    let run = project.start_run(arguments).wait_at_most(Duration::from_secs(60));
+    let run = project.start_run(arguments).wait_at_most(Duration::from_mins(1));
     run.assert_code(code);
     run.assert_said(texts);
     run

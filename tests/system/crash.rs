@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::processes::{send, wait_until_none, wardens};
-use crate::project::{Project, Run};
+use crate::project::{Project, Run, Running};
 use crate::server::Server;
 
 /// How many times the engine is killed; `KEELBOAT_KILLS` says otherwise.
@@ -87,7 +87,7 @@ run = "@count all; cat {{ inputs.joined }} {{ inputs.moody }} > {{ outputs.all }
 
 const TASKS: usize = 1 + 3 * NAMES + 5 + 1;
 
-/// A generator of pseudo-random numbers (SplitMix64, Steele and others, 2014).
+/// A generator of pseudo-random numbers (`SplitMix64`, Steele and others, 2014).
 struct Chance(u64);
 
 impl Chance {
@@ -124,33 +124,47 @@ fn serve() -> Server {
 /// One project from its first start to its end, over many deaths.
 struct Life {
     project: Project,
-    base: String,
+    arguments: Vec<String>,
     /// How often each task had run when it was first seen to be done for good.
     durable: BTreeMap<String, usize>,
     deaths: u32,
 }
 
 impl Life {
-    fn new(server: &Server) -> Self {
+    fn new(workflow: &str, arguments: &[&str]) -> Self {
         Self {
-            project: Project::new(WORKFLOW),
-            base: format!("base={}", server.base()),
+            project: Project::new(workflow),
+            arguments: arguments.iter().map(ToString::to_string).collect(),
             durable: BTreeMap::new(),
             deaths: 0,
         }
     }
 
+    fn with_server(server: &Server) -> Self {
+        Self::new(WORKFLOW, &["-j", "4", "--set", &format!("base={}", server.base())])
+    }
+
+    fn start(&self) -> Running {
+        self.project.start_run(&self.arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
     fn run(&self) -> Run {
-        self.project.run(&["-j", "4", "--set", &self.base])
+        self.start().wait()
     }
 
     /// Starts the engine and kills it; `None` when it was killed, its end when it was faster.
     fn die(&mut self, chance: &mut Chance) -> Option<Run> {
-        let mut engine = self.project.start_run(&["-j", "4", "--set", &self.base]);
-        let (mut wanted, mut life) = (0, chance.moment(LIFE_MAX));
         if chance.below(2) == 0 {
-            (wanted, life) = (chance.below(COMPLETED_MAX), chance.moment(AFTER_COMPLETED_MAX));
+            let completed = chance.below(COMPLETED_MAX);
+            self.die_after(completed, chance.moment(AFTER_COMPLETED_MAX), chance)
+        } else {
+            self.die_after(0, chance.moment(LIFE_MAX), chance)
         }
+    }
+
+    /// Kills the engine when it has completed so many tasks and then lived for so long.
+    fn die_after(&mut self, wanted: u64, life: Duration, chance: &mut Chance) -> Option<Run> {
+        let mut engine = self.start();
         while !engine.has_ended() && engine.completed() < wanted {
             std::thread::sleep(LOOK_EVERY);
         }
@@ -162,9 +176,9 @@ impl Life {
         if !alone {
             // Before it can notice that its warden is gone, too.
             engine.signal(Signal::SIGSTOP);
-            wardens(&self.project.mark())
-                .into_iter()
-                .for_each(|warden| send(warden, Signal::SIGKILL));
+            for warden in wardens(&self.project.mark()) {
+                send(warden, Signal::SIGKILL);
+            }
         }
         let run = if engine.has_ended() { engine.wait() } else { engine.kill() };
         self.note_durable(&run);
@@ -189,13 +203,13 @@ impl Life {
         }
     }
 
-    fn check_end(&self, last: &Run, expected: &BTreeMap<PathBuf, Vec<u8>>) {
+    fn check_end(&self, last: &Run, tasks: usize, expected: &BTreeMap<PathBuf, Vec<u8>>) {
         last.assert_code(0);
         wait_until_none(&self.project.mark());
         for (task, count) in &self.durable {
             assert_eq!(self.project.count(task), *count, "{task} ran again after it was durable");
         }
-        assert_eq!(self.project.count_all().len(), TASKS);
+        assert_eq!(self.project.count_all().len(), tasks);
         let found = files(&self.project);
         let paths = |files: &BTreeMap<PathBuf, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
         assert_eq!(paths(&found), paths(expected));
@@ -204,7 +218,7 @@ impl Life {
         }
         let again = self.run();
         again.assert_code(0);
-        assert_eq!(again.tasks("reused").len(), TASKS, "{}", again.said());
+        assert_eq!(again.tasks("reused").len(), tasks, "{}", again.said());
         let left = std::fs::read_dir(self.project.path(".keelboat/scratch")).expect("scratch");
         assert_eq!(left.count(), 0, "scratch directories are left over");
     }
@@ -217,7 +231,7 @@ fn files(project: &Project) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 fn undisturbed(server: &Server) -> BTreeMap<PathBuf, Vec<u8>> {
-    let life = Life::new(server);
+    let life = Life::with_server(server);
     let run = life.run();
     run.assert_code(0);
     assert_eq!(run.tasks("completed").len(), TASKS, "{}", run.said());
@@ -235,7 +249,7 @@ fn an_engine_killed_at_random_moments_is_taken_up_by_the_same_command() {
     let started = Instant::now();
     let (mut killed, mut lives) = (0, 0);
     while killed < kills {
-        let mut life = Life::new(&server);
+        let mut life = Life::with_server(&server);
         let last = loop {
             if killed + life.deaths >= kills {
                 let run = life.run();
@@ -246,9 +260,40 @@ fn an_engine_killed_at_random_moments_is_taken_up_by_the_same_command() {
                 break run;
             }
         };
-        life.check_end(&last, &expected);
+        life.check_end(&last, TASKS, &expected);
         killed += life.deaths;
         lives += 1;
     }
     println!("{killed} kills over {lives} runs in {:?}", started.elapsed());
+}
+
+/// So many results that they are brought to the memo store while the run is at work.
+const MANY: &str = r#"
+[workflow]
+name = "many"
+[task.many]
+foreach = { at = { range = [0, 400] } }
+outputs = { out = "out/{{ at }}.txt" }
+run = "@count many[at={{ at }}]; echo {{ at }} > {{ outputs.out }}"
+"#;
+
+#[test]
+fn an_engine_killed_while_it_feeds_the_memo_store_loses_nothing() {
+    let seed = from_environment("KEELBOAT_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    println!("KEELBOAT_SEED={seed}");
+    let mut chance = Chance(seed);
+    let expected = (0..400).map(|at| (format!("out/{at}.txt").into(), format!("{at}\n").into()));
+    let expected = expected.collect();
+    for _ in 0..3 {
+        let mut life = Life::new(MANY, &["-j", "4"]);
+        let last = loop {
+            // Results of earlier engines count towards the 256 that wake the store.
+            let wanted = chance.below(if life.deaths == 0 { 300 } else { 60 });
+            let life_after = chance.moment(AFTER_COMPLETED_MAX);
+            if let Some(run) = life.die_after(wanted, life_after, &mut chance) {
+                break run;
+            }
+        };
+        life.check_end(&last, 400, &expected);
+    }
 }

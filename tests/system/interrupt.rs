@@ -96,7 +96,9 @@ fn what_engine_and_warden_left_when_killed_together_is_killed_by_the_next_engine
     let (project, engine) = start_waiting();
     // A stopped engine cannot notice that its warden is gone.
     engine.signal(Signal::SIGSTOP);
-    wardens(&project.mark()).into_iter().for_each(|warden| send(warden, Signal::SIGKILL));
+    for warden in wardens(&project.mark()) {
+        send(warden, Signal::SIGKILL);
+    }
     engine.kill();
     assert!(!marked(&project.mark()).is_empty(), "there is nothing that could be left over");
     open_gate(&project);
@@ -153,4 +155,16 @@ fn a_second_engine_says_who_is_at_work_and_takes_over_when_that_is_dead() {
     second.assert_said(&[&format!("process {}", engine.pid()), "another engine is at work"]);
     engine.kill();
     finish(&project, 2);
+}
+
+#[test]
+fn engines_that_start_together_run_no_task_twice() {
+    let project = Project::new(WORKFLOW);
+    open_gate(&project);
+    let engines: Vec<Running> = (0..6).map(|_| project.start_run(&["-j", "2"])).collect();
+    let runs: Vec<Run> = engines.into_iter().map(Running::wait).collect();
+    let codes: Vec<Option<i32>> = runs.iter().map(Run::code).collect();
+    assert!(codes.contains(&Some(0)), "{codes:?}");
+    assert!(codes.iter().all(|code| matches!(code, Some(0 | 3))), "{codes:?}");
+    finish(&project, 1);
 }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::processes::{self, MARK_VARIABLE, wait_until};
 
 /// The longest that any run of a test may take.
-const RUN_MAX: Duration = Duration::from_secs(120);
+const RUN_MAX: Duration = Duration::from_mins(2);
 
 /// A project in a directory of its own. In its workflow file `@outside` is a directory beside it,
 /// and with `@count NAME` tasks count how often they run.

@@ -133,8 +133,7 @@ impl Shared {
                 std::thread::sleep(PIECE_PAUSE);
             }
             // Until the client goes away.
-            stream.read(&mut [0]).ok()?;
-            return None;
+            return stream.read_exact(&mut [0]).ok();
         }
         if every(self.cut_every) && body.len() > 1 {
             let half = body.get(..body.len() / 2).unwrap_or_default();
