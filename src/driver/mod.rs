@@ -6,6 +6,7 @@ mod clock;
 mod durable;
 mod edges;
 mod error;
+mod hold;
 mod late;
 mod logs;
 mod message;
@@ -16,9 +17,10 @@ mod pool;
 mod recall;
 mod room;
 mod stage;
+mod strays;
 mod targets;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -95,14 +97,15 @@ pub fn run(options: &RunOptions, observer: &mut dyn Observer) -> Result<Report, 
     let mut driver = Driver::new(opened, observer);
     let result = driver.drive();
     driver.close();
-    let outcome = result?;
-    Ok(Report {
+    let report = result.map(|outcome| Report {
         run: driver.edges.run.id().to_owned(),
         outcome,
         counts: driver.core.counts(),
         transferred: driver.transferred,
         wall: driver.clock.elapsed(),
-    })
+    });
+    driver.drop_aside();
+    report
 }
 
 struct Driver<'a> {
@@ -112,6 +115,8 @@ struct Driver<'a> {
     workflow: Workflow,
     targets: Vec<String>,
     force: Vec<String>,
+    /// Engines that died over this run.
+    dead: BTreeSet<u32>,
     edges: Arc<Edges>,
     journal: Journal,
     clock: Clock,
@@ -135,6 +140,7 @@ impl<'a> Driver<'a> {
             workflow: opened.workflow,
             targets: opened.targets,
             force: opened.force,
+            dead: opened.dead,
             edges: opened.edges,
             journal: opened.journal,
             clock: opened.clock,
@@ -235,7 +241,7 @@ impl<'a> Driver<'a> {
                 if urgency == Urgency::Drain {
                     let running = self.running.len();
                     let text = format!(
-                        "nothing more is begun; waiting for running tasks: {running} \
+                        "nothing more is begun; tasks that still run: {running} \
                          (interrupt again to stop them)"
                     );
                     self.observer.warning(&text);
@@ -457,6 +463,7 @@ impl<'a> Driver<'a> {
         self.empty_inbox();
         self.show(Unseen { facts, deliveries: Vec::new() });
         self.clear_scratch();
+        strays::remove(&self.core, &self.edges.project, &self.dead);
         Ok(())
     }
 
@@ -476,6 +483,16 @@ impl<'a> Driver<'a> {
             if let Err(error) = keelboat_staging::remove_tree(&entry.path()) {
                 tracing::debug!(%error, "a scratch directory stays until the next run");
             }
+        }
+    }
+
+    /// Frees a large graph by a thread of its own, so that nobody waits for that. The lock and the
+    /// network end here.
+    fn drop_aside(self) {
+        let large = (self.core, self.workflow, self.edges, self.journal);
+        let dropping = std::thread::Builder::new().name("drop".to_owned());
+        if let Err(error) = dropping.spawn(move || drop(large)) {
+            tracing::debug!(%error, "freed at once");
         }
     }
 

@@ -1,18 +1,18 @@
 //! From options to a run: the workflow, the lock, what an earlier engine left, and the edges.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use keelboat_checkpoint::{
-    DigestCache, Journal, MemoStore, ObjectCache, ProjectLock, Recovered, read_journal,
-};
+use keelboat_checkpoint::{Journal, ObjectCache, ProjectLock, Recovered};
 use keelboat_engine::core::{Core, GraphError, History, Options, Urgency};
 use keelboat_engine::{Digest, Digester, Fact, Resources, Stamped, TaskSpec, Timestamp};
-use keelboat_executors::{LocalConfig, WardenCommand, kill_leftovers};
-use keelboat_staging::{FetchConfig, Recycler, remove_tree};
+use keelboat_executors::{LocalConfig, WardenCommand};
+use keelboat_staging::{FetchConfig, Recycler};
 
 use super::clock::Clock;
 use super::edges::{Edges, tell};
+use super::hold::{Held, Remembered};
 use super::late::Late;
 use super::logs::Logs;
 use super::message::Message;
@@ -32,6 +32,8 @@ pub(super) struct Opened {
     pub(super) workflow: Workflow,
     pub(super) targets: Vec<String>,
     pub(super) force: Vec<String>,
+    /// Process ids of the engines that died over this run.
+    pub(super) dead: BTreeSet<u32>,
     pub(super) edges: Arc<Edges>,
     pub(super) journal: Journal,
     pub(super) clock: Clock,
@@ -43,21 +45,24 @@ pub(super) struct Opened {
 pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<Opened, RunError> {
     let project = Project::of_workflow(&options.workflow)
         .map_err(RunError::setup("find the directory of the workflow file"))?;
+    let token = format!("kb-{}-{}", std::process::id(), Timestamp::default().after(now()).0);
+    // A project that was never run gets no state directory before its workflow is understood.
+    let known = project.state().is_dir();
+    let early = known.then(|| Held::take(&project, &token, observer)).transpose()?;
     let (workflow, tasks) = load(options, &project)?;
     for problem in workflow.warnings() {
         observer.warning(&problem.to_string());
     }
+    let held = match early {
+        Some(held) => held,
+        None => Held::take(&project, &token, observer)?,
+    };
     let plan = plan_identity(&workflow, options);
-    project.prepare().map_err(RunError::setup(format!("make {}", project.state().display())))?;
-    let token = format!("kb-{}-{}", std::process::id(), Timestamp::default().after(now()).0);
-    let command: Vec<String> = std::env::args().collect();
-    let lock = ProjectLock::acquire(&project.state(), &command.join(" "), &token)?;
-    clean_up_after(&lock, &project, observer);
-
-    let memo = Arc::new(MemoStore::open(&project.state())?);
-    let begun = begin(options, &project, &workflow, tasks, plan)?;
+    let (lock, mut remembered) = held.remembered()?;
+    let (run, earlier) = choose_run(&project, remembered.last.take(), plan);
+    let begun = begin(options, &workflow, tasks, (run, earlier), plan)?;
     report_damage(&begun.recovered, observer);
-    memo.apply(&begun.started);
+    remembered.memo.apply(&begun.started);
     observer.started(&Start {
         run: begun.run.id(),
         workflow: workflow.name(),
@@ -72,12 +77,17 @@ pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<
         .map_err(RunError::setup("start the network threads"))?;
     let (messages, inbox) = sync_channel(MESSAGES_MAX);
     watch_signals(&runtime, messages.clone());
-    let edges = connect(options, project, (begun.run, memo), (&runtime, messages), token)?;
+    let late = Late::new(
+        FetchConfig { offline: options.offline, ..FetchConfig::new(project.partial()) },
+        LocalConfig { warden: warden()?, token },
+    );
+    let edges = connect(options, (project, begun.run), remembered, late, (&runtime, messages))?;
     Ok(Opened {
         core: begun.core,
         workflow,
         targets: options.targets.clone(),
         force: options.force.clone(),
+        dead: dead_engines(&begun.recovered),
         edges: Arc::new(edges),
         journal: begun.journal,
         clock: begun.clock,
@@ -100,12 +110,11 @@ struct Begun {
 
 fn begin(
     options: &RunOptions,
-    project: &Project,
     workflow: &Workflow,
     tasks: Vec<TaskSpec>,
+    (run, earlier): (RunDir, Option<Recovered>),
     plan: Digest,
 ) -> Result<Begun, RunError> {
-    let (run, earlier) = choose_run(project, plan)?;
     let resumed = earlier.is_some();
     let facts = earlier.map(|recovered| recovered.facts).unwrap_or_default();
     let mut history = History::default();
@@ -127,13 +136,12 @@ fn begin(
 
 fn connect(
     options: &RunOptions,
-    project: Project,
-    (run, memo): (RunDir, Arc<MemoStore>),
+    (project, run): (Project, RunDir),
+    Remembered { memo, digests, .. }: Remembered,
+    late: Late,
     (runtime, messages): (&tokio::runtime::Runtime, SyncSender<Message>),
-    token: String,
 ) -> Result<Edges, RunError> {
     let threads = usize::try_from(cores(options)).unwrap_or(1);
-    let digests = Arc::new(DigestCache::load(&project.state()));
     let recycler = Recycler::new(project.scratch());
     Ok(Edges {
         memo,
@@ -141,10 +149,7 @@ fn connect(
         digests,
         scratch: recycler.map_err(|error| RunError::Scratch(error.into()))?,
         logs: Logs::new(run.clone()),
-        late: Late::new(
-            FetchConfig { offline: options.offline, ..FetchConfig::new(project.partial()) },
-            LocalConfig { warden: warden()?, token },
-        ),
+        late,
         pool: super::pool::Pool::start(threads.clamp(2, 16))
             .map_err(RunError::setup("start threads for file work"))?,
         runtime: runtime.handle().clone(),
@@ -212,37 +217,23 @@ fn now() -> std::time::Duration {
     std::time::UNIX_EPOCH.elapsed().unwrap_or_default()
 }
 
-/// Kills what a dead engine left running, and removes the scratch directories of its attempts.
-fn clean_up_after(lock: &ProjectLock, project: &Project, observer: &mut dyn Observer) {
-    if let Some(previous) = lock.previous()
-        && !previous.ended
-    {
-        match kill_leftovers(&previous.token) {
-            Ok(0) => {}
-            Ok(count) => observer.warning(&format!(
-                "killed {count} processes that the engine before this one (process {}) left",
-                previous.pid
-            )),
-            Err(error) => {
-                observer.warning(&format!("cannot look for left-over processes: {error}"));
-            }
-        }
-    }
-    let Ok(entries) = std::fs::read_dir(project.scratch()) else { return };
-    for entry in entries.flatten() {
-        if let Err(error) = remove_tree(&entry.path()) {
-            observer.warning(&format!("a scratch directory of an earlier run stays: {error}"));
-        }
-    }
+/// Process ids of the engines that were at this run before.
+fn dead_engines(recovered: &Recovered) -> BTreeSet<u32> {
+    let pids = recovered.facts.iter().filter_map(|stamped| match &stamped.fact {
+        Fact::EngineStarted { pid, .. } => Some(*pid),
+        _ => None,
+    });
+    pids.filter(|pid| *pid != std::process::id()).collect()
 }
 
 /// The newest run and what happened in it, when an engine died over just this plan; otherwise a
 /// new one.
-fn choose_run(project: &Project, plan: Digest) -> Result<(RunDir, Option<Recovered>), RunError> {
-    let runs = project.list_runs().map_err(RunError::setup("list the runs so far"))?;
-    if let Some(last) = runs.into_iter().next()
-        && let Ok(recovered) = read_journal(&last.journal())
-    {
+fn choose_run(
+    project: &Project,
+    last: Option<(RunDir, Recovered)>,
+    plan: Digest,
+) -> (RunDir, Option<Recovered>) {
+    if let Some((run, recovered)) = last {
         let same = recovered.facts.iter().rev().find_map(|stamped| match &stamped.fact {
             Fact::EngineStarted { plan: before, .. } => Some(*before == plan),
             _ => None,
@@ -250,10 +241,10 @@ fn choose_run(project: &Project, plan: Digest) -> Result<(RunDir, Option<Recover
         let ended =
             recovered.facts.iter().any(|stamped| matches!(stamped.fact, Fact::RunEnded { .. }));
         if same == Some(true) && !ended {
-            return Ok((last, Some(recovered)));
+            return (run, Some(recovered));
         }
     }
-    Ok((project.new_run(&jiff::Zoned::now()), None))
+    (project.new_run(&jiff::Zoned::now()), None)
 }
 
 fn report_damage(recovered: &Recovered, observer: &mut dyn Observer) {

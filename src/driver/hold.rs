@@ -1,0 +1,93 @@
+//! Holding a project: the lock that keeps other engines out, what a dead engine left, and what is
+//! remembered, read by a thread of its own while the workflow file is.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use keelboat_checkpoint::{DigestCache, MemoStore, ProjectLock, Recovered, read_journal};
+use keelboat_executors::kill_leftovers;
+use keelboat_staging::remove_tree;
+
+use super::RunError;
+use super::observe::Observer;
+use crate::project::{Project, RunDir};
+
+/// A project that is ours.
+pub(super) struct Held {
+    lock: ProjectLock,
+    reading: JoinHandle<Result<Remembered, RunError>>,
+}
+
+/// What earlier runs found out.
+pub(super) struct Remembered {
+    pub(super) memo: Arc<MemoStore>,
+    pub(super) digests: Arc<DigestCache>,
+    /// The newest run whose journal can be read, when it is the newest of all.
+    pub(super) last: Option<(RunDir, Recovered)>,
+}
+
+impl Held {
+    /// Takes the lock, ends what a dead engine left running, and begins to read.
+    pub(super) fn take(
+        project: &Project,
+        token: &str,
+        observer: &mut dyn Observer,
+    ) -> Result<Self, RunError> {
+        project
+            .prepare()
+            .map_err(RunError::setup(format!("make {}", project.state().display())))?;
+        let command: Vec<String> = std::env::args().collect();
+        let lock = ProjectLock::acquire(&project.state(), &command.join(" "), token)?;
+        clean_up_after(&lock, project, observer);
+        let project = project.clone();
+        let thread = std::thread::Builder::new().name("memory".to_owned());
+        let reading = thread.spawn(move || read(&project));
+        Ok(Self { lock, reading: reading.map_err(RunError::setup("start a thread"))? })
+    }
+
+    /// Waits until all is read.
+    pub(super) fn remembered(self) -> Result<(ProjectLock, Remembered), RunError> {
+        let read = self.reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok((self.lock, read))
+    }
+}
+
+fn read(project: &Project) -> Result<Remembered, RunError> {
+    let state = project.state();
+    let runs = project.list_runs().map_err(RunError::setup("list the runs so far"))?;
+    let newest = runs.into_iter().next();
+    let last = newest.and_then(|run| Some((read_journal(&run.journal()).ok()?, run)));
+    let memo = match &last {
+        Some((recovered, run)) => MemoStore::open_with(&state, run.id(), &recovered.facts)?,
+        None => MemoStore::open(&state)?,
+    };
+    Ok(Remembered {
+        memo: Arc::new(memo),
+        digests: Arc::new(DigestCache::load(&state)),
+        last: last.map(|(recovered, run)| (run, recovered)),
+    })
+}
+
+/// Kills what a dead engine left running, and removes the scratch directories of its attempts.
+fn clean_up_after(lock: &ProjectLock, project: &Project, observer: &mut dyn Observer) {
+    if let Some(previous) = lock.previous()
+        && !previous.ended
+    {
+        match kill_leftovers(&previous.token) {
+            Ok(0) => {}
+            Ok(count) => observer.warning(&format!(
+                "killed {count} processes that the engine before this one (process {}) left",
+                previous.pid
+            )),
+            Err(error) => {
+                observer.warning(&format!("cannot look for left-over processes: {error}"));
+            }
+        }
+    }
+    let Ok(entries) = std::fs::read_dir(project.scratch()) else { return };
+    for entry in entries.flatten() {
+        if let Err(error) = remove_tree(&entry.path()) {
+            observer.warning(&format!("a scratch directory of an earlier run stays: {error}"));
+        }
+    }
+}
