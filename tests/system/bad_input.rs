@@ -340,7 +340,10 @@ outputs = { out = "out2.txt" }
 argv = ["no-such-program", "{{ outputs.out }}"]
 "#,
     );
-    let run = project.start(project.command(&["run", "flow.toml", "--keep-going"])).wait();
+    let mut command = project.command(&["run", "flow.toml", "--keep-going"]);
+    // A directory that may not be entered would make it another error.
+    command.env("PATH", "/usr/bin:/bin");
+    let run = project.start(command).wait();
     run.assert_code(1);
     run.assert_said(&["exit code 7", "this is why", "no-such-program", "install the program"]);
     goes_on(&project);

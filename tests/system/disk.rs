@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use crate::processes::is_root;
+use crate::processes::{is_root, wait_until};
 use crate::project::{Project, Run};
 
 /// Five tasks that write a little, and one that writes 200 kB.
@@ -172,6 +173,40 @@ fn an_output_directory_that_is_read_only_fails_the_task_and_no_more() {
     disk.again("rw");
     let run = project.run(&[]);
     assert_done(&project, &run);
+}
+
+#[test]
+fn an_engine_killed_while_it_copies_to_another_disk_leaves_no_half_of_a_file() {
+    let project = Project::new(
+        r#"
+[workflow]
+name = "across"
+[task.large]
+outputs = { out = "out/large.bin" }
+run = "@count large; head -c 60000000 /dev/zero > {{ outputs.out }}"
+"#,
+    );
+    let Some(_disk) = Mounted::new(&project.path("out"), "size=200m") else {
+        println!("SKIPPED an_engine_killed_while_it_copies: file systems cannot be mounted here");
+        return;
+    };
+    let mut engine = project.start_run(&[]);
+    wait_until("the copy begins", Duration::from_mins(1), || {
+        assert!(!engine.has_ended(), "it was not seen: {}", engine.said());
+        let begun = std::fs::read_dir(project.path("out")).unwrap().count() > 0;
+        begun.then_some(())
+    });
+    engine.kill();
+    let left = names(&project, "out");
+    assert!(left.len() == 1 && left[0] != "large.bin", "{left:?}");
+    project.run_well(&[]);
+    assert_eq!(names(&project, "out"), ["large.bin"]);
+    assert_eq!(project.files("out").values().map(Vec::len).sum::<usize>(), 60_000_000);
+}
+
+fn names(project: &Project, directory: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(project.path(directory)).expect("a directory").flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
 /// The journal of the newest run.
