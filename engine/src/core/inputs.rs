@@ -93,7 +93,7 @@ impl Core {
         let may_change = from == StageFrom::Origin || self.files[file.index()].unsettled;
         if changed && !may_change {
             self.forget_missing(file, from);
-            return self.transfers.again(file, site);
+            return self.transfers.start_over(file, site);
         }
         let waiting = self.transfers.complete(file, site);
         let declared = self.graph.file(file).sha256;

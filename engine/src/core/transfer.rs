@@ -25,7 +25,7 @@ struct Want {
     /// Tasks that have a place at the site and lack the file.
     waiting: Vec<TaskId>,
     stage: Stage,
-    /// Tries that failed and are made again.
+    /// Tries that failed and were made again, since the bytes were last given up somewhere.
     failures: u32,
 }
 
@@ -93,7 +93,7 @@ impl Transfers {
         let all = (file, SiteId(0))..=(file, SiteId(u16::MAX));
         for (key, want) in self.wanted.range_mut(all) {
             if want.stage == Stage::Parked {
-                want.stage = Stage::Queued;
+                *want = Want { waiting: std::mem::take(&mut want.waiting), ..Want::default() };
                 self.queue.push_back(*key);
             }
         }
@@ -116,11 +116,20 @@ impl Transfers {
     }
 
     /// Puts a transfer that is under way back into the queue.
-    pub(super) fn again(&mut self, file: FileId, site: SiteId) {
+    fn again(&mut self, file: FileId, site: SiteId) {
         let Some(from) = self.under_way_from(file, site) else { return };
         self.ended(Stage::UnderWay(from));
         self.set_stage(file, site, Stage::Queued);
         self.queue.push_back((file, site));
+    }
+
+    /// The same, where its source is believed no more: the next one has all of its tries. This
+    /// ends, since each time there is one source less.
+    pub(super) fn start_over(&mut self, file: FileId, site: SiteId) {
+        self.again(file, site);
+        if let Some(want) = self.wanted.get_mut(&(file, site)) {
+            want.failures = 0;
+        }
     }
 
     /// Transfers to a lost site end; those from it start again elsewhere.
@@ -131,7 +140,7 @@ impl Transfers {
             if to == site {
                 self.complete(file, to);
             } else {
-                self.again(file, to);
+                self.start_over(file, to);
             }
         }
         self.queue.retain(|(_, to)| *to != site);
@@ -225,7 +234,7 @@ impl Core {
         use FailureClass as Class;
         let Some(from) = self.transfers.under_way_from(file, site) else { return };
         if failure.class == Class::InputMissing && self.forget_missing(file, from) {
-            return self.transfers.again(file, site);
+            return self.transfers.start_over(file, site);
         }
         if matches!(failure.class, Class::Transient | Class::InfrastructureLost)
             && let Some(want) = self.transfers.wanted.get_mut(&(file, site))

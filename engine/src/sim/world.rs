@@ -214,6 +214,10 @@ impl<'a> World<'a> {
 
     fn stage(&mut self, core: &Core, file: FileId, site: SiteId, from: StageFrom) -> Option<Event> {
         self.held.get(&site)?;
+        if let StageFrom::Site(source) = from {
+            // Whoever dies is reported as dead; its transfers are not.
+            self.held.get(&source)?;
+        }
         let node = core.graph().file(file);
         let name = source_name(&node.source);
         let kept_as = held_name(&node.source, node.sha256);
@@ -229,8 +233,6 @@ impl<'a> World<'a> {
         *tries = 0;
         let there = match (from, node.producer) {
             (StageFrom::Site(source), _) => {
-                // Whoever dies is reported as dead; its transfers are not.
-                self.held.get(&source)?;
                 self.marks.hit(Mark::TransferFromSite);
                 let there = self.actual(source, &kept_as);
                 self.marks.hit_if(there.is_none(), Mark::TransferSourceGone);

@@ -265,3 +265,36 @@ fn a_task_whose_input_changed_while_it_ran_and_failed_gets_another_key() {
          miss a            => launch a.2@0",
     );
 }
+
+/// Found by the simulator (seed 2940): a try from one source was counted against the next one.
+#[test]
+fn a_transfer_that_starts_over_from_elsewhere_has_all_of_its_tries() {
+    let options = Options { stage_retries: 1, ..Options::default() };
+    Script::new("a#9: u:s= -> x; b: u:s= -> y", History::default(), options).run(
+        "start                  => recall a, recall b
+         join 0 1               =>
+         miss b                 => stage s@0
+         staged s@0             => launch b.1@0
+         join 1 1 9             =>
+         miss a                 => stage s@1 from 0
+         unstaged s@1 transient => stage s@1 from 0
+         staged s@1 damaged     => stage s@1
+         unstaged s@1 transient => stage s@1
+         unstaged s@1 transient => failed a (transient)",
+    );
+    let options = Options { stage_retries: 1, ..Options::default() };
+    Script::new("p#8: -> x; b#9: x -> z", History::default(), options).run(
+        "start                  => recall p
+         join 1 1               =>
+         miss p                 => launch p.1@1
+         ended p                => publish p.1
+         join 2 1 9             =>
+         published p            => recall b
+         miss b                 => stage x@2 from 1
+         unstaged x@2 transient => stage x@2 from 1
+         lost 1                 => recall p known
+         hit p                  => stage x@2 from 0
+         unstaged x@2 transient => stage x@2 from 0
+         unstaged x@2 transient => failed b (transient), finish failed",
+    );
+}
