@@ -77,6 +77,7 @@ impl Observer for Bars {
     }
 
     fn progress(&mut self, view: &View<'_>) {
+        self.lines.progress(view);
         self.tasks.set_length(u64::from(view.counts.total));
         self.tasks.set_position(u64::from(view.counts.ended()));
         let mut running: Vec<String> = view
@@ -110,5 +111,6 @@ impl Shown for Bars {
             bar.finish_and_clear();
         }
         self.tasks.finish_and_clear();
+        self.lines.end();
     }
 }

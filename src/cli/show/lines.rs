@@ -25,6 +25,8 @@ pub(super) struct Lines {
     project: Option<Project>,
     run: String,
     workflow: PathBuf,
+    /// A failed attempt, until it is known whether it was the last one.
+    held: Option<Stamped>,
     /// Lines go through this when something else is on the screen.
     pub(super) above: Option<indicatif::MultiProgress>,
 }
@@ -38,6 +40,7 @@ impl Lines {
             project: Project::of_workflow(&args.workflow.workflow).ok(),
             run: String::new(),
             workflow: args.workflow.workflow.clone(),
+            held: None,
             above: None,
         }
     }
@@ -66,6 +69,12 @@ impl Lines {
         let first = lines.len().saturating_sub(ERROR_LINES_MAX);
         for line in &lines[first..] {
             self.say(Colour::Dim, "|", &plain(line));
+        }
+    }
+
+    fn tell_held(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.tell(&held.fact);
         }
     }
 
@@ -132,19 +141,39 @@ impl Observer for Lines {
     }
 
     fn fact(&mut self, stamped: &Stamped) {
+        let held = self.held.take();
+        match (&stamped.fact, held.map(|held| held.fact)) {
+            // The last try is told as the failure of its task, once.
+            (
+                Fact::Failed { task, failure },
+                Some(Fact::AttemptFailed { task: tried, ordinal, .. }),
+            ) if *task == tried => return self.failed("failed", task, failure, Some(ordinal)),
+            (_, Some(earlier)) => self.tell(&earlier),
+            (_, None) => {}
+        }
         let failed = matches!(stamped.fact, Fact::Failed { .. });
-        if self.verbose || failed || (!self.quiet && is_news(stamped)) {
+        if !(self.verbose || failed || (!self.quiet && is_news(stamped))) {
+            return;
+        }
+        if let Fact::AttemptFailed { .. } = stamped.fact {
+            self.held = Some(stamped.clone());
+        } else {
             self.tell(&stamped.fact);
         }
     }
 
-    fn progress(&mut self, _view: &View<'_>) {}
+    fn progress(&mut self, _view: &View<'_>) {
+        self.tell_held();
+    }
 
     fn warning(&mut self, text: &str) {
+        self.tell_held();
         self.say(Colour::Yellow, "warning", &plain(text));
     }
 }
 
 impl Shown for Lines {
-    fn end(&mut self) {}
+    fn end(&mut self) {
+        self.tell_held();
+    }
 }
