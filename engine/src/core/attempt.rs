@@ -5,12 +5,19 @@ use std::time::Duration;
 use super::task::Counted;
 use super::{Action, Core, Course, Phase, Urgency};
 use crate::{
-    AttemptId, AttemptOutcome, Fact, Failure, FailureClass, MemoRecord, Memoize, RetryPolicy,
-    TaskId, Usage, key_parts,
+    AttemptId, AttemptOutcome, Fact, Failure, FailureClass, MemoRecord, Memoize, TaskId, Usage,
+    key_parts,
 };
 
-/// Attempts of one task that may be lost through no fault of its own before it is given up.
+/// Attempts of one task in a row that may be lost through no fault of its own, and results of it
+/// that may be lost in all, before it is given up.
 pub(super) const LOSSES_MAX: u32 = 20;
+
+/// The wait after the second loss in a row; doubled for each one after it.
+const LOSS_BACKOFF_MIN: Duration = Duration::from_millis(100);
+
+/// The longest wait after a loss.
+const LOSS_BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 impl Core {
     pub(super) fn on_attempt_ended(&mut self, outcome: AttemptOutcome, actions: &mut Vec<Action>) {
@@ -73,21 +80,15 @@ impl Core {
         usage: Usage,
         actions: &mut Vec<Action>,
     ) {
-        use FailureClass as Class;
         self.leave(task);
-        let policy = self.spec(task).retry;
         let asked_to_stop = self.was_asked_to_stop();
         let state = &mut self.tasks[task.index()];
         state.phase = Phase::Backoff;
-        let counted = !state.cancelled
-            && !asked_to_stop
-            && matches!(failure.class, Class::Transient | Class::OutOfResources);
+        let interfered = state.cancelled || asked_to_stop;
+        let counted = !interfered && !is_loss(failure.class) && !is_final(failure.class);
         state.failures += u32::from(counted);
-        state.losses += u32::from(!counted);
-        let (ordinal, failures, losses) = (state.ordinal, state.failures, state.losses);
-        let given_up = failure.class == Class::Permanent
-            || (counted && failures > policy.retries)
-            || losses > LOSSES_MAX;
+        state.losses = if is_loss(failure.class) { state.losses + 1 } else { 0 };
+        let (ordinal, cancelled) = (state.ordinal, state.cancelled);
         let fact = Fact::AttemptFailed {
             task: self.spec(task).name.clone(),
             ordinal,
@@ -96,33 +97,68 @@ impl Core {
             counted,
         };
         super::record(fact, actions);
-        if failure.class == Class::InputMissing {
+        if failure.class == FailureClass::InputMissing {
             self.distrust_inputs(task);
         }
-        match failure.class {
+        if asked_to_stop {
             // A run that was stopped leaves the task as it is, for the next run to take up.
-            _ if asked_to_stop => {}
-            _ if self.tasks[task.index()].cancelled => self.fail(task, cancelled(), actions),
-            _ if given_up => self.fail(task, failure, actions),
-            _ if self.course == Course::Failing => {}
-            _ if self.forget_read_before(task) => {
-                self.tasks[task.index()].phase = Phase::Waiting;
-                self.on_inputs_known(task, actions);
-            }
-            Class::InputMissing | Class::InfrastructureLost => self.ready_again(task),
-            _ => {
-                let wait = backoff(policy, failures, self.options.seed, task);
-                let due = self.now.after(wait);
-                self.tasks[task.index()].due = due;
-                self.timers.insert((due, task));
-            }
+        } else if cancelled {
+            self.fail(task, cancellation(), actions);
+        } else if self.is_given_up(task, failure.class) {
+            let failure = told_with_losses(failure, self.tasks[task.index()].losses);
+            self.fail(task, failure, actions);
+        } else if self.course != Course::Failing {
+            self.tasks[task.index()].due = self.now.after(self.wait_after(task, failure.class));
+            self.try_again(task, actions);
         }
     }
 
-    pub(super) fn ready_again(&mut self, task: TaskId) {
+    fn is_given_up(&self, task: TaskId, class: FailureClass) -> bool {
+        let state = &self.tasks[task.index()];
+        if is_loss(class) {
+            state.losses > LOSSES_MAX
+        } else {
+            is_final(class) || state.failures > self.spec(task).retry.retries
+        }
+    }
+
+    /// The wait before the next try. A loss costs nothing, unless it follows another one: then
+    /// its reason persists, and trying at once would use up all tries in no time.
+    fn wait_after(&self, task: TaskId, class: FailureClass) -> Duration {
+        let (state, policy) = (&self.tasks[task.index()], self.spec(task).retry);
+        let random = mix(self.options.seed ^ (u64::from(task.0) << 32 | u64::from(state.ordinal)));
+        if !is_loss(class) {
+            backoff(policy.backoff_min, policy.backoff_max, state.failures, random)
+        } else if state.losses == 1 {
+            Duration::ZERO
+        } else {
+            backoff(LOSS_BACKOFF_MIN, LOSS_BACKOFF_MAX, state.losses - 1, random)
+        }
+    }
+
+    fn try_again(&mut self, task: TaskId, actions: &mut Vec<Action>) {
+        if self.forget_read_before(task) {
+            self.tasks[task.index()].phase = Phase::Waiting;
+            self.on_inputs_known(task, actions);
+        } else {
+            self.make_ready(task);
+        }
+    }
+
+    /// A task has to run, as soon as its wait after a failure is over, even when its inputs
+    /// changed meanwhile: what failed may have nothing to do with them.
+    pub(super) fn make_ready(&mut self, task: TaskId) {
         let state = &mut self.tasks[task.index()];
-        state.phase = Phase::Ready;
-        self.ready.insert((state.counted == Counted::No, task));
+        if state.due <= self.now {
+            state.phase = Phase::Ready;
+            self.ready.insert((state.counted == Counted::No, task));
+            return;
+        }
+        state.phase = Phase::Backoff;
+        let due = state.due;
+        if !self.stopping() {
+            self.timers.insert((due, task));
+        }
     }
 
     /// An input was not where it was said to be: none of the task's inputs is believed to be
@@ -141,7 +177,7 @@ impl Core {
                 return;
             }
             self.timers.pop_first();
-            self.ready_again(task);
+            self.make_ready(task);
         }
     }
 
@@ -172,24 +208,44 @@ impl Core {
             }
             _ => {
                 self.tasks[task.index()].cancelled = true;
-                self.fail(task, cancelled(), actions);
+                self.fail(task, cancellation(), actions);
             }
         }
     }
 }
 
-/// The wait before the next try: doubled for each failure, at most `backoff_max`, of which a
-/// random part of up to one half is taken off so that tasks which failed together spread.
-fn backoff(policy: RetryPolicy, failures: u32, seed: u64, task: TaskId) -> Duration {
+/// Whether an attempt was lost through no fault of its task, which costs the task no retry.
+const fn is_loss(class: FailureClass) -> bool {
+    matches!(class, FailureClass::InfrastructureLost | FailureClass::InputMissing)
+}
+
+const fn is_final(class: FailureClass) -> bool {
+    matches!(class, FailureClass::Permanent)
+}
+
+/// `least`, doubled for each failure after the first, at most `most`; of which a random part of
+/// up to one half is taken off, so that tasks which failed together spread.
+fn backoff(least: Duration, most: Duration, failures: u32, random: u64) -> Duration {
     let doublings = failures.saturating_sub(1).min(31);
-    let whole = policy.backoff_min.saturating_mul(1 << doublings).min(policy.backoff_max);
-    let random = mix(seed ^ (u64::from(task.0) << 32 | u64::from(failures)));
+    let whole = least.saturating_mul(1 << doublings).min(most);
     let half_ms = whole.as_millis() / 2;
     let cut_ms = half_ms * u128::from(random >> 48) / (1 << 16);
     whole.saturating_sub(Duration::from_millis(u64::try_from(cut_ms).unwrap_or(u64::MAX)))
 }
 
-fn cancelled() -> Failure {
+/// A failure that ends a task says so when it was one of many for which no retry was counted.
+fn told_with_losses(mut failure: Failure, losses: u32) -> Failure {
+    if losses > LOSSES_MAX {
+        failure.cause = format!(
+            "{} (given up after {losses} attempts in a row that were lost through no fault of the \
+             task)",
+            failure.cause
+        );
+    }
+    failure
+}
+
+fn cancellation() -> Failure {
     Failure::new(FailureClass::Permanent, "it was cancelled")
 }
 

@@ -8,7 +8,7 @@ use super::task::{Counted, Knowledge};
 use super::{Action, Core, Phase, Recall, StageFrom};
 use crate::{
     Content, Fact, Failure, FailureClass, FileId, MemoKey, MemoRecord, Memoize, OutputRecord,
-    Reason, SiteId, Source, TaskId, memo_key,
+    Reason, SiteId, Source, TaskId, Timestamp, memo_key,
 };
 
 impl Core {
@@ -243,8 +243,8 @@ impl Core {
         let memoize = node.spec.memoize;
         self.tasks[task.index()].key = Some(key);
         match (memoize, &known) {
-            (Memoize::Off, None) => self.make_ready(task, vec![Reason::CacheOff]),
-            (Memoize::Refresh, None) => self.make_ready(task, vec![Reason::Forced]),
+            (Memoize::Off, None) => self.run_because(task, vec![Reason::CacheOff]),
+            (Memoize::Refresh, None) => self.run_because(task, vec![Reason::Forced]),
             _ => {
                 self.tasks[task.index()].phase = Phase::Recalling;
                 actions.push(Action::Recall { task, key, known });
@@ -293,11 +293,11 @@ impl Core {
                 super::record(fact, actions);
                 self.on_done(task, &record, SiteId::HOME, Counted::Reused, actions);
             }
-            Recall::Hit { .. } => self.make_ready(task, vec![Reason::RecordLost]),
+            Recall::Hit { .. } => self.run_because(task, vec![Reason::RecordLost]),
             Recall::Miss { reasons } => {
                 let lost = state.counted != Counted::No;
                 let reasons = if lost { vec![Reason::ResultLost] } else { reasons };
-                self.make_ready(task, reasons);
+                self.run_because(task, reasons);
             }
         }
     }
@@ -311,9 +311,9 @@ impl Core {
             })
     }
 
-    fn make_ready(&mut self, task: TaskId, reasons: Vec<Reason>) {
+    fn run_because(&mut self, task: TaskId, reasons: Vec<Reason>) {
         self.tasks[task.index()].reasons = reasons;
-        self.ready_again(task);
+        self.make_ready(task);
     }
 
     /// A file holds other bytes than the keys of its readers were made of.
@@ -354,6 +354,8 @@ impl Core {
         state.phase = Phase::Done;
         state.reasons = Vec::new();
         state.cancelled = false;
+        state.losses = 0;
+        state.due = Timestamp::default();
         if !again {
             self.count(task, counted);
         }

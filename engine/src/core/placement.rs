@@ -334,7 +334,7 @@ impl Core {
         }
         for task in lost.placed {
             self.leave(task);
-            self.ready_again(task);
+            self.make_ready(task);
         }
         for task in lost.running.into_iter().chain(lost.publishing) {
             let cause = format!("site {site} was lost: {cause}");

@@ -100,9 +100,9 @@ impl Core {
             Phase::Failed | Phase::Skipped => false,
             Phase::Done => {
                 let state = &mut self.tasks[task.index()];
-                state.losses += 1;
-                if state.losses > LOSSES_MAX {
-                    let cause = format!("its result was lost {} times", state.losses);
+                state.results_lost += 1;
+                if state.results_lost > LOSSES_MAX {
+                    let cause = format!("its result was lost {} times", state.results_lost);
                     let failure = Failure::new(FailureClass::InfrastructureLost, cause);
                     self.fail(task, failure, actions);
                     return false;

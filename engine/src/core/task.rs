@@ -60,8 +60,10 @@ pub(crate) struct TaskState {
     pub(crate) ordinal: u32,
     /// Failures that were counted against its retries.
     pub(crate) failures: u32,
-    /// Attempts and results that were lost through no fault of its own.
+    /// Its last attempts, as far as they were lost through no fault of its own.
     pub(crate) losses: u32,
+    /// How often its result was lost.
+    pub(crate) results_lost: u32,
     pub(crate) key: Option<MemoKey>,
     /// Why it has to run.
     pub(crate) reasons: Vec<Reason>,
@@ -71,7 +73,7 @@ pub(crate) struct TaskState {
     pub(crate) cancelled: bool,
     /// Its result was counted: it is done again only to bring back lost bytes.
     pub(crate) counted: Counted,
-    /// When its next try is due, while it waits for that.
+    /// It is not tried again before.
     pub(crate) due: Timestamp,
     /// Slots that it holds, as many as it asked for or the site has.
     pub(crate) cores_held: u32,
@@ -96,6 +98,7 @@ impl TaskState {
             ordinal: 0,
             failures: 0,
             losses: 0,
+            results_lost: 0,
             key: None,
             reasons: Vec::new(),
             usage: Usage::default(),

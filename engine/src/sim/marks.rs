@@ -18,6 +18,7 @@ marks! {
     SiteLostWithOnlyReplica, ResultRevived, ResultMadeAgain,
     RetriedTransient, RetriedOutOfResources, RetriedInfrastructureLost, RetriedInputMissing,
     RetriesUsedUp, FailedPermanently, FailedToPublish, WaitedForBackoff,
+    WaitedAfterLosses,
     CrashedWhileRecalling, CrashedWhileFetching, CrashedWhileQueued, CrashedWhileRunning,
     CrashedWhilePublishing, CrashedInBackoff, CrashedWhileExpanding, CrashedWhileDelivering,
     CrashedAmongActions, PowerCutLostFacts, FailuresRememberedAfterCrash,

@@ -24,6 +24,8 @@ pub(super) struct Oracle {
     /// Failures that counted: before this engine began, and since.
     failures: BTreeMap<TaskName, (u32, u32)>,
     last_failure: BTreeMap<TaskName, (Timestamp, FailureClass, bool)>,
+    /// Attempts in a row that this engine saw lost.
+    losses: BTreeMap<TaskName, u32>,
     completed_now: Vec<TaskName>,
     skipped_by: BTreeMap<TaskName, u32>,
     /// Somebody interfered: the sets of failed and skipped tasks are not the model's.
@@ -58,10 +60,13 @@ impl Oracle {
                 self.failures.entry(task.clone()).or_default().1 += u32::from(*counted);
             }
             Fact::Completed { task, key, record, .. } => {
+                self.losses.remove(task);
                 self.done.insert(task.clone(), (*key, record.clone()));
                 self.completed_now.push(task.clone());
             }
             Fact::Reused { task, key, record, .. } => {
+                self.losses.remove(task);
+                self.last_failure.remove(task);
                 self.done.insert(task.clone(), (*key, record.clone()));
             }
             Fact::Skipped { because, .. } => {
@@ -135,6 +140,8 @@ impl Oracle {
         let may = (retries + 1).saturating_sub(before).max(1);
         assert!(now <= may, "{task} failed {before} + {now} times with {retries} retries");
         self.last_failure.insert(task.clone(), (world.now, class, counted));
+        let losses = self.losses.entry(task.clone()).or_default();
+        *losses = if own { 0 } else { *losses + 1 };
     }
 
     /// A task that failed waits before its next try.
@@ -152,6 +159,11 @@ impl Oracle {
             let waited = world.now.since(at);
             assert!(waited >= policy.backoff_min / 2, "{task} waited only {waited:?}");
             world.marks.hit(Mark::WaitedForBackoff);
+        }
+        if self.losses.get(task).is_some_and(|losses| *losses > 1) {
+            let waited = world.now.since(at).as_millis();
+            assert!(waited >= 50, "{task} waited only {waited} ms after losses in a row");
+            world.marks.hit(Mark::WaitedAfterLosses);
         }
     }
 

@@ -131,13 +131,99 @@ fn a_permanent_failure_is_final_at_once() {
 }
 
 #[test]
-fn a_lost_place_costs_no_retry_but_not_for_ever() {
+fn a_lost_place_costs_neither_a_retry_nor_time() {
+    check(
+        "a: -> x",
+        "start                  => recall a
+         join 0 1               =>
+         miss a                 => launch a.1@0
+         ended a infrastructure => launch a.2@0",
+    );
+}
+
+/// Lets a task's wait pass, and returns how many milliseconds it was.
+fn sleep(script: &mut Script, launched: &str) -> u64 {
+    let due = script.core.next_deadline().expect("a next try").0;
+    let waited = due - script.now.0;
+    script.run(&format!("time {} =>\n time {due} => {launched}", due - 1));
+    waited
+}
+
+#[test]
+fn losses_in_a_row_are_waited_for_longer_and_longer_but_not_for_ever() {
     let mut script = Script::new("a: -> x", History::default(), Options::default());
-    script.run("start => recall a\n join 0 1 =>\n miss a => launch a.1@0");
-    for next in 2..=21 {
-        script.run(&format!("ended a infrastructure => launch a.{next}@0"));
+    script.run(
+        "start                  => recall a
+         join 0 1               =>
+         miss a                 => launch a.1@0
+         ended a infrastructure => launch a.2@0",
+    );
+    let (mut whole, mut all) = (100, 0);
+    for next in 3..=21 {
+        script.run("ended a infrastructure =>");
+        let waited = sleep(&mut script, &format!("launch a.{next}@0"));
+        assert!((whole / 2..=whole).contains(&waited), "half to all of {whole} ms: {waited}");
+        whole = (whole * 2).min(30_000);
+        all += waited;
     }
+    assert!(all > 120_000, "a machine has minutes to recover: {all} ms");
     script.run("ended a infrastructure => failed a (infrastructure lost), finish failed");
+    let failure = script.facts.iter().find_map(|fact| match fact {
+        Fact::Failed { failure, .. } => Some(failure.cause.as_str()),
+        _ => None,
+    });
+    assert_eq!(
+        failure,
+        Some(
+            "as the script says (given up after 21 attempts in a row that were lost through no \
+             fault of the task)"
+        )
+    );
+}
+
+#[test]
+fn losses_are_counted_anew_after_an_attempt_that_ended_otherwise() {
+    let mut script = Script::new("a+1: -> x; b: x -> y", History::default(), Options::default());
+    script.run(
+        "start                  => recall a
+         join 0 1               =>
+         miss a                 => launch a.1@0
+         ended a infrastructure => launch a.2@0
+         ended a infrastructure =>",
+    );
+    sleep(&mut script, "launch a.3@0");
+    script.run("ended a transient =>");
+    sleep(&mut script, "launch a.4@0");
+    script.run("ended a infrastructure => launch a.5@0");
+    script.run("ended a => publish a.5\n unpublished a infrastructure =>");
+    let waited = sleep(&mut script, "launch a.6@0");
+    assert!(waited <= 100, "it is the second loss in a row: {waited}");
+    script.run(
+        "ended a     => publish a.6
+         published a => recall b
+         miss b      => launch b.1@0",
+    );
+}
+
+#[test]
+fn a_lost_place_fails_no_task_that_used_up_its_retries_before_a_crash() {
+    let mut history = History::default();
+    for ordinal in 1..=2 {
+        history.apply(&Fact::AttemptFailed {
+            task: "a".into(),
+            ordinal,
+            failure: failure("transient"),
+            usage: Usage::default(),
+            counted: true,
+        });
+    }
+    Script::new("a+1: -> x", history, Options::default()).run(
+        "start                  => recall a
+         join 0 1               =>
+         miss a                 => launch a.1@0
+         ended a infrastructure => launch a.2@0
+         ended a transient      => failed a (transient), finish failed",
+    );
 }
 
 #[test]
@@ -150,7 +236,8 @@ fn an_input_that_is_missing_is_looked_at_again() {
          miss a          => launch a.1@0
          ended a missing => stage s@0
          staged s@0      => launch a.2@0
-         ended a missing => stage s@0
+         ended a missing =>
+         time 100        => stage s@0
          unstaged s@0 missing => failed a (input missing), finish failed",
     );
 }

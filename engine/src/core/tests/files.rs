@@ -262,7 +262,27 @@ fn a_task_whose_input_changed_while_it_ran_and_failed_gets_another_key() {
          ended b missing   => recall p known
          hit p new         => recall b
          ended a transient => recall a
-         miss a            => launch a.2@0",
+         miss a            =>
+         time 1000         => launch a.2@0",
+    );
+}
+
+/// Found by the simulator (seed 5443): a change of an input cut the wait after a failure short.
+#[test]
+fn a_task_waits_before_its_next_try_even_if_its_input_changes_meanwhile() {
+    check(
+        "a+1: s -> x; b: s -> y",
+        "start             => stage s@0
+         join 0 2          =>
+         staged s@0        => recall a, recall b
+         miss a            => launch a.1@0
+         miss b            => launch b.1@0
+         ended a transient =>
+         ended b missing   => stage s@0
+         staged s@0 changed => recall a, recall b
+         miss a            =>
+         time 499          =>
+         time 1000         => launch a.2@0",
     );
 }
 
