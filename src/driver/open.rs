@@ -59,7 +59,7 @@ pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<
     };
     let plan = plan_identity(&workflow, options);
     let (lock, mut remembered) = held.remembered()?;
-    let (run, earlier) = choose_run(&project, remembered.last.take(), plan);
+    let (run, earlier) = choose_run(&project, remembered.last.take(), plan, observer);
     let begun = begin(options, &workflow, tasks, (run, earlier), plan)?;
     report_damage(&begun.recovered, observer);
     remembered.memo.apply(&begun.started);
@@ -232,6 +232,7 @@ fn choose_run(
     project: &Project,
     last: Option<(RunDir, Recovered)>,
     plan: Digest,
+    observer: &mut dyn Observer,
 ) -> (RunDir, Option<Recovered>) {
     if let Some((run, recovered)) = last {
         let same = recovered.facts.iter().rev().find_map(|stamped| match &stamped.fact {
@@ -242,6 +243,10 @@ fn choose_run(
             recovered.facts.iter().any(|stamped| matches!(stamped.fact, Fact::RunEnded { .. }));
         if same == Some(true) && !ended {
             return (run, Some(recovered));
+        }
+        // Of a journal that is taken up again this is told when it is opened for writing.
+        for damage in &recovered.damaged {
+            observer.warning(&format!("the journal of run {} has a {damage}", run.id()));
         }
     }
     (project.new_run(&jiff::Zoned::now()), None)

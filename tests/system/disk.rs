@@ -248,7 +248,7 @@ fn a_flipped_byte_in_a_journal_is_named_and_costs_at_most_one_task() {
     let run = project.run(&[]);
     assert_done(&project, &run);
     assert!(counts(&project).iter().sum::<usize>() <= 7, "{}", run.said());
-    run.assert_said(&["journal", "damaged"]);
+    run.assert_said(&["the journal of run", "damaged"]);
 }
 
 #[test]
