@@ -26,7 +26,7 @@ impl Core {
         match result {
             Ok(()) => {
                 self.begin_publishing(attempt.task, site);
-                self.tasks[attempt.task.index()].usage = usage;
+                self.tasks[attempt.task.index()].usage = Some(Box::new(usage));
                 actions.push(Action::Publish { attempt });
             }
             Err(failure) => self.on_attempt_failed(attempt.task, failure, usage, actions),
@@ -41,6 +41,7 @@ impl Core {
     ) {
         let Some(Phase::Publishing(site)) = self.current(attempt) else { return };
         let task = attempt.task;
+        let usage = self.usage_published(task);
         let spec = self.spec(task);
         let fact = Fact::Completed {
             task: spec.name.clone(),
@@ -48,7 +49,7 @@ impl Core {
             key: self.tasks[task.index()].key.expect("what ran has a key"),
             parts: key_parts(spec, &self.contents_read(task)),
             record: record.clone(),
-            usage: self.tasks[task.index()].usage,
+            usage,
             memoized: spec.memoize != Memoize::Off,
         };
         super::record(fact, actions);
@@ -62,8 +63,13 @@ impl Core {
         actions: &mut Vec<Action>,
     ) {
         let Some(Phase::Publishing(_)) = self.current(attempt) else { return };
-        let usage = self.tasks[attempt.task.index()].usage;
+        let usage = self.usage_published(attempt.task);
         self.on_attempt_failed(attempt.task, failure, usage, actions);
+    }
+
+    /// What the attempt used whose outputs were being published.
+    fn usage_published(&mut self, task: TaskId) -> Usage {
+        self.tasks[task.index()].usage.take().map_or_else(Usage::default, |usage| *usage)
     }
 
     /// The phase of an attempt's task, if it is the task's present attempt. The one place where

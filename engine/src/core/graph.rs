@@ -1,75 +1,15 @@
 //! The graph of tasks and files. It only grows; edges follow from paths.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod check;
+mod error;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
+pub use self::error::GraphError;
+use super::lookup::Lookup;
 use crate::{Digest, FileId, Kind, Source, TaskId, TaskName, TaskSpec};
-
-/// Why tasks cannot be added to a graph. Nothing was added then.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum GraphError {
-    /// Two tasks with one name.
-    #[error("two tasks are named {name}: expected each name once")]
-    DuplicateTask {
-        /// The name.
-        name: TaskName,
-    },
-    /// Two outputs with one path.
-    #[error("{path} is written by {first} and by {second}: expected one writer for each path")]
-    DuplicateOutput {
-        /// The path.
-        path: Arc<str>,
-        /// The task that had it first.
-        first: TaskName,
-        /// The other one.
-        second: TaskName,
-    },
-    /// An output inside another task's directory output, or around it.
-    #[error(
-        "{inner} (written by {inner_task}) lies in the directory {outer} (written by {outer_task}): \
-             expected outputs apart from each other"
-    )]
-    NestedOutput {
-        /// The output inside.
-        inner: Arc<str>,
-        /// Its task.
-        inner_task: TaskName,
-        /// The directory.
-        outer: Arc<str>,
-        /// Its task.
-        outer_task: TaskName,
-    },
-    /// A new task writes what an older one already reads as a source file.
-    #[error("{path} is written by {writer}, but {reader} was already reading it as a source file")]
-    LateWriter {
-        /// The path.
-        path: Arc<str>,
-        /// The new task.
-        writer: TaskName,
-        /// The older task.
-        reader: TaskName,
-    },
-    /// A task waits for itself.
-    #[error("tasks wait for each other in a circle: {}", circle(.tasks))]
-    Cycle {
-        /// The tasks, each waiting for the next, and the last one for the first.
-        tasks: Vec<TaskName>,
-    },
-    /// `after` names a task that there is not.
-    #[error("{task} is to come after {name}, which is no task")]
-    UnknownTask {
-        /// The task that says `after`.
-        task: TaskName,
-        /// The name that it says.
-        name: TaskName,
-    },
-}
-
-fn circle(tasks: &[TaskName]) -> String {
-    let names = tasks.iter().chain(tasks.first()).map(AsRef::as_ref);
-    names.collect::<Vec<_>>().join(" -> ")
-}
 
 /// A task and its files.
 #[derive(Debug)]
@@ -103,8 +43,8 @@ pub struct FileNode {
     pub(crate) outer: Option<FileId>,
     /// Files that tasks read inside of it.
     pub(crate) inner: Vec<FileId>,
-    /// Who reads it; a task that reads it twice is there twice.
-    pub(crate) readers: Vec<Reader>,
+    /// Its first and its last reader, as positions in [`Graph::links`].
+    readers: Option<(u32, u32)>,
 }
 
 /// One input of one task.
@@ -115,14 +55,31 @@ pub(crate) struct Reader {
     pub(crate) input: u32,
 }
 
+/// A reader of a file, and where the file's next reader is.
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    reader: Reader,
+    next: Option<u32>,
+}
+
 /// All tasks and files.
 #[derive(Debug, Default)]
 pub struct Graph {
     tasks: Vec<TaskNode>,
     files: Vec<FileNode>,
-    by_name: BTreeMap<TaskName, TaskId>,
-    by_source: BTreeMap<(Source, Option<Digest>), FileId>,
-    by_output: BTreeMap<Arc<str>, FileId>,
+    /// The readers of all files. Most files have one or two: lists of their own would take more
+    /// room than what is in them.
+    links: Vec<Link>,
+    by_name: Lookup<TaskName, TaskId>,
+    /// Outputs, and paths that are read without a declared digest.
+    by_path: Lookup<Arc<str>, FileId>,
+    /// What else is read.
+    by_identity: Lookup<(Source, Option<Digest>), FileId>,
+    /// Paths that are read with a declared digest, and the directories around all that are read;
+    /// each with a file that is why.
+    around_read: Lookup<Arc<str>, FileId>,
+    /// Directories around outputs, each with an output in it.
+    around_written: Lookup<Arc<str>, FileId>,
     directory_outputs: usize,
 }
 
@@ -152,15 +109,34 @@ impl Graph {
         self.by_name.get(name).copied()
     }
 
+    /// Who reads a file; a task that reads it twice is there twice.
+    pub(crate) fn readers(&self, file: FileId) -> impl Iterator<Item = Reader> {
+        let mut next = self.first_reader(file);
+        std::iter::from_fn(move || {
+            let (reader, after) = self.reader(next?);
+            next = after;
+            Some(reader)
+        })
+    }
+
+    /// Where a file's first reader is: for whoever changes things between one and the next.
+    pub(crate) fn first_reader(&self, file: FileId) -> Option<u32> {
+        self.file(file).readers.map(|(first, _)| first)
+    }
+
+    /// The reader at a position, and the position of the next one.
+    pub(crate) fn reader(&self, at: u32) -> (Reader, Option<u32>) {
+        let link = self.links[at as usize];
+        (link.reader, link.next)
+    }
+
     /// The tasks that wait for this one, through a file or without; some may be there twice.
     pub(crate) fn dependents(&self, task: TaskId) -> Vec<TaskId> {
         let node = self.task(task);
         let mut found = node.followers.clone();
         for output in &node.outputs {
-            let output = self.file(*output);
-            found.extend(output.readers.iter().map(|reader| reader.task));
-            for inner in &output.inner {
-                found.extend(self.file(*inner).readers.iter().map(|reader| reader.task));
+            for file in std::iter::once(output).chain(&self.file(*output).inner) {
+                found.extend(self.readers(*file).map(|reader| reader.task));
             }
         }
         found
@@ -182,26 +158,17 @@ impl Graph {
 
     /// Adds tasks, all or none, and returns the first new number.
     pub fn add(&mut self, specs: Vec<TaskSpec>) -> Result<TaskId, GraphError> {
-        self.check_names(&specs)?;
-        let outputs = self.check_outputs(&specs)?;
-        check_circles(&specs, &outputs)?;
+        self.check(&specs)?;
         let first = TaskId(number(self.tasks.len()));
+        self.make_room(&specs);
         for (task, spec) in (first.0..).map(TaskId).zip(specs) {
             self.by_name.insert(spec.name.clone(), task);
             let outputs = spec.outputs.iter().map(|output| {
+                let source = Source::Path(output.path.clone());
+                let file = self.new_file(FileNode::new(source, None, output.kind, Some(task)));
                 self.directory_outputs += usize::from(output.kind == Kind::Directory);
-                let file = FileId(number(self.files.len()));
-                self.files.push(FileNode {
-                    source: Source::Path(output.path.clone()),
-                    sha256: None,
-                    kind: output.kind,
-                    producer: Some(task),
-                    inside_output: false,
-                    outer: None,
-                    inner: Vec::new(),
-                    readers: Vec::new(),
-                });
-                self.by_output.insert(output.path.clone(), file);
+                self.by_path.insert(output.path.clone(), file);
+                note_around(&mut self.around_written, &output.path, file);
                 file
             });
             let outputs = outputs.collect();
@@ -219,17 +186,33 @@ impl Graph {
         Ok(first)
     }
 
+    /// Large workflows come at once, and growing step by step would cost as much as adding.
+    fn make_room(&mut self, specs: &[TaskSpec]) {
+        let outputs: usize = specs.iter().map(|spec| spec.outputs.len()).sum();
+        self.tasks.reserve(specs.len());
+        self.by_name.reserve(specs.len());
+        self.files.reserve(outputs);
+        self.by_path.reserve(outputs);
+        self.links.reserve(specs.iter().map(|spec| spec.inputs.len()).sum());
+    }
+
+    fn new_file(&mut self, node: FileNode) -> FileId {
+        let file = FileId(number(self.files.len()));
+        self.files.push(node);
+        file
+    }
+
     fn connect(&mut self, task: TaskId) {
         let count = self.tasks[task.index()].spec.inputs.len();
         let mut inputs = Vec::with_capacity(count);
         for at in 0..count {
             let file = self.intern(task, at);
-            self.files[file.index()].readers.push(Reader { task, input: number(at) });
+            self.link(file, Reader { task, input: number(at) });
             inputs.push(file);
         }
         let after = std::mem::take(&mut self.tasks[task.index()].spec.after);
         for name in &after {
-            let before = self.by_name[name];
+            let before = self.find(name).expect("names behind `after` were checked");
             self.tasks[before.index()].followers.push(task);
         }
         let node = &mut self.tasks[task.index()];
@@ -238,203 +221,100 @@ impl Graph {
         node.spec.after = after;
     }
 
+    fn link(&mut self, file: FileId, reader: Reader) {
+        let at = number(self.links.len());
+        self.links.push(Link { reader, next: None });
+        let readers = &mut self.files[file.index()].readers;
+        if let Some((_, last)) = *readers {
+            self.links[last as usize].next = Some(at);
+        }
+        *readers = Some((readers.map_or(at, |(first, _)| first), at));
+    }
+
     /// The file that input number `at` of a task reads.
     fn intern(&mut self, task: TaskId, at: usize) -> FileId {
         let input = &self.tasks[task.index()].spec.inputs[at];
-        if let Source::Path(path) = &input.source
-            && let Some(file) = self.by_output.get(path)
+        let path = match &input.source {
+            Source::Path(path) => Some(path.clone()),
+            Source::Urls(_) => None,
+        };
+        let (source, sha256, kind) = (input.source.clone(), input.sha256, input.kind);
+        let known = path.as_ref().and_then(|path| self.by_path.get(path)).copied();
+        if let Some(file) = known.filter(|file| sha256.is_none() || self.is_output(*file)) {
+            return file;
+        }
+        let identity = (source.clone(), sha256);
+        let plain = path.as_ref().filter(|_| sha256.is_none());
+        if plain.is_none()
+            && let Some(file) = self.by_identity.get(&identity)
         {
             return *file;
         }
-        let identity = (input.source.clone(), input.sha256);
-        if let Some(file) = self.by_source.get(&identity) {
-            return *file;
-        }
-        let around = self.directory_around(&input.source);
-        let file = FileId(number(self.files.len()));
-        self.files.push(FileNode {
-            source: input.source.clone(),
-            sha256: input.sha256,
-            kind: input.kind,
-            producer: around.and_then(|outer| self.files[outer.index()].producer),
-            inside_output: around.is_some(),
-            outer: around,
-            inner: Vec::new(),
-            readers: Vec::new(),
-        });
+        let around = path.as_deref().and_then(|path| self.directory_around(path));
+        let producer = around.and_then(|outer| self.file(outer).producer);
+        let node = FileNode::new(source, sha256, kind, producer);
+        let file =
+            self.new_file(FileNode { inside_output: around.is_some(), outer: around, ..node });
         if let Some(outer) = around {
             self.files[outer.index()].inner.push(file);
         }
-        self.by_source.insert(identity, file);
+        if let Some(path) = &path {
+            note_around(&mut self.around_read, path, file);
+        }
+        match (plain, path.as_ref()) {
+            (Some(path), _) => drop(self.by_path.insert(path.clone(), file)),
+            (None, declared) => {
+                self.by_identity.insert(identity, file);
+                if let Some(path) = declared {
+                    self.around_read.insert(path.clone(), file);
+                }
+            }
+        }
         file
     }
 
+    /// Whether a task declares this very file or directory as its output.
+    fn is_output(&self, file: FileId) -> bool {
+        let node = self.file(file);
+        node.producer.is_some() && !node.inside_output
+    }
+
+    fn output_at(&self, path: &str) -> Option<FileId> {
+        self.by_path.get(path).copied().filter(|file| self.is_output(*file))
+    }
+
     /// The directory output that this path lies in.
-    fn directory_around(&self, source: &Source) -> Option<FileId> {
-        let Source::Path(path) = source else { return None };
+    fn directory_around(&self, path: &str) -> Option<FileId> {
         if self.directory_outputs == 0 {
             return None;
         }
-        ancestors(path).find_map(|outer| {
-            let file = *self.by_output.get(outer)?;
-            (self.files[file.index()].kind == Kind::Directory).then_some(file)
-        })
-    }
-
-    fn check_names(&self, specs: &[TaskSpec]) -> Result<(), GraphError> {
-        let mut new = BTreeSet::new();
-        for spec in specs {
-            let again = !new.insert(spec.name.as_ref());
-            if again || self.by_name.contains_key(&spec.name) {
-                return Err(GraphError::DuplicateTask { name: spec.name.clone() });
-            }
-        }
-        for spec in specs {
-            let unknown = |name: &&TaskName| {
-                !self.by_name.contains_key(*name) && !new.contains(name.as_ref())
-            };
-            if let Some(name) = spec.after.iter().find(unknown) {
-                let (task, name) = (spec.name.clone(), name.clone());
-                return Err(GraphError::UnknownTask { task, name });
-            }
-        }
-        Ok(())
-    }
-
-    /// The writer (its position among the new tasks) of each new output path.
-    fn check_outputs<'a>(
-        &self,
-        specs: &'a [TaskSpec],
-    ) -> Result<BTreeMap<&'a str, (usize, Kind)>, GraphError> {
-        let mut new: BTreeMap<&str, (usize, Kind)> = BTreeMap::new();
-        let mut directories = self.directory_outputs > 0;
-        for (at, spec) in specs.iter().enumerate() {
-            for output in &spec.outputs {
-                let path = output.path.as_ref();
-                directories |= output.kind == Kind::Directory;
-                let before = new.insert(path, (at, output.kind)).map(|(first, _)| &specs[first]);
-                let before = before.or_else(|| self.writer(path));
-                if let Some(first) = before {
-                    return Err(GraphError::DuplicateOutput {
-                        path: output.path.clone(),
-                        first: first.name.clone(),
-                        second: spec.name.clone(),
-                    });
-                }
-                self.check_not_read_yet(&output.path, output.kind, spec)?;
-            }
-        }
-        if directories {
-            self.check_nesting(specs, &new)?;
-        }
-        Ok(new)
-    }
-
-    fn writer(&self, path: &str) -> Option<&TaskSpec> {
-        let file = self.by_output.get(path)?;
-        self.files[file.index()].producer.map(|task| &self.task(task).spec)
-    }
-
-    /// A path that is read as a source file cannot become an output later, nor lie in one.
-    fn check_not_read_yet(
-        &self,
-        path: &Arc<str>,
-        kind: Kind,
-        writer: &TaskSpec,
-    ) -> Result<(), GraphError> {
-        let inside: Arc<str> = format!("{path}/").into();
-        let first = |from: &Arc<str>| {
-            let found = self.by_source.range((Source::Path(from.clone()), None)..).next();
-            found.and_then(|((source, _), file)| match source {
-                Source::Path(read) => Some((read, *file)),
-                Source::Urls(_) => None,
-            })
-        };
-        let itself = first(path).filter(|(read, _)| *read == path);
-        let below = || first(&inside).filter(|(read, _)| read.starts_with(inside.as_ref()));
-        let read = match kind {
-            Kind::File => itself,
-            Kind::Directory => itself.or_else(below),
-        };
-        let Some((read, file)) = read else { return Ok(()) };
-        Err(GraphError::LateWriter {
-            path: read.clone(),
-            writer: writer.name.clone(),
-            reader: self.task(self.files[file.index()].readers[0].task).spec.name.clone(),
-        })
-    }
-
-    /// New outputs may lie in no directory output, and no output in new directories.
-    fn check_nesting(
-        &self,
-        specs: &[TaskSpec],
-        new: &BTreeMap<&str, (usize, Kind)>,
-    ) -> Result<(), GraphError> {
-        let old = |path: &str| {
-            let file = &self.files[self.by_output.get(path)?.index()];
-            Some((&self.task(file.producer?).spec.name, file.kind))
-        };
-        let any = |path: &str| {
-            new.get(path).map(|(at, kind)| (&specs[*at].name, *kind)).or_else(|| old(path))
-        };
-        let nested = |inner: &str, outer: &str| {
-            let (inner_task, outer_task) = (any(inner)?.0.clone(), any(outer)?.0.clone());
-            let (inner, outer) = (inner.into(), outer.into());
-            Some(GraphError::NestedOutput { inner, inner_task, outer, outer_task })
-        };
-        for (path, (_, kind)) in new {
-            let is_directory =
-                |outer: &&str| any(outer).is_some_and(|(_, kind)| kind == Kind::Directory);
-            let around = ancestors(path).find(is_directory);
-            let below = || {
-                let prefix = format!("{path}/");
-                let (inner, _) = self.by_output.range(Arc::from(prefix.as_str())..).next()?;
-                (*kind == Kind::Directory && inner.starts_with(prefix.as_str()))
-                    .then_some(inner.as_ref())
-            };
-            let error = match around {
-                Some(outer) => nested(path, outer),
-                None => below().and_then(|inner| nested(inner, path)),
-            };
-            if let Some(error) = error {
-                return Err(error);
-            }
-        }
-        Ok(())
+        let mut outputs = ancestors(path).filter_map(|outer| self.output_at(outer));
+        outputs.find(|outer| self.file(*outer).kind == Kind::Directory)
     }
 }
 
-/// Only new tasks can be in a circle: older ones do not wait for them.
-fn check_circles(
-    specs: &[TaskSpec],
-    outputs: &BTreeMap<&str, (usize, Kind)>,
-) -> Result<(), GraphError> {
-    let names: BTreeMap<&str, usize> =
-        specs.iter().enumerate().map(|(at, spec)| (spec.name.as_ref(), at)).collect();
-    let writer = |path: &str| {
-        let inside = || {
-            let mut around = ancestors(path).filter_map(|outer| outputs.get(outer));
-            around.find(|(_, kind)| *kind == Kind::Directory)
-        };
-        outputs.get(path).or_else(inside).map(|(at, _)| *at)
-    };
-    let edges: Vec<Vec<usize>> = specs
-        .iter()
-        .map(|spec| {
-            let files = spec.inputs.iter().filter_map(|input| match &input.source {
-                Source::Path(path) => writer(path),
-                Source::Urls(_) => None,
-            });
-            let tasks = spec.after.iter().filter_map(|name| names.get(name.as_ref()).copied());
-            files.chain(tasks).collect()
-        })
-        .collect();
-    match find_circle(&edges) {
-        None => Ok(()),
-        Some(circle) => {
-            let tasks = circle.into_iter().map(|at| specs[at].name.clone()).collect();
-            Err(GraphError::Cycle { tasks })
+impl FileNode {
+    fn new(source: Source, sha256: Option<Digest>, kind: Kind, producer: Option<TaskId>) -> Self {
+        Self {
+            source,
+            sha256,
+            kind,
+            producer,
+            inside_output: false,
+            outer: None,
+            inner: Vec::new(),
+            readers: None,
         }
+    }
+}
+
+/// Notes the directories around a path. Where one is known, those around it are known too.
+fn note_around(around: &mut Lookup<Arc<str>, FileId>, path: &str, file: FileId) {
+    for directory in ancestors(path) {
+        if around.get(directory).is_some() {
+            return;
+        }
+        around.insert(directory.into(), file);
     }
 }
 
@@ -447,106 +327,7 @@ fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A circle in a graph given as "waits for" lists, by a depth-first walk without recursion.
-fn find_circle(edges: &[Vec<usize>]) -> Option<Vec<usize>> {
-    const NEW: u8 = 0;
-    const OPEN: u8 = 1;
-    const CLOSED: u8 = 2;
-    let mut state = vec![NEW; edges.len()];
-    let mut path: Vec<(usize, usize)> = Vec::new();
-    for root in 0..edges.len() {
-        if state[root] != NEW {
-            continue;
-        }
-        state[root] = OPEN;
-        path.push((root, 0));
-        while let Some((at, next)) = path.last_mut() {
-            let Some(&to) = edges[*at].get(*next) else {
-                state[*at] = CLOSED;
-                path.pop();
-                continue;
-            };
-            *next += 1;
-            if state[to] == OPEN {
-                let start = path.iter().position(|(on_path, _)| *on_path == to).unwrap_or(0);
-                return Some(path[start..].iter().map(|(on_path, _)| *on_path).collect());
-            }
-            if state[to] == NEW {
-                state[to] = OPEN;
-                path.push((to, 0));
-            }
-        }
-    }
-    None
-}
-
 /// Numbers of tasks, files and edges fit in 32 bits; more would not fit in memory either.
 pub(crate) fn number(count: usize) -> u32 {
     u32::try_from(count).expect("fewer than 2^32 tasks, files and edges")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::tasks;
-
-    fn add(text: &str) -> Result<Graph, GraphError> {
-        let mut graph = Graph::default();
-        graph.add(tasks(text)).map(|_| graph)
-    }
-
-    fn error(text: &str) -> String {
-        add(text).map_or_else(|error| error.to_string(), |_| "no error".to_owned())
-    }
-
-    #[test]
-    fn paths_make_edges() {
-        let graph = add("a: x -> y; b: y z -> w; c: y -> v").expect("a good graph");
-        let y = graph.task(TaskId(0)).outputs[0];
-        assert_eq!(graph.task(TaskId(1)).inputs[0], y);
-        let reader = |task| Reader { task: TaskId(task), input: 0 };
-        assert_eq!(graph.file(y).readers, [reader(1), reader(2)]);
-        assert_eq!(graph.file(y).producer, Some(TaskId(0)));
-        assert_eq!(graph.file_count(), 5);
-    }
-
-    #[test]
-    fn circles_are_named() {
-        assert_eq!(
-            error("a: z -> x; b: x -> y; c: y -> z; d: z -> q"),
-            "tasks wait for each other in a circle: a -> c -> b -> a"
-        );
-        assert_eq!(error("a: x -> x"), "tasks wait for each other in a circle: a -> a");
-    }
-
-    #[test]
-    fn two_writers_are_named() {
-        assert_eq!(
-            error("a: -> x; b: -> x"),
-            "x is written by a and by b: expected one writer for each path"
-        );
-    }
-
-    #[test]
-    fn two_tasks_of_one_name_are_named() {
-        assert_eq!(error("a: -> x; a: -> y"), "two tasks are named a: expected each name once");
-    }
-
-    #[test]
-    fn a_file_in_a_directory_output_waits_for_it() {
-        let graph = add("a: -> d/; b: d/f/g -> x").expect("a good graph");
-        let inner = graph.file(graph.task(TaskId(1)).inputs[0]);
-        assert_eq!((inner.producer, inner.inside_output), (Some(TaskId(0)), true));
-        assert!(error("a: -> d/; b: -> d/x").contains("lies in the directory d"));
-        assert!(error("a: d/x -> d/").contains("circle"));
-    }
-
-    #[test]
-    fn growth_is_all_or_none() {
-        let mut graph = add("a: s -> x").expect("a good graph");
-        assert!(graph.add(tasks("b: -> y; c: -> x")).is_err());
-        assert!(graph.add(tasks("b: -> s")).is_err(), "s is a source file already");
-        assert_eq!(graph.tasks().len(), 1);
-        assert_eq!(graph.add(tasks("b: x -> y")), Ok(TaskId(1)));
-    }
 }

@@ -3,16 +3,16 @@
 //! Numbers of tasks are not stable when the graph grows while it runs, so facts name tasks by
 //! text, and what they say is taken up when the task appears in the graph.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::lookup::Lookup;
 use crate::{Digest, Fact, MemoKey, MemoRecord, TaskName};
 
 /// The durable part of a run's state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct History {
-    tasks: BTreeMap<TaskName, Remembered>,
-    delivered: BTreeMap<(TaskName, Arc<str>), Digest>,
+    tasks: Lookup<TaskName, Remembered>,
+    delivered: Lookup<(TaskName, Arc<str>), Digest>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,6 +68,6 @@ impl History {
     }
 
     fn of(&mut self, task: &TaskName) -> &mut Remembered {
-        self.tasks.entry(task.clone()).or_default()
+        self.tasks.get_or_default(task.clone())
     }
 }

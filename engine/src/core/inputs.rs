@@ -180,8 +180,10 @@ impl Core {
     }
 
     fn on_file_known(&mut self, file: FileId, actions: &mut Vec<Action>) {
-        for at in 0..self.graph.file(file).readers.len() {
-            let reader = self.graph.file(file).readers[at];
+        let mut next = self.graph.first_reader(file);
+        while let Some(at) = next {
+            let reader;
+            (reader, next) = self.graph.reader(at);
             if self.phase(reader.task) != Phase::Waiting {
                 continue;
             }
@@ -318,8 +320,11 @@ impl Core {
 
     /// A file holds other bytes than the keys of its readers were made of.
     fn rekey_readers(&mut self, file: FileId, before: Option<Content>, actions: &mut Vec<Action>) {
-        for at in 0..self.graph.file(file).readers.len() {
-            let task = self.graph.file(file).readers[at].task;
+        let mut next = self.graph.first_reader(file);
+        while let Some(at) = next {
+            let reader;
+            (reader, next) = self.graph.reader(at);
+            let task = reader.task;
             match self.phase(task) {
                 Phase::Recalling
                 | Phase::Ready

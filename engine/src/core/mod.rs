@@ -14,6 +14,7 @@ mod graph;
 mod history;
 mod inputs;
 mod invariants;
+mod lookup;
 mod placement;
 mod result;
 mod task;

@@ -68,7 +68,7 @@ pub(crate) struct TaskState {
     /// Why it has to run.
     pub(crate) reasons: Vec<Reason>,
     /// What the attempt used that is being published.
-    pub(crate) usage: Usage,
+    pub(crate) usage: Option<Box<Usage>>,
     /// Somebody does not want it any more; its attempt is being killed.
     pub(crate) cancelled: bool,
     /// Its result was counted: it is done again only to bring back lost bytes.
@@ -101,7 +101,7 @@ impl TaskState {
             results_lost: 0,
             key: None,
             reasons: Vec::new(),
-            usage: Usage::default(),
+            usage: None,
             cancelled: false,
             counted: Counted::No,
             due: Timestamp::default(),
