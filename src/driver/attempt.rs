@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use keelboat_engine::core::{Core, Event};
 use keelboat_engine::{
-    AttemptId, AttemptOutcome, Command, Content, Digest, Failure, FailureClass, InputSpec,
+    AttemptId, AttemptOutcome, Command, Content, Digest, Failure, FailureClass, InputSpec, Kind,
     MemoRecord, OutputRecord, OutputSpec, Source, TaskName, Usage,
 };
 use keelboat_executors::{Executor as _, LaunchSpec};
@@ -17,6 +17,9 @@ use keelboat_staging::{Guard, LocalError, Origin, Placement, publish};
 use super::edges::{Edges, GRACE, Memory};
 use super::message::Message;
 use crate::project::file_name_of;
+
+/// From here on a hard link to an object is cheaper than a copy.
+const SHARED_BYTES_MIN: u64 = 4 << 20;
 
 /// All that an attempt needs, apart from the core that decided on it.
 #[derive(Debug)]
@@ -103,11 +106,7 @@ impl Attempt {
         let scratch = edges.scratch.make(self.scratch.clone(), &self.outputs)?;
         let mut guards = Vec::new();
         for (input, content) in &self.inputs {
-            let (source, origin) = match &input.source {
-                Source::Path(path) => (edges.project.resolve(path), Origin::User),
-                // What is damaged or gone is found out when it is placed.
-                Source::Urls(_) => (edges.objects.path_of(&content.digest), Origin::Object),
-            };
+            let (source, origin) = source_of(input, content, edges);
             let name = &input.scratch_path;
             let placement = Placement { source: &source, content, name, origin };
             for guard in scratch.place_input(&placement, &memory)? {
@@ -185,5 +184,27 @@ impl Attempt {
                 edges.tell(Message::Warning(format!("{}: {error}", watched.name)));
             }
         }
+    }
+}
+
+/// Where the bytes of an input are taken from. What is damaged or gone is found out when it is
+/// placed.
+fn source_of(input: &InputSpec, content: &Content, edges: &Edges) -> (PathBuf, Origin) {
+    let object = edges.objects.path_of(&content.digest);
+    // Root is not kept from writing by a file's mode: nothing is shared with its tasks.
+    let may_share = !nix::unistd::geteuid().is_root();
+    let shared = if may_share { Origin::Object } else { Origin::User };
+    match &input.source {
+        Source::Urls(_) => (object, shared),
+        // A large result of another task need not be copied: the cache has it, read-only.
+        Source::Path(_)
+            if may_share
+                && content.kind == Kind::File
+                && content.bytes >= SHARED_BYTES_MIN
+                && object.is_file() =>
+        {
+            (object, shared)
+        }
+        Source::Path(path) => (edges.project.resolve(path), Origin::User),
     }
 }
