@@ -136,10 +136,12 @@ fn check_circles(
     names: &Lookup<&str, u32>,
     outputs: &NewOutputs<'_>,
 ) -> Result<(), GraphError> {
+    let mut all = specs.iter().flat_map(|spec| &spec.outputs);
+    let directories = all.any(|output| output.kind == Kind::Directory);
     let writer = |path: &str| {
         let inside = || {
-            let mut around = ancestors(path).filter_map(|outer| outputs.get(outer));
-            around.find(|(_, kind)| *kind == Kind::Directory)
+            let mut around = ancestors(path).filter(|_| directories);
+            around.find_map(|outer| outputs.get(outer).filter(|new| new.1 == Kind::Directory))
         };
         outputs.get(path).or_else(inside).map(|(at, _)| *at)
     };
