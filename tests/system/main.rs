@@ -13,4 +13,5 @@ mod disk;
 mod examples;
 mod interrupt;
 mod outputs;
+mod sharing;
 mod transfers;
