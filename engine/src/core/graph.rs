@@ -234,42 +234,44 @@ impl Graph {
     /// The file that input number `at` of a task reads.
     fn intern(&mut self, task: TaskId, at: usize) -> FileId {
         let input = &self.tasks[task.index()].spec.inputs[at];
-        let path = match &input.source {
-            Source::Path(path) => Some(path.clone()),
-            Source::Urls(_) => None,
-        };
         let (source, sha256, kind) = (input.source.clone(), input.sha256, input.kind);
-        let known = path.as_ref().and_then(|path| self.by_path.get(path)).copied();
-        if let Some(file) = known.filter(|file| sha256.is_none() || self.is_output(*file)) {
-            return file;
-        }
-        let identity = (source.clone(), sha256);
-        let plain = path.as_ref().filter(|_| sha256.is_none());
-        if plain.is_none()
-            && let Some(file) = self.by_identity.get(&identity)
-        {
-            return *file;
-        }
-        let around = path.as_deref().and_then(|path| self.directory_around(path));
-        let producer = around.and_then(|outer| self.file(outer).producer);
-        let node = FileNode::new(source, sha256, kind, producer);
-        let file =
-            self.new_file(FileNode { inside_output: around.is_some(), outer: around, ..node });
-        if let Some(outer) = around {
-            self.files[outer.index()].inner.push(file);
-        }
-        if let Some(path) = &path {
-            note_around(&mut self.around_read, path, file);
-        }
-        match (plain, path.as_ref()) {
-            (Some(path), _) => drop(self.by_path.insert(path.clone(), file)),
-            (None, declared) => {
-                self.by_identity.insert(identity, file);
-                if let Some(path) = declared {
-                    self.around_read.insert(path.clone(), file);
-                }
+        if let Source::Path(path) = &source {
+            let known = self.by_path.get(path.as_ref()).copied();
+            if let Some(file) = known.filter(|file| sha256.is_none() || self.is_output(*file)) {
+                return file;
+            }
+            if sha256.is_none() {
+                let file = self.new_source(path, None, kind);
+                self.by_path.insert(path.clone(), file);
+                return file;
             }
         }
+        let identity = (source, sha256);
+        if let Some(file) = self.by_identity.get(&identity) {
+            return *file;
+        }
+        let file = match &identity.0 {
+            Source::Urls(_) => self.new_file(FileNode::new(identity.0.clone(), sha256, kind, None)),
+            Source::Path(path) => {
+                let file = self.new_source(path, sha256, kind);
+                self.around_read.insert(path.clone(), file);
+                file
+            }
+        };
+        self.by_identity.insert(identity, file);
+        file
+    }
+
+    /// A path that no task writes, though it may lie in a directory that one writes.
+    fn new_source(&mut self, path: &Arc<str>, sha256: Option<Digest>, kind: Kind) -> FileId {
+        let outer = self.directory_around(path);
+        let producer = outer.and_then(|outer| self.file(outer).producer);
+        let node = FileNode::new(Source::Path(path.clone()), sha256, kind, producer);
+        let file = self.new_file(FileNode { inside_output: outer.is_some(), outer, ..node });
+        if let Some(outer) = outer {
+            self.files[outer.index()].inner.push(file);
+        }
+        note_around(&mut self.around_read, path, file);
         file
     }
 

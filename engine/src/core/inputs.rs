@@ -107,8 +107,8 @@ impl Core {
         }
     }
 
-    /// A file that is known is not where it was said to be, or not what it was. Nor is the directory then in which
-    /// it lies. False: it cannot be anywhere else.
+    /// A file that is known is not where it was said to be, or not what it was. Nor is the
+    /// directory then in which it lies. False: it cannot be anywhere else.
     pub(super) fn forget_missing(&mut self, file: FileId, from: StageFrom) -> bool {
         let source = match from {
             StageFrom::Site(source) => source,

@@ -1,12 +1,12 @@
-//! What must hold after every step, in one function.
+//! What must hold after every step, in one function. Its time is linear in the run: for tests.
 
 use super::task::{Counted, Knowledge};
 use super::{Core, Phase};
 use crate::TaskId;
 
 impl Core {
-    /// Panics when the state contradicts itself. Costs time linear in the run: for tests.
-    pub fn check_invariants(&self) {
+    /// Panics when the state contradicts itself.
+    pub(crate) fn check_invariants(&self) {
         self.transfers.check_invariants();
         self.check_site_invariants();
         let mut running = 0;

@@ -13,6 +13,7 @@ mod event;
 mod graph;
 mod history;
 mod inputs;
+#[cfg(test)]
 mod invariants;
 mod lookup;
 mod placement;

@@ -347,6 +347,7 @@ impl Core {
         self.sites.all.get_mut(&site).expect("tasks have places only at sites that are there")
     }
 
+    #[cfg(test)]
     pub(super) fn check_site_invariants(&self) {
         for (id, site) in &self.sites.all {
             let cores: u32 =

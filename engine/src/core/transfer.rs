@@ -60,6 +60,7 @@ impl Transfers {
     }
 
     /// Whether a task waits for this file at this site.
+    #[cfg(test)]
     pub(super) fn waits(&self, file: FileId, site: SiteId, task: TaskId) -> bool {
         self.wanted.get(&(file, site)).is_some_and(|want| want.waiting.contains(&task))
     }
@@ -152,6 +153,7 @@ impl Transfers {
         self.loads.get(&site).copied().unwrap_or(0)
     }
 
+    #[cfg(test)]
     pub(super) fn check_invariants(&self) {
         let under_way =
             self.wanted.values().filter(|want| matches!(want.stage, Stage::UnderWay(_)));
