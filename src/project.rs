@@ -131,6 +131,11 @@ impl RunDir {
         self.path.join("log").join(format!(".free-{number}"))
     }
 
+    /// Where something is kept that stood at the path of an output.
+    pub(crate) fn replaced(&self, path: &str) -> PathBuf {
+        self.path.join("replaced").join(path.trim_start_matches('/'))
+    }
+
     /// The file that holds what an attempt wrote to its standard output (`out`) or error (`err`);
     /// absent when that is nothing.
     pub fn log(&self, task: &str, ordinal: u32, stream: &str) -> PathBuf {

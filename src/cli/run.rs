@@ -2,7 +2,7 @@
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
 
-use super::args::{RunArgs, WorkflowArgs};
+use super::args::RunArgs;
 use super::exit::Exit;
 use super::show;
 use super::terminal::{Colour, Terminal, bytes, span};
@@ -27,7 +27,7 @@ pub(super) fn run(args: &RunArgs, terminal: &mut Terminal) -> Exit {
     match result {
         Ok(report) => {
             if !args.json && !args.quiet {
-                say_how_it_went(&report, &args.workflow, terminal);
+                say_how_it_went(&report, terminal);
             }
             match report.outcome {
                 RunOutcome::Succeeded => Exit::Success,
@@ -39,14 +39,19 @@ pub(super) fn run(args: &RunArgs, terminal: &mut Terminal) -> Exit {
     }
 }
 
-fn say_how_it_went(report: &Report, workflow: &WorkflowArgs, terminal: &Terminal) {
+fn say_how_it_went(report: &Report, terminal: &Terminal) {
     let counts = report.counts;
     let (colour, word) = match report.outcome {
         RunOutcome::Succeeded => (Colour::Green, "done"),
         RunOutcome::Failed => (Colour::Red, "failed"),
         RunOutcome::Cancelled => (Colour::Yellow, "stopped"),
     };
-    let mut parts = vec![format!("{} run", counts.completed), format!("{} reused", counts.reused)];
+    let restored = match report.restored {
+        0 => String::new(),
+        count => format!(" ({count} restored)"),
+    };
+    let mut parts =
+        vec![format!("{} run", counts.completed), format!("{} reused{restored}", counts.reused)];
     for (count, what) in [(counts.failed, "failed"), (counts.skipped, "skipped")] {
         if count > 0 {
             parts.push(format!("{count} {what}"));
@@ -61,7 +66,6 @@ fn say_how_it_went(report: &Report, workflow: &WorkflowArgs, terminal: &Terminal
     }
     let word = terminal.paint(colour, word);
     terminal.note(format_args!("{word}: {} in {}", parts.join(", "), span(report.wall)));
-    let file = workflow.workflow.display();
     match report.outcome {
         RunOutcome::Succeeded => {}
         RunOutcome::Failed => terminal.note(format_args!(
@@ -69,8 +73,17 @@ fn say_how_it_went(report: &Report, workflow: &WorkflowArgs, terminal: &Terminal
              (`keelboat why TASK`, `keelboat log TASK`)"
         )),
         RunOutcome::Cancelled => terminal
-            .note(format_args!("  the same command goes on where it was: keelboat run {file}")),
+            .note(format_args!("  the same command goes on where it was: {}", own_command())),
     }
+}
+
+/// The command line of this process, as it can be typed again.
+fn own_command() -> String {
+    let mut words: Vec<String> = std::env::args().collect();
+    if let Some(program) = words.first_mut() {
+        "keelboat".clone_into(program);
+    }
+    shell_words::join(words)
 }
 
 /// Shows why there is no run, or no more of it.

@@ -4,7 +4,7 @@ mod bars;
 mod json;
 mod lines;
 
-use keelboat_engine::{Fact, Stamped};
+use keelboat_engine::{Fact, Reuse, Stamped};
 
 use super::args::RunArgs;
 use super::terminal::Terminal;
@@ -36,5 +36,6 @@ fn is_news(stamped: &Stamped) -> bool {
             | Fact::Completed { .. }
             | Fact::Delivered { .. }
             | Fact::Failed { .. }
+            | Fact::Reused { reuse: Reuse::Restored, .. }
     )
 }

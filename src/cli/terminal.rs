@@ -116,6 +116,13 @@ pub(crate) fn span(span: Duration) -> String {
     }
 }
 
+/// A count with its noun: `1 task`, `2 tasks`.
+pub(crate) fn counted(count: impl Into<u64>, noun: &str) -> String {
+    let count = count.into();
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{ending}")
+}
+
 /// A text on one line: control characters (a name may hold any) are shown escaped.
 pub(crate) fn plain(text: &str) -> String {
     text.chars()

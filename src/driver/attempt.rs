@@ -16,6 +16,7 @@ use keelboat_staging::{Guard, LocalError, Origin, Placement, publish};
 
 use super::edges::{Edges, GRACE, Memory};
 use super::message::Message;
+use super::{aside, script, undeclared};
 use crate::project::file_name_of;
 
 /// From here on a hard link to an object is cheaper than a copy.
@@ -68,16 +69,12 @@ impl Attempt {
 
     /// Makes the scratch directory and hands the attempt to the executor, which reports its end.
     pub(crate) fn launch(&self, edges: &Edges) {
-        if let Err(error) = self.prepare(edges) {
-            let mut failure = error.failure();
-            if failure.class == FailureClass::Transient {
-                // An input is not what it was when it was looked at: it is looked at again.
-                failure.class = FailureClass::InputMissing;
-            }
-            let outcome =
-                AttemptOutcome { attempt: self.id, result: Err(failure), usage: Usage::default() };
-            return edges.tell(Message::Events(vec![Event::AttemptEnded(outcome)]));
-        }
+        let prepared = self.prepare(edges);
+        let startable = prepared.and_then(|()| script::startable(&self.command, &self.script()));
+        let command = match startable {
+            Ok(command) => command,
+            Err(error) => return self.fail_to_launch(&error, edges),
+        };
         let executor = match edges.executor() {
             Ok(executor) => executor,
             Err(error) => {
@@ -91,7 +88,7 @@ impl Attempt {
         env.insert("KEELBOAT_ATTEMPT".to_owned(), self.id.ordinal.to_string());
         executor.begin(LaunchSpec {
             attempt: self.id,
-            command: self.command.clone(),
+            command,
             directory: self.scratch.clone(),
             env,
             stdout,
@@ -99,6 +96,29 @@ impl Attempt {
             timeout: self.timeout,
             grace: GRACE,
         });
+    }
+
+    fn fail_to_launch(&self, error: &LocalError, edges: &Edges) {
+        let mut failure = error.failure();
+        if failure.class == FailureClass::Transient {
+            // An input is not what it was when it was looked at: it is looked at again.
+            failure.class = FailureClass::InputMissing;
+        }
+        let usage = Usage::default();
+        let outcome = AttemptOutcome { attempt: self.id, result: Err(failure), usage };
+        edges.tell(Message::Events(vec![Event::AttemptEnded(outcome)]));
+    }
+
+    /// Where a script lies that is too long for an argument.
+    fn script(&self) -> PathBuf {
+        let mut path = self.scratch.clone().into_os_string();
+        path.push(".script");
+        path.into()
+    }
+
+    /// Adds to a failure what can be said from outside of the task.
+    pub(crate) fn explain(&self, outcome: &mut AttemptOutcome, edges: &Edges) {
+        undeclared::hint(outcome, &self.command, &self.inputs, &self.outputs, &edges.project);
     }
 
     fn prepare(&self, edges: &Edges) -> Result<(), LocalError> {
@@ -136,6 +156,14 @@ impl Attempt {
         self.check_guards()?;
         let root = edges.project.root();
         let memory = Memory(&edges.digests);
+        for output in &self.outputs {
+            if edges.project.resolve(&output.path).symlink_metadata().is_ok() {
+                let comes =
+                    edges.digest(&self.scratch.join(output.scratch_path.as_ref()), output.kind);
+                let comes = comes.ok().map(|content| content.digest);
+                aside::keep_before_output(edges, &self.name, &output.path, comes)?;
+            }
+        }
         let contents = publish(&self.scratch, &self.outputs, root, &memory)
             .map_err(|error| error.failure())?;
         let mut record = MemoRecord::default();
@@ -172,6 +200,7 @@ impl Attempt {
     /// Removes the scratch directory, and drops objects that were written to through it.
     pub(crate) fn clear(&self, edges: &Edges) {
         edges.logs.take_back(&self.name, self.id.ordinal);
+        script::clear(&self.command, &self.script());
         if let Err(error) = edges.scratch.take_back(&self.scratch, &self.outputs) {
             edges.tell(Message::Warning(format!("a scratch directory is left over: {error}")));
         }

@@ -74,11 +74,8 @@ fn clean_up_after(lock: &ProjectLock, project: &Project, observer: &mut dyn Obse
         && !previous.ended
     {
         match kill_leftovers(&previous.token) {
-            Ok(0) => {}
-            Ok(count) => observer.warning(&format!(
-                "killed {count} processes that the engine before this one (process {}) left",
-                previous.pid
-            )),
+            // Its warden may not have come to the end of that itself, so this is nothing to warn of.
+            Ok(count) => tracing::info!(count, engine = previous.pid, "killed left-over processes"),
             Err(error) => {
                 observer.warning(&format!("cannot look for left-over processes: {error}"));
             }

@@ -24,6 +24,8 @@ pub(crate) enum Message {
     Stop(Urgency),
     /// Something that people should know.
     Warning(String),
+    /// A transfer does not move, and why.
+    Waiting(String),
 }
 
 /// A task without a usable result.

@@ -1,6 +1,7 @@
 //! The driver: one loop that feeds the core with what the edges report and has the edges do what
 //! the core asks for. Whatever is remembered is written to the journal before it is acted on.
 
+mod aside;
 mod attempt;
 mod clock;
 mod durable;
@@ -16,9 +17,11 @@ mod plan;
 mod pool;
 mod recall;
 mod room;
+mod script;
 mod stage;
 mod strays;
 mod targets;
+mod undeclared;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -29,8 +32,8 @@ use std::time::{Duration, Instant};
 use keelboat_checkpoint::Journal;
 use keelboat_engine::core::{Action, Core, Counts, Event, Recall, StageFrom, Urgency};
 use keelboat_engine::{
-    AttemptId, Fact, Failure, FailureClass, FileId, RunOutcome, SiteId, Stamped, TaskId, TaskName,
-    Timestamp,
+    AttemptId, Fact, Failure, FailureClass, FileId, Reuse, RunOutcome, SiteId, Stamped, TaskId,
+    TaskName, Timestamp,
 };
 
 pub use error::RunError;
@@ -85,6 +88,8 @@ pub struct Report {
     pub outcome: RunOutcome,
     /// Tasks by state.
     pub counts: Counts,
+    /// Reused tasks of which the object cache had to bring back an output.
+    pub restored: u64,
     /// Bytes that came over the network.
     pub transferred: u64,
     /// Time from start to end.
@@ -97,10 +102,12 @@ pub fn run(options: &RunOptions, observer: &mut dyn Observer) -> Result<Report, 
     let mut driver = Driver::new(opened, observer);
     let result = driver.drive();
     driver.close();
+    let result = result.and_then(|outcome| driver.check_targets().map(|()| outcome));
     let report = result.map(|outcome| Report {
         run: driver.edges.run.id().to_owned(),
         outcome,
         counts: driver.core.counts(),
+        restored: driver.restored,
         transferred: driver.transferred,
         wall: driver.clock.elapsed(),
     });
@@ -125,6 +132,7 @@ struct Driver<'a> {
     running: BTreeMap<TaskName, Timestamp>,
     durable: Durable,
     transferred: u64,
+    restored: u64,
     outcome: Option<RunOutcome>,
     shown: Instant,
     /// Ends with the driver: network and signals.
@@ -149,6 +157,7 @@ impl<'a> Driver<'a> {
             running: BTreeMap::new(),
             durable: Durable::new(),
             transferred: 0,
+            restored: 0,
             outcome: None,
             shown: Instant::now(),
             _runtime: opened.runtime,
@@ -249,6 +258,7 @@ impl<'a> Driver<'a> {
                 self.feed(Event::StopRequested { urgency }, actions);
             }
             Message::Warning(text) => self.observer.warning(&text),
+            Message::Waiting(text) => self.observer.waiting(&text),
         }
         Ok(())
     }
@@ -256,6 +266,9 @@ impl<'a> Driver<'a> {
     fn feed(&mut self, mut event: Event, actions: &mut Vec<Action>) {
         if let Event::AttemptEnded(outcome) = &mut event {
             room::explain(outcome, &self.edges.project.scratch());
+            if let Some(attempt) = self.attempts.get(&outcome.attempt) {
+                attempt.explain(outcome, &self.edges);
+            }
         }
         if let Event::AttemptEnded(outcome) = &event
             && let Some(attempt) = self.attempts.get(&outcome.attempt)
@@ -308,8 +321,10 @@ impl<'a> Driver<'a> {
             return Ok(());
         }
         self.journal.append(&facts)?;
-        for fact in &facts {
-            self.edges.memo.apply(fact);
+        for stamped in &facts {
+            self.edges.memo.apply(stamped);
+            let restored = matches!(stamped.fact, Fact::Reused { reuse: Reuse::Restored, .. });
+            self.restored += u64::from(restored);
         }
         self.durable.add_facts(facts);
         Ok(())
@@ -483,6 +498,19 @@ impl<'a> Driver<'a> {
             if let Err(error) = keelboat_staging::remove_tree(&entry.path()) {
                 tracing::debug!(%error, "a scratch directory stays until the next run");
             }
+        }
+    }
+
+    /// A target that could only be found when the graph had grown must be there at the end.
+    fn check_targets(&self) -> Result<(), RunError> {
+        if self.core.counts().ended() < self.core.counts().total {
+            return Ok(());
+        }
+        let tasks = self.core.graph().tasks();
+        let found = |target: &str| tasks.iter().any(|task| means(target, &task.spec));
+        match self.targets.iter().chain(&self.force).find(|target| !found(target)) {
+            None => Ok(()),
+            Some(target) => Err(open::unknown_target(&self.workflow, &[], target)),
         }
     }
 

@@ -1,11 +1,15 @@
 //! What people and programs are shown of a run while it goes on.
 
 use std::collections::BTreeMap;
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use keelboat_engine::core::Counts;
 use keelboat_engine::{Stamped, TaskName, Timestamp};
 use keelboat_staging::{Progress, TransferEvent};
+
+use super::edges::Edges;
+use super::message::Message;
 
 /// Watches a run. Facts come in their order, and only after they are durable.
 pub trait Observer {
@@ -20,6 +24,9 @@ pub trait Observer {
 
     /// Something that people should know, and that stops nothing.
     fn warning(&mut self, text: &str);
+
+    /// A transfer does not move: what it waits for.
+    fn waiting(&mut self, text: &str);
 
     /// Whether [`Observer::progress`] is of any use.
     fn wants_progress(&self) -> bool {
@@ -91,13 +98,20 @@ impl Board {
 pub(crate) struct Reporter {
     board: Arc<Board>,
     transfer: u32,
+    messages: SyncSender<Message>,
 }
 
 impl Reporter {
-    pub(crate) fn new(board: Arc<Board>, transfer: u32, display: String) -> Self {
+    pub(crate) fn new(edges: &Edges, transfer: u32, display: String) -> Self {
+        let board = Arc::clone(&edges.board);
         let view = TransferView { display, done: 0, total: None, waits: None };
         board.lock().insert(transfer, view);
-        Self { board, transfer }
+        Self { board, transfer, messages: edges.messages.clone() }
+    }
+
+    /// Progress returns at once: what finds no room is not told.
+    fn tell(&self, text: String) {
+        drop(self.messages.try_send(Message::Waiting(text)));
     }
 }
 
@@ -115,10 +129,14 @@ impl Progress for Reporter {
             }
             TransferEvent::Waiting { cause, wait, .. } => {
                 let seconds = wait.as_secs_f32();
-                view.waits = Some(format!("{cause}; tried again in {seconds:.1} s"));
+                let waits = format!("{cause}; tried again in {seconds:.1} s");
+                self.tell(format!("{}: {waits}", view.display));
+                view.waits = Some(waits);
             }
             TransferEvent::Abandoned { source, cause } => {
-                view.waits = Some(format!("{source} was given up: {cause}"));
+                let waits = format!("{source} was given up: {cause}");
+                self.tell(waits.clone());
+                view.waits = Some(waits);
             }
             _ => {}
         }

@@ -57,6 +57,7 @@ pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<
         Some(held) => held,
         None => Held::take(&project, &token, observer)?,
     };
+    warn_of_odd_tasks(&workflow, &tasks, options, observer);
     let plan = plan_identity(&workflow, options);
     let (lock, mut remembered) = held.remembered()?;
     let (run, earlier) = choose_run(&project, remembered.last.take(), plan, observer);
@@ -95,6 +96,28 @@ pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<
         runtime,
         lock,
     })
+}
+
+/// What is no mistake, and yet hardly meant.
+fn warn_of_odd_tasks(
+    workflow: &Workflow,
+    tasks: &[TaskSpec],
+    options: &RunOptions,
+    observer: &mut dyn Observer,
+) {
+    if tasks.is_empty() && workflow.is_complete() {
+        observer.warning("the workflow has no tasks: there is nothing to do");
+    }
+    let cores = cores(options);
+    let mut larger = tasks.iter().filter(|task| task.resources.cores > cores);
+    if let Some(first) = larger.next() {
+        let others = larger.count();
+        let more = if others > 0 { format!(" and {others} more") } else { String::new() };
+        observer.warning(&format!(
+            "{}{more} asks for {} cores, and {cores} may be used: it runs alone, on {cores}",
+            first.name, first.resources.cores
+        ));
+    }
 }
 
 /// A run with its journal open and the core at the point where the journal ends.
@@ -170,21 +193,34 @@ pub(crate) fn load(
     let load = LoadOptions { set: options.set.clone(), project_dir: project.root().to_path_buf() };
     let mut workflow = Workflow::load(&options.workflow, &load)?;
     let mut tasks = workflow.take_tasks();
-    let later = |target: &String| workflow.families().any(|family| family == target);
+    let unknown_yet = |name: &str| {
+        workflow.declarations().any(|family| family.name == name && family.tasks.is_none())
+    };
     let mut generators = false;
     for target in options.targets.iter().chain(&options.force) {
         if tasks.iter().any(|task| targets::means(target, task)) {
             continue;
         }
-        let declaration = target.split('[').next().unwrap_or_default().to_owned();
-        if !later(target) && !later(&declaration) {
-            let nearest = workflow.nearest(target);
-            return Err(RunError::UnknownTarget { target: target.clone(), nearest });
+        let declaration = target.split('[').next().unwrap_or_default();
+        // What will be there is known at the end; then it is looked at again.
+        let may_come =
+            unknown_yet(declaration) || (!workflow.is_complete() && target.contains(['/', '.']));
+        if !may_come {
+            return Err(unknown_target(&workflow, &tasks, target));
         }
         generators = true;
     }
     targets::force(&mut tasks, &options.force);
     Ok((workflow, targets::select(tasks, &options.targets, generators)))
+}
+
+pub(super) fn unknown_target(workflow: &Workflow, tasks: &[TaskSpec], target: &str) -> RunError {
+    let declaration = target.split('[').next().unwrap_or_default();
+    let instances = tasks.iter().map(|task| task.name.as_ref());
+    let instances = instances.filter(|name| name.split('[').next() == Some(declaration));
+    let nearest = crate::workflow::near::nearest(target, instances).map(ToOwned::to_owned);
+    let nearest = nearest.or_else(|| workflow.nearest(target));
+    RunError::UnknownTarget { target: target.to_owned(), nearest }
 }
 
 /// The core of these tasks, when they make a graph.

@@ -9,6 +9,7 @@ use keelboat_engine::{
     key_changes,
 };
 
+use super::aside;
 use super::edges::Edges;
 use super::message::{Message, Missed};
 
@@ -140,6 +141,13 @@ fn in_place(edges: &Edges, path: &Arc<str>, expected: &Content) -> Result<(), Re
 /// Brings an output from the object cache, which proves it.
 fn restore(edges: &Edges, path: &str, content: &Content) -> Option<()> {
     let place = edges.project.resolve(path);
+    if !edges.objects.has(&content.digest, content.kind).unwrap_or(false) {
+        return None;
+    }
+    if let Err(failure) = aside::keep_before_restoring(edges, path) {
+        edges.tell(Message::Warning(failure.cause));
+        return None;
+    }
     match edges.objects.restore(&content.digest, &place, content.kind) {
         Ok(restored) => restored.map(|_| ()),
         Err(error) => {

@@ -85,8 +85,7 @@ async fn bring(
     };
     let display = urls.first().map(|url| redact(url)).unwrap_or_default();
     let known = known(edges, &urls, sha256);
-    let reporter: Arc<dyn Progress> =
-        Arc::new(Reporter::new(Arc::clone(&edges.board), file.0, display.clone()));
+    let reporter: Arc<dyn Progress> = Arc::new(Reporter::new(edges, file.0, display.clone()));
     let request = FetchRequest { urls, sha256, known: known.clone(), progress: Some(reporter) };
     let fetcher = edges.fetcher();
     let fetcher =

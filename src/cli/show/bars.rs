@@ -100,6 +100,10 @@ impl Observer for Bars {
         self.lines.warning(text);
     }
 
+    fn waiting(&mut self, text: &str) {
+        self.lines.waiting(text);
+    }
+
     fn wants_progress(&self) -> bool {
         true
     }

@@ -86,6 +86,10 @@ enum EventV1<'a> {
     Warning {
         text: &'a str,
     },
+    /// A transfer does not move.
+    Waiting {
+        text: &'a str,
+    },
     Ended {
         outcome: &'static str,
     },
@@ -215,6 +219,10 @@ impl Observer for Json {
 
     fn warning(&mut self, text: &str) {
         self.print(now_ms(), EventV1::Warning { text });
+    }
+
+    fn waiting(&mut self, text: &str) {
+        self.print(now_ms(), EventV1::Waiting { text });
     }
 }
 

@@ -6,7 +6,7 @@ use keelboat_engine::{Fact, Failure, Reuse, Stamped};
 
 use super::super::args::RunArgs;
 use super::super::reason::reasons;
-use super::super::terminal::{Colour, Terminal, bytes, plain, span};
+use super::super::terminal::{Colour, Terminal, bytes, counted, plain, span};
 use super::{Shown, is_news};
 use crate::driver::{Observer, Start, View};
 use crate::project::Project;
@@ -99,13 +99,13 @@ impl Lines {
                 let text = format!("{} ({})", plain(task), span(usage.wall));
                 self.say(Colour::Green, "done", &text);
             }
-            Fact::Reused { task, reuse, .. } => {
-                let how = match reuse {
-                    Reuse::InPlace => "",
-                    Reuse::Restored => " (restored from the object cache)",
-                };
-                self.say(Colour::Dim, "reused", &format!("{}{how}", plain(task)));
-            }
+            Fact::Reused { task, reuse, .. } => match reuse {
+                Reuse::InPlace => self.say(Colour::Dim, "reused", &plain(task)),
+                Reuse::Restored => {
+                    let text = format!("{} from the object cache", plain(task));
+                    self.say(Colour::Green, "restored", &text);
+                }
+            },
             Fact::Delivered { path, display, .. } => {
                 self.say(
                     Colour::Green,
@@ -131,9 +131,9 @@ impl Observer for Lines {
         }
         let goes_on = if start.resumed { ", resumed" } else { "" };
         let text = format!(
-            "{} ({} tasks) in {}, run {}{goes_on}",
+            "{} ({}) in {}, run {}{goes_on}",
             plain(start.workflow),
-            start.tasks,
+            counted(start.tasks, "task"),
             self.workflow.display(),
             start.run
         );
@@ -169,6 +169,13 @@ impl Observer for Lines {
     fn warning(&mut self, text: &str) {
         self.tell_held();
         self.say(Colour::Yellow, "warning", &plain(text));
+    }
+
+    fn waiting(&mut self, text: &str) {
+        if !self.quiet {
+            self.tell_held();
+            self.say(Colour::Yellow, "waiting", &plain(text));
+        }
     }
 }
 
