@@ -288,6 +288,9 @@ mod tests {
         assert_eq!(scheme_of("out/a://b"), None);
         assert_eq!(check_url("ftp://h/x"), Ok(()));
         assert_eq!(check_url("file:///x"), Ok(()));
+        for object in ["s3://bucket/a/k", "gs://bucket/k", "az://container/a%20b"] {
+            assert_eq!(check_url(object), Ok(()), "{object}");
+        }
         for bad in ["htp://h/x", "https:///x", "https://", "https://h/a b", "x"] {
             assert!(check_url(bad).is_err(), "{bad}");
         }

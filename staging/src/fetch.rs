@@ -17,7 +17,8 @@ pub use progress::{Progress, TransferEvent};
 
 use crate::address::{host_of, scheme_of};
 use crate::protocol::{
-    Deadlined, FileProtocol, HttpConfig, HttpProtocol, Protocol, Throttled, Validators, Verified,
+    BucketProtocol, Deadlined, FileProtocol, HttpConfig, HttpProtocol, Protocol, Throttled,
+    Validators, Verified,
 };
 use crate::retry::RetryBudget;
 use flight::{Flights, Landed};
@@ -174,13 +175,17 @@ struct Inner {
 }
 
 impl Fetcher {
-    /// For `file:`, `http:` and `https:` addresses. To be used inside a tokio runtime.
+    /// For `file:`, `http:`, `https:`, `s3:`, `gs:` and `az:` addresses. To be used inside a tokio
+    /// runtime.
     ///
     /// # Errors
     /// The certificates to trust cannot be read.
     pub fn new(config: FetchConfig) -> Result<Self, ConfigError> {
         let http = HttpProtocol::new(&config.http).map_err(|cause| ConfigError { cause })?;
-        Ok(Self::with_protocols(config, vec![Arc::new(FileProtocol), Arc::new(http)]))
+        let buckets = BucketProtocol::new(config.http.clone());
+        let protocols: Vec<Arc<dyn Protocol>> =
+            vec![Arc::new(FileProtocol), Arc::new(http), Arc::new(buckets)];
+        Ok(Self::with_protocols(config, protocols))
     }
 
     /// For the schemes of these plain protocols; timeouts, limits and checks are put around them.

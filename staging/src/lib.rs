@@ -24,7 +24,8 @@ pub use local::{
     Recycler, Scratch, deliver, digest_path, publish, remove_tree, stamp_of,
 };
 pub use protocol::{
-    BoxFuture, ByteStream, Condition, Deadlined, FileProtocol, HttpConfig, HttpProtocol, Metadata,
-    OpenRequest, Opened, Protocol, Throttled, TransferError, Validators, Verified,
+    BoxFuture, BucketProtocol, ByteStream, Condition, Deadlined, FileProtocol, HttpConfig,
+    HttpProtocol, Metadata, OpenRequest, Opened, Protocol, Throttled, TransferError, Validators,
+    Verified,
 };
 pub use retry::RetryBudget;

@@ -3,6 +3,7 @@
 //! An implementation moves bytes and says truthfully what it was told; it does not retry, limit,
 //! time or verify. Those are wrappers: [`Deadlined`], [`Verified`], [`Throttled`].
 
+mod bucket;
 mod deadlined;
 mod error;
 mod file;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use tokio_util::bytes::Bytes;
 
+pub use bucket::BucketProtocol;
 pub use deadlined::Deadlined;
 pub use error::TransferError;
 pub use file::FileProtocol;

@@ -118,7 +118,7 @@ impl Source<'_> {
         found.cloned().ok_or_else(|| {
             let error = TransferError::Refused {
                 found: format!("nothing here can read {scheme}: addresses"),
-                hint: "use an http:, https: or file: address".into(),
+                hint: "use an http:, https:, s3:, gs:, az: or file: address".into(),
             };
             SourceError::Transfer { error, tries: 1 }
         })

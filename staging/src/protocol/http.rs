@@ -3,15 +3,15 @@
 //! Bytes come as they are served: no content coding is asked for, since decoded bytes would break
 //! lengths, ranges and digests.
 
-mod answer;
-mod headers;
+pub(super) mod answer;
+pub(super) mod headers;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT_ENCODING, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE};
 use reqwest::redirect::{Attempt, Policy};
-use reqwest::{Certificate, Client, Url};
+use reqwest::{Certificate, Client, ClientBuilder, Url};
 
 use super::{BoxFuture, Condition, OpenRequest, Opened, Protocol, TransferError};
 
@@ -51,22 +51,7 @@ impl HttpProtocol {
     /// # Errors
     /// A text: the extra certificates cannot be read, or the system has no usable ones.
     pub fn new(config: &HttpConfig) -> Result<Self, String> {
-        let mut builder = Client::builder()
-            .user_agent(&config.user_agent)
-            .connect_timeout(config.connect_timeout)
-            .pool_idle_timeout(Duration::from_secs(30))
-            .tcp_keepalive(Duration::from_secs(30))
-            .referer(false)
-            .redirect(Policy::custom(follow));
-        if let Some(path) = &config.extra_ca {
-            let pem = std::fs::read(path).map_err(|error| {
-                format!("cannot read certificates from {}: {error}", path.display())
-            })?;
-            let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| {
-                format!("cannot read certificates from {}: {error}", path.display())
-            })?;
-            builder = builder.tls_certs_merge(certificates);
-        }
+        let builder = client_builder(config)?.redirect(Policy::custom(follow));
         let client = builder.build().map_err(|error| answer::describe(&error))?;
         Ok(Self { client })
     }
@@ -99,6 +84,23 @@ impl HttpProtocol {
         }
         Ok(builder)
     }
+}
+
+/// What all clients have in common.
+pub(super) fn client_builder(config: &HttpConfig) -> Result<ClientBuilder, String> {
+    let builder = Client::builder()
+        .user_agent(&config.user_agent)
+        .connect_timeout(config.connect_timeout)
+        .pool_idle_timeout(Duration::from_secs(30))
+        .tcp_keepalive(Duration::from_secs(30))
+        .referer(false);
+    let Some(path) = &config.extra_ca else { return Ok(builder) };
+    let unreadable = |error: &dyn std::fmt::Display| {
+        format!("cannot read certificates from {}: {error}", path.display())
+    };
+    let pem = std::fs::read(path).map_err(|error| unreadable(&error))?;
+    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unreadable(&error))?;
+    Ok(builder.tls_certs_merge(certificates))
 }
 
 impl Protocol for HttpProtocol {

@@ -1,6 +1,5 @@
 //! What every protocol has to pass. A new one implements [`Place`] and is added at the end.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use keelboat_engine::{Digest, FailureClass};
@@ -9,16 +8,22 @@ use keelboat_staging::{
     Protocol, address_digest,
 };
 
+use crate::common::buckets::Buckets;
 use crate::common::flaky::{Fault, Flaky};
-use crate::common::{Servers, assert_arrived, config, noise, room};
+use crate::common::{Servers, assert_arrived, config, escaped, noise, room};
 
 /// Where files are put so that a protocol can fetch them.
-trait Place {
+trait Place: Send + Sync {
     fn protocol(&self) -> Arc<dyn Protocol>;
-    /// Puts a file there: where it lies on this machine, and its address.
-    fn put(&self, name: &str, bytes: &[u8]) -> (PathBuf, String);
+    /// Puts a file there, in the place of an older one, and says its address.
+    fn put(&self, name: &str, bytes: &[u8]) -> String;
+    fn remove(&self, name: &str);
     /// An address of a file that exists and is refused, where that can be had.
     fn forbidden(&self) -> Option<String>;
+    /// Whether a file can have this name there.
+    fn can_name(&self, _name: &str) -> bool {
+        true
+    }
 }
 
 async fn fetch(place: &dyn Place, faults: Vec<Fault>, request: FetchRequest) -> Outcome {
@@ -45,35 +50,40 @@ impl Outcome {
     }
 }
 
-async fn conformance(place: &dyn Place) {
+async fn conformance(place: impl Place + 'static) {
+    let shared: Arc<dyn Place> = Arc::new(place);
+    let place = &*shared;
     for name in
         ["plain", "a b", "100%", "q?x=y#z", "naïve-日本", "it's \"q\"", "line\nbreak", "+&;"]
     {
-        let (_, address) = place.put(name, name.as_bytes());
+        if !place.can_name(name) {
+            continue;
+        }
+        let address = place.put(name, name.as_bytes());
         fetch(place, vec![], FetchRequest::new(address)).await.assert_arrived(name.as_bytes());
     }
-    let (_, address) = place.put("empty", b"");
+    let address = place.put("empty", b"");
     fetch(place, vec![], FetchRequest::new(address)).await.assert_arrived(b"");
     let large = noise(1, 64 << 20);
-    let (path, address) = place.put("large", &large);
+    let address = place.put("large", &large);
     fetch(place, vec![], FetchRequest::new(address)).await.assert_arrived(&large);
-    std::fs::remove_file(path).expect("removed");
+    place.remove("large");
     refusals(place).await;
     cuts(place).await;
-    changes(place).await;
+    changes(&shared).await;
     known(place).await;
 }
 
 async fn refusals(place: &dyn Place) {
-    let (path, address) = place.put("gone", b"x");
-    std::fs::remove_file(path).expect("removed");
+    let address = place.put("gone", b"x");
+    place.remove("gone");
     let error = fetch(place, vec![], FetchRequest::new(address)).await.error();
     assert_eq!(error.failure.class, FailureClass::InputMissing, "{error}");
     if let Some(address) = place.forbidden() {
         let error = fetch(place, vec![], FetchRequest::new(address)).await.error();
         assert_eq!(error.failure.class, FailureClass::Permanent, "{error}");
     }
-    let (_, address) = place.put("other", b"other bytes");
+    let address = place.put("other", b"other bytes");
     let request = FetchRequest::new(address).expecting(Digest::of(b"these bytes"));
     let error = fetch(place, vec![], request).await.error();
     assert_eq!(error.failure.class, FailureClass::Permanent, "{error}");
@@ -82,7 +92,7 @@ async fn refusals(place: &dyn Place) {
 
 async fn cuts(place: &dyn Place) {
     let bytes = noise(2, 200_000);
-    let (_, address) = place.put("cut", &bytes);
+    let address = place.put("cut", &bytes);
     for tenth in 0..10 {
         let fault = Fault::cut(tenth * 20_000);
         let outcome = fetch(place, vec![fault], FetchRequest::new(&*address)).await;
@@ -98,21 +108,21 @@ async fn cuts(place: &dyn Place) {
     assert_eq!(error.failure.class, FailureClass::Transient, "{error}");
 }
 
-async fn changes(place: &dyn Place) {
+async fn changes(place: &Arc<dyn Place>) {
     let (old, new) = (noise(3, 150_000), noise(4, 160_001));
-    let (path, address) = place.put("changing", &old);
-    let replacement = new.clone();
+    let address = place.put("changing", &old);
+    let (there, replacement) = (Arc::clone(place), new.clone());
     let replace = Fault::Cut(
         70_000,
         Box::new(move || {
-            std::fs::write(path, replacement).expect("replaced");
+            there.put("changing", &replacement);
         }),
     );
-    fetch(place, vec![replace], FetchRequest::new(address)).await.assert_arrived(&new);
+    fetch(&**place, vec![replace], FetchRequest::new(address)).await.assert_arrived(&new);
 }
 
 async fn known(place: &dyn Place) {
-    let (_, address) = place.put("known", b"first");
+    let address = place.put("known", b"first");
     let first = fetch(place, vec![], FetchRequest::new(&*address)).await;
     let Ok(Fetched::New { content, etag, last_modified, source_used, .. }) = first.result else {
         panic!("a file was expected to come");
@@ -133,20 +143,23 @@ impl Place for Files {
         Arc::new(FileProtocol)
     }
 
-    fn put(&self, name: &str, bytes: &[u8]) -> (PathBuf, String) {
+    fn put(&self, name: &str, bytes: &[u8]) -> String {
         let path = self.0.path().join(name);
         std::fs::write(&path, bytes).expect("a file");
-        let address = path.to_str().expect("text").to_owned();
-        (path, address)
+        path.to_str().expect("text").to_owned()
+    }
+
+    fn remove(&self, name: &str) {
+        std::fs::remove_file(self.0.path().join(name)).expect("removed");
     }
 
     fn forbidden(&self) -> Option<String> {
         use std::os::unix::fs::PermissionsExt;
-        let (path, address) = self.put("forbidden", b"x");
+        let address = self.put("forbidden", b"x");
         let mode = std::fs::Permissions::from_mode(0o000);
-        std::fs::set_permissions(&path, mode).expect("a mode");
+        std::fs::set_permissions(&address, mode).expect("a mode");
         // Root may read everything.
-        std::fs::File::open(path).is_err().then_some(address)
+        std::fs::File::open(&address).is_err().then_some(address)
     }
 }
 
@@ -155,21 +168,27 @@ struct Http {
     prefix: &'static str,
 }
 
+impl Http {
+    /// Both servers serve one directory.
+    fn name(&self, name: &str) -> String {
+        format!("conformance{}{name}", self.prefix.trim_matches('/'))
+    }
+}
+
 impl Place for Http {
     fn protocol(&self) -> Arc<dyn Protocol> {
         Arc::new(HttpProtocol::new(&HttpConfig::default()).expect("a client"))
     }
 
-    fn put(&self, name: &str, bytes: &[u8]) -> (PathBuf, String) {
-        let name = format!("conformance{}{name}", self.prefix.trim_matches('/'));
-        let path = self.servers.put(&name, bytes);
-        let escape = |byte: &u8| match byte {
-            b if b.is_ascii_alphanumeric() => char::from(*b).to_string(),
-            b => format!("%{b:02X}"),
-        };
-        let name: String = name.as_bytes().iter().map(escape).collect();
+    fn put(&self, name: &str, bytes: &[u8]) -> String {
+        let name = self.name(name);
+        self.servers.put(&name, bytes);
         let base = if self.prefix == "/f/" { "FLAKY_URL" } else { "HTTP_URL" };
-        (path, format!("{}{}{name}", self.servers.value(base), self.prefix))
+        format!("{}{}{}", self.servers.value(base), self.prefix, escaped(&name))
+    }
+
+    fn remove(&self, name: &str) {
+        self.servers.remove(&self.name(name));
     }
 
     fn forbidden(&self) -> Option<String> {
@@ -177,19 +196,48 @@ impl Place for Http {
     }
 }
 
+impl Place for Buckets {
+    fn protocol(&self) -> Arc<dyn Protocol> {
+        self.protocol()
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> String {
+        self.put(name, bytes)
+    }
+
+    fn remove(&self, name: &str) {
+        self.remove(name);
+    }
+
+    /// Refusals depend on credentials here: they have tests of their own.
+    fn forbidden(&self) -> Option<String> {
+        None
+    }
+
+    fn can_name(&self, name: &str) -> bool {
+        !name.contains(char::is_control)
+    }
+}
+
 #[tokio::test]
 async fn file_conforms() {
-    conformance(&Files(room())).await;
+    conformance(Files(room())).await;
 }
 
 #[tokio::test]
 async fn http_conforms_with_nginx() {
     let Some(servers) = Servers::get() else { return };
-    conformance(&Http { servers, prefix: "/files/" }).await;
+    conformance(Http { servers, prefix: "/files/" }).await;
 }
 
 #[tokio::test]
 async fn http_conforms_with_a_simple_server() {
     let Some(servers) = Servers::get() else { return };
-    conformance(&Http { servers, prefix: "/f/" }).await;
+    conformance(Http { servers, prefix: "/f/" }).await;
+}
+
+#[tokio::test]
+async fn buckets_conform_with_moto() {
+    let Some(buckets) = Buckets::get() else { return };
+    conformance(buckets).await;
 }

@@ -9,6 +9,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod buckets;
 mod conformance;
 mod faults;
 mod local;

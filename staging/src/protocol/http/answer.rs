@@ -69,7 +69,7 @@ fn refusal(status: StatusCode, response: &Response) -> TransferError {
 }
 
 /// Why no answer came.
-pub(super) fn send_error(error: &reqwest::Error) -> TransferError {
+pub(in crate::protocol) fn send_error(error: &reqwest::Error) -> TransferError {
     let found = describe(error);
     if error.is_redirect() || error.is_builder() {
         return TransferError::Refused {
@@ -87,7 +87,7 @@ pub(super) fn send_error(error: &reqwest::Error) -> TransferError {
 }
 
 /// The chain of causes without the address, which may hold secrets.
-pub(super) fn describe(error: &reqwest::Error) -> String {
+pub(in crate::protocol) fn describe(error: &reqwest::Error) -> String {
     // The outermost text names the URL; its causes do not.
     let mut causes = Vec::new();
     let mut source = error.source();
