@@ -61,6 +61,8 @@ struct State {
     on_disk: usize,
     /// The file's length when it can be appended to; `None`: it has to be written anew.
     append_at: Option<u64>,
+    /// Something was forgotten that may still stand in the file.
+    forgot: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -133,6 +135,18 @@ impl DigestCache {
         true
     }
 
+    /// Forgets what this stamp promised: the bytes turned out to be others. What is known of the
+    /// same file under another stamp stays. It is also gone from the file after the next
+    /// [`save`](Self::save).
+    pub fn forget(&self, stamp: &FileStamp) {
+        let mut state = self.state();
+        let inode = (stamp.device, stamp.inode);
+        if state.entries.get(&inode).is_some_and(|entry| entry.stamp == *stamp) {
+            state.entries.remove(&inode);
+            state.forgot = true;
+        }
+    }
+
     /// How many files are known.
     pub fn len(&self) -> usize {
         self.state().entries.len()
@@ -143,19 +157,19 @@ impl DigestCache {
         self.len() == 0
     }
 
-    /// Writes what is new: appended, or everything anew when half of the file is outdated. A crash
-    /// in the middle costs only what is new.
+    /// Writes what is new: appended, or everything anew when half of the file is outdated or
+    /// something was forgotten. A crash in the middle costs only what is new.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self) -> Result<(), IoError> {
         let mut state = self.state();
-        if state.unsaved.is_empty() {
+        if state.unsaved.is_empty() && !state.forgot {
             return Ok(());
         }
         let outdated = state.on_disk + state.unsaved.len() > 2 * state.entries.len() + 1024;
         match state.append_at {
-            Some(offset) if !outdated && state.entries.len() <= ENTRIES_MAX => {
+            Some(offset) if !outdated && !state.forgot && state.entries.len() <= ENTRIES_MAX => {
                 state.append(&self.path, offset)
             }
             _ => state.write_anew(&self.path),
@@ -239,6 +253,7 @@ impl State {
         self.append_at = Some(buffer.len() as u64);
         self.on_disk = self.entries.len();
         self.unsaved.clear();
+        self.forgot = false;
         Ok(())
     }
 }

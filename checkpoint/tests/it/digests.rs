@@ -89,6 +89,30 @@ fn links_made_by_ourselves_carry_the_digest() {
 }
 
 #[test]
+fn what_is_forgotten_stays_forgotten() {
+    let folder = folder();
+    let cache = DigestCache::load(folder.path());
+    for inode in 0..3 {
+        cache.remember_own(&stamp(inode), digest(inode));
+    }
+    cache.save().unwrap();
+    let newer = FileStamp { changed_ns: stamp(2).changed_ns + 1, ..stamp(2) };
+    cache.remember_own(&newer, digest(2));
+    cache.save().unwrap();
+    cache.forget(&stamp(0));
+    cache.forget(&stamp(2));
+    cache.forget(&stamp(7));
+    cache.save().unwrap();
+    for cache in [&cache, &DigestCache::load(folder.path())] {
+        let known = [stamp(0), stamp(1), newer].map(|stamp| cache.lookup(&stamp));
+        assert_eq!(known, [None, Some(digest(1)), Some(digest(2))]);
+    }
+    cache.remember_own(&stamp(0), digest(0));
+    cache.save().unwrap();
+    assert_eq!(DigestCache::load(folder.path()).lookup(&stamp(0)), Some(digest(0)));
+}
+
+#[test]
 fn damage_costs_entries_and_never_lies() {
     let folder = folder();
     let path = folder.path().join("digests");
