@@ -1,6 +1,6 @@
 //! What can be said on the command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -42,15 +42,44 @@ pub(crate) enum Command {
     Demo(DemoArgs),
 }
 
+/// The workflow file when none is named.
+const WORKFLOW_FILE: &str = "flow.toml";
+
 /// Which workflow, and with which parameters.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct WorkflowArgs {
-    /// The workflow file
+    /// The workflow file; what is no TOML file is a target of `flow.toml`
     #[arg(default_value = "flow.toml", value_name = "FILE")]
     pub(crate) workflow: PathBuf,
+    /// Work in this directory
+    #[arg(short = 'C', long, value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
     /// Set a parameter of the workflow
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_setting)]
     pub(crate) set: Vec<(String, String)>,
+}
+
+impl WorkflowArgs {
+    /// Goes to the directory that was asked for, and takes what is no workflow file for a target.
+    pub(crate) fn settle(&mut self, targets: Option<&mut Vec<String>>) -> std::io::Result<()> {
+        if let Some(directory) = &self.directory {
+            std::env::set_current_dir(directory)?;
+        }
+        if self.workflow.is_dir() {
+            self.workflow.push(WORKFLOW_FILE);
+            return Ok(());
+        }
+        let is_toml = self.workflow.extension().is_some_and(|extension| extension == "toml");
+        if let Some(targets) = targets
+            && !is_toml
+            && Path::new(WORKFLOW_FILE).is_file()
+            && let Some(target) = self.workflow.to_str()
+        {
+            targets.insert(0, target.to_owned());
+            self.workflow = PathBuf::from(WORKFLOW_FILE);
+        }
+        Ok(())
+    }
 }
 
 fn parse_setting(text: &str) -> Result<(String, String), String> {

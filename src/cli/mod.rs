@@ -36,10 +36,25 @@ pub fn main() -> ExitCode {
     let args = Args::parse();
     let mut terminal = Terminal::new();
     init_tracing();
-    dispatch(args.command, &mut terminal).into()
+    let exit = dispatch(args.command, &mut terminal);
+    if terminal::result_was_lost() {
+        terminal.error("the result cannot be written to the standard output", None);
+        return Exit::Broken.into();
+    }
+    exit.into()
 }
 
-fn dispatch(command: Command, terminal: &mut Terminal) -> Exit {
+fn dispatch(mut command: Command, terminal: &mut Terminal) -> Exit {
+    let settled = match &mut command {
+        Command::Run(args) => args.workflow.settle(Some(&mut args.targets)),
+        Command::Plan(args) => args.workflow.settle(Some(&mut args.targets)),
+        Command::Graph(args) => args.workflow.settle(None),
+        _ => Ok(()),
+    };
+    if let Err(error) = settled {
+        terminal.error(format_args!("cannot work in that directory: {error}"), None);
+        return Exit::BadInput;
+    }
     match command {
         Command::Run(args) => run::run(&args, terminal),
         Command::Plan(args) => plan::plan(&args, terminal),

@@ -207,6 +207,12 @@ impl Past {
 
     /// How to run the workflow of a run once more.
     pub(super) fn command(&self, run: &Run) -> String {
+        let last = ProjectLock::current(&self.project.state()).ok().flatten();
+        let pid = run.picture.engine.as_ref().map(|engine| engine.pid);
+        if let Some(holder) = last.filter(|holder| Some(holder.pid) == pid) {
+            let arguments = holder.command.split_once(' ').map_or("", |(_, rest)| rest);
+            return format!("keelboat {arguments}");
+        }
         let file = run.picture.engine.as_ref().map_or("flow.toml", |engine| &engine.file);
         let path = self.project.root().join(file);
         let path = path.strip_prefix(Path::new(".")).unwrap_or(&path);

@@ -64,8 +64,11 @@ fn print_lines(plan: &Plan, verbose: bool, terminal: &Terminal) {
             terminal.line(format_args!("           … and {} more: {word}", count - LISTED_MAX));
         }
     }
-    let counts: Vec<String> =
+    let mut counts: Vec<String> =
         counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
+    if !plan.generators.is_empty() {
+        counts.push("and tasks that are not known yet".to_owned());
+    }
     let sum = if counts.is_empty() { "no tasks".to_owned() } else { counts.join(", ") };
     terminal.line(format_args!("{}: {sum}", plain(&plan.workflow)));
 }

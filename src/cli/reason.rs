@@ -31,7 +31,10 @@ pub(super) fn reasons(all: &[Reason]) -> String {
 fn changed(change: &KeyChange) -> String {
     let part = plain(&change.part);
     match (&change.old, &change.new) {
-        (Some(old), Some(new)) => format!("{part} changed: {} -> {}", value(old), value(new)),
+        (Some(old), Some(new)) => {
+            let (old, new) = around_the_difference(old, new);
+            format!("{part} changed: {} → {}", value(&old), value(&new))
+        }
         (None, Some(new)) => format!("{part} is new: {}", value(new)),
         (Some(old), None) => format!("{part} is gone: {}", value(old)),
         (None, None) => format!("{part} changed"),
@@ -47,4 +50,31 @@ fn value(value: &str) -> String {
         return value;
     }
     value.chars().take(limit).chain(['…']).collect()
+}
+
+/// Two long texts from shortly before their first difference on, so that it is seen.
+fn around_the_difference(old: &str, new: &str) -> (String, String) {
+    const BEFORE_CHARS: usize = 16;
+    let same = old.chars().zip(new.chars()).take_while(|(a, b)| a == b).count();
+    let skipped = same.saturating_sub(BEFORE_CHARS);
+    let fits = |text: &str| text.chars().count() <= VALUE_CHARS_MAX;
+    if skipped == 0 || (fits(old) && fits(new)) {
+        return (old.to_owned(), new.to_owned());
+    }
+    let rest = |text: &str| ['…'].into_iter().chain(text.chars().skip(skipped)).collect();
+    (rest(old), rest(new))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_far_behind_is_shown() {
+        let old = format!("{} old end", "x".repeat(100));
+        let new = format!("{} new end", "x".repeat(100));
+        let change = KeyChange { part: "command".to_owned(), old: Some(old), new: Some(new) };
+        let text = reason(&Reason::Changed(change));
+        assert_eq!(text, "command changed: …xxxxxxxxxxxxxxx old end → …xxxxxxxxxxxxxxx new end");
+    }
 }

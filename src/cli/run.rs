@@ -79,7 +79,8 @@ fn say_how_it_went(report: &Report, terminal: &Terminal) {
 
 /// The command line of this process, as it can be typed again.
 fn own_command() -> String {
-    let mut words: Vec<String> = std::env::args().collect();
+    let mut words: Vec<String> =
+        std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     if let Some(program) = words.first_mut() {
         "keelboat".clone_into(program);
     }

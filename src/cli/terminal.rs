@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A colour, or none.
@@ -34,6 +35,22 @@ impl Colour {
 pub(crate) struct Terminal {
     colours: bool,
     interactive: bool,
+}
+
+/// Whether a result could not be written: there are several terminals in one process, and one
+/// standard output.
+static RESULT_LOST: AtomicBool = AtomicBool::new(false);
+
+/// Whether a part of the result could not be written to standard output.
+pub(crate) fn result_was_lost() -> bool {
+    RESULT_LOST.load(Ordering::Relaxed)
+}
+
+fn note_loss(written: io::Result<()>) {
+    // A reader that has gone away wants no more.
+    if written.is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe) {
+        RESULT_LOST.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Terminal {
@@ -68,14 +85,14 @@ impl Terminal {
     /// A line of the result. A reader that has gone away is no error.
     #[expect(clippy::unused_self, reason = "speaking goes through the terminal")]
     pub(crate) fn line(&self, text: fmt::Arguments<'_>) {
-        drop(writeln!(io::stdout().lock(), "{text}"));
+        note_loss(writeln!(io::stdout().lock(), "{text}"));
     }
 
     /// Bytes of the result, as they are.
     #[expect(clippy::unused_self, reason = "speaking goes through the terminal")]
     pub(crate) fn raw(&self, bytes: &[u8]) {
         let mut out = io::stdout().lock();
-        drop(out.write_all(bytes).and_then(|()| out.flush()));
+        note_loss(out.write_all(bytes).and_then(|()| out.flush()));
     }
 
     /// A line beside the result.

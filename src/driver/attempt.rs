@@ -2,25 +2,23 @@
 //! it wrote.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use keelboat_engine::core::{Core, Event};
 use keelboat_engine::{
-    AttemptId, AttemptOutcome, Command, Content, Digest, Failure, FailureClass, InputSpec, Kind,
-    MemoRecord, OutputRecord, OutputSpec, Source, TaskName, Usage,
+    AttemptId, AttemptOutcome, Command, Content, Failure, FailureClass, InputSpec, MemoRecord,
+    OutputRecord, OutputSpec, Source, TaskName, Usage,
 };
 use keelboat_executors::{Executor as _, LaunchSpec};
-use keelboat_staging::{Guard, LocalError, Origin, Placement, publish};
+use keelboat_staging::{LocalError, Origin, Placement, publish};
 
 use super::edges::{Edges, GRACE, Memory};
 use super::message::Message;
 use super::{aside, script, undeclared};
 use crate::project::file_name_of;
-
-/// From here on a hard link to an object is cheaper than a copy.
-const SHARED_BYTES_MIN: u64 = 4 << 20;
 
 /// All that an attempt needs, apart from the core that decided on it.
 #[derive(Debug)]
@@ -33,17 +31,8 @@ pub(crate) struct Attempt {
     inputs: Vec<(InputSpec, Content)>,
     outputs: Vec<OutputSpec>,
     scratch: PathBuf,
-    /// Cache files that the task can reach, to be looked at when it is over.
-    guards: OnceLock<Vec<Watched>>,
-}
-
-/// An object of the cache that a task reaches through a hard link.
-#[derive(Debug)]
-struct Watched {
-    /// The input's name in the scratch directory.
-    name: Arc<str>,
-    digest: Digest,
-    guard: Guard,
+    /// Somebody wants it to end, perhaps before it has begun.
+    killed: AtomicBool,
 }
 
 impl Attempt {
@@ -63,7 +52,7 @@ impl Attempt {
             inputs: inputs.collect(),
             outputs: spec.outputs.clone(),
             scratch: edges.project.scratch().join(directory),
-            guards: OnceLock::new(),
+            killed: AtomicBool::new(false),
         }
     }
 
@@ -75,6 +64,12 @@ impl Attempt {
             Ok(command) => command,
             Err(error) => return self.fail_to_launch(&error, edges),
         };
+        if self.killed.load(Ordering::SeqCst) {
+            let failure = Failure::new(FailureClass::Transient, "it was cancelled");
+            let usage = Usage::default();
+            let outcome = AttemptOutcome { attempt: self.id, result: Err(failure), usage };
+            return edges.tell(Message::Events(vec![Event::AttemptEnded(outcome)]));
+        }
         let executor = match edges.executor() {
             Ok(executor) => executor,
             Err(error) => {
@@ -96,6 +91,16 @@ impl Attempt {
             timeout: self.timeout,
             grace: GRACE,
         });
+        // Somebody may have killed it between the look above and its begin.
+        if self.killed.load(Ordering::SeqCst) {
+            executor.kill(self.id);
+        }
+    }
+
+    /// Ends it, whether it has begun or is still being prepared.
+    pub(crate) fn kill(&self, edges: &Edges) {
+        self.killed.store(true, Ordering::SeqCst);
+        edges.late.kill(self.id);
     }
 
     fn fail_to_launch(&self, error: &LocalError, edges: &Edges) {
@@ -124,17 +129,15 @@ impl Attempt {
     fn prepare(&self, edges: &Edges) -> Result<(), LocalError> {
         let memory = Memory(&edges.digests);
         let scratch = edges.scratch.make(self.scratch.clone(), &self.outputs)?;
-        let mut guards = Vec::new();
         for (input, content) in &self.inputs {
-            let (source, origin) = source_of(input, content, edges);
+            let source = source_of(input, content, edges);
             let name = &input.scratch_path;
-            let placement = Placement { source: &source, content, name, origin };
-            for guard in scratch.place_input(&placement, &memory)? {
-                guards.push(Watched { name: name.clone(), digest: content.digest, guard });
+            let placement = Placement { source: &source, content, name, origin: Origin::User };
+            if let Err(error) = scratch.place_input(&placement, &memory) {
+                distrust(input, content, &source, edges);
+                return Err(error);
             }
         }
-        // An attempt is prepared once.
-        drop(self.guards.set(guards));
         Ok(())
     }
 
@@ -153,7 +156,6 @@ impl Attempt {
     }
 
     fn move_outputs(&self, edges: &Edges) -> Result<(MemoRecord, Vec<PathBuf>), Failure> {
-        self.check_guards()?;
         let root = edges.project.root();
         let memory = Memory(&edges.digests);
         for output in &self.outputs {
@@ -161,7 +163,7 @@ impl Attempt {
                 let comes =
                     edges.digest(&self.scratch.join(output.scratch_path.as_ref()), output.kind);
                 let comes = comes.ok().map(|content| content.digest);
-                aside::keep_before_output(edges, &self.name, &output.path, comes)?;
+                aside::keep_before_output(edges, &output.path, comes)?;
             }
         }
         let contents = publish(&self.scratch, &self.outputs, root, &memory)
@@ -182,58 +184,34 @@ impl Attempt {
         Ok((record, places))
     }
 
-    /// An attempt whose input was written to, by itself or by another one that shares it with the
-    /// object cache, has failed. Who it was cannot be told, so that another try is fair.
-    fn check_guards(&self) -> Result<(), Failure> {
-        let watched = self.guards.get().into_iter().flatten();
-        match watched.into_iter().find(|watched| !watched.guard.is_intact()) {
-            None => Ok(()),
-            Some(Watched { name, .. }) => {
-                let cause = format!("the input {name} was written to while the task ran");
-                let hint = "a task that writes to an input, this one or another one that has it, \
-                            must copy it first and write to the copy";
-                Err(Failure::new(FailureClass::Transient, cause).with_hint(hint))
-            }
-        }
-    }
-
-    /// Removes the scratch directory, and drops objects that were written to through it.
+    /// Removes the scratch directory.
     pub(crate) fn clear(&self, edges: &Edges) {
         edges.logs.take_back(&self.name, self.id.ordinal);
         script::clear(&self.command, &self.script());
         if let Err(error) = edges.scratch.take_back(&self.scratch, &self.outputs) {
             edges.tell(Message::Warning(format!("a scratch directory is left over: {error}")));
         }
-        for watched in self.guards.get().into_iter().flatten() {
-            if watched.guard.settle(&Memory(&edges.digests)) {
-                continue;
-            }
-            // Looking at a damaged object sets it aside.
-            if let Err(error) = edges.objects.object_path(&watched.digest) {
-                edges.tell(Message::Warning(format!("{}: {error}", watched.name)));
-            }
-        }
     }
 }
 
-/// Where the bytes of an input are taken from. What is damaged or gone is found out when it is
-/// placed.
-fn source_of(input: &InputSpec, content: &Content, edges: &Edges) -> (PathBuf, Origin) {
-    let object = edges.objects.path_of(&content.digest);
-    // Root is not kept from writing by a file's mode: nothing is shared with its tasks.
-    let may_share = !nix::unistd::geteuid().is_root();
-    let shared = if may_share { Origin::Object } else { Origin::User };
+/// Where the bytes of an input are taken from. They are shared with nobody: what a task does to
+/// its inputs harms neither the object cache nor a file of the project.
+fn source_of(input: &InputSpec, content: &Content, edges: &Edges) -> PathBuf {
     match &input.source {
-        Source::Urls(_) => (object, shared),
-        // A large result of another task need not be copied: the cache has it, read-only.
-        Source::Path(_)
-            if may_share
-                && content.kind == Kind::File
-                && content.bytes >= SHARED_BYTES_MIN
-                && object.is_file() =>
-        {
-            (object, shared)
-        }
-        Source::Path(path) => (edges.project.resolve(path), Origin::User),
+        Source::Urls(_) => edges.objects.path_of(&content.digest),
+        Source::Path(path) => edges.project.resolve(path),
+    }
+}
+
+/// An input is not what it was said to be: what is remembered of it is forgotten, so that it is read
+/// again, and an object that is damaged is set aside.
+fn distrust(input: &InputSpec, content: &Content, source: &Path, edges: &Edges) {
+    if let Ok(metadata) = source.symlink_metadata() {
+        edges.digests.forget(&keelboat_staging::stamp_of(&metadata));
+    }
+    if let Source::Urls(_) = input.source
+        && let Err(error) = edges.objects.object_path(&content.digest)
+    {
+        edges.tell(Message::Warning(format!("{}: {error}", input.scratch_path)));
     }
 }

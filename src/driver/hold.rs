@@ -36,8 +36,7 @@ impl Held {
         project
             .prepare()
             .map_err(RunError::setup(format!("make {}", project.state().display())))?;
-        let command: Vec<String> = std::env::args().collect();
-        let lock = ProjectLock::acquire(&project.state(), &command.join(" "), token)?;
+        let lock = ProjectLock::acquire(&project.state(), &own_command(), token)?;
         clean_up_after(&lock, project, observer);
         let project = project.clone();
         let thread = std::thread::Builder::new().name("memory".to_owned());
@@ -50,6 +49,26 @@ impl Held {
         let read = self.reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         Ok((self.lock, read))
     }
+}
+
+/// The command line of this process without the values of parameters, which may be secrets.
+fn own_command() -> String {
+    let mut words: Vec<String> = Vec::new();
+    for word in std::env::args_os() {
+        let word = word.to_string_lossy().into_owned();
+        let set = words.last().is_some_and(|before| before == "--set");
+        words.push(match word.split_once('=') {
+            Some((name, _)) if set || word.starts_with("--set=") => {
+                let name = word
+                    .strip_prefix("--set=")
+                    .map_or(name, |setting| setting.split('=').next().unwrap_or_default());
+                let flag = if set { "" } else { "--set=" };
+                format!("{flag}{name}=…")
+            }
+            _ => word,
+        });
+    }
+    words.join(" ")
 }
 
 fn read(project: &Project) -> Result<Remembered, RunError> {

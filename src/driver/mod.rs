@@ -341,7 +341,11 @@ impl<'a> Driver<'a> {
                     queries.push(recall::Query { task, name, key, known });
                 }
                 Action::Launch { attempt, .. } => self.launch(attempt),
-                Action::Kill { attempt } => self.edges.late.kill(attempt),
+                Action::Kill { attempt } => {
+                    if let Some(attempt) = self.attempts.get(&attempt) {
+                        attempt.kill(&self.edges);
+                    }
+                }
                 Action::Publish { attempt } => self.publish(attempt),
                 Action::Expand { task } => {
                     let event = self.expand(task);

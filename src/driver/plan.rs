@@ -6,14 +6,15 @@ use std::sync::Arc;
 use keelboat_checkpoint::{DigestCache, MemoStore, ObjectCache};
 use keelboat_engine::core::{Action, Core, Event, History, Options, Phase, Recall};
 use keelboat_engine::{
-    Fact, Failure, FileId, Kind, MemoKey, Reason, Resources, Reuse, SiteId, Source, TaskId,
-    TaskName, Timestamp,
+    Fact, Failure, FailureClass, FileId, Kind, MemoKey, Reason, Resources, Reuse, SiteId, Source,
+    TaskId, TaskName, Timestamp,
 };
 use keelboat_staging::{address_digest, redact};
 
 use super::edges::Memory;
-use super::{RunError, RunOptions, open, recall};
+use super::{RunError, RunOptions, open, recall, targets};
 use crate::project::Project;
+use crate::workflow::Workflow;
 
 /// More slots than any plan has tasks.
 const SLOTS: Resources = Resources { cores: 1 << 30, memory: 1 << 60 };
@@ -53,19 +54,23 @@ pub fn plan(options: &RunOptions) -> Result<Plan, RunError> {
     let project = Project::of_workflow(&options.workflow)
         .map_err(RunError::setup("find the directory of the workflow file"))?;
     let (workflow, tasks) = open::load(options, &project)?;
-    let generators = tasks.iter().filter(|task| task.generates).map(|task| task.name.clone());
-    let generators = generators.collect();
     let core_options = Options { keep_going: true, ..Options::default() };
     let core = open::core(&workflow, tasks, History::default(), core_options)?;
-    let mut planner = Planner::new(core, project, options.strict)?;
+    let mut planner = Planner::new(core, (workflow, options.clone()), project)?;
     planner.run();
     let count = planner.core.counts().total;
     let tasks = (0..count).map(TaskId).map(|task| planner.verdict(task)).collect();
-    Ok(Plan { workflow: workflow.name().to_owned(), tasks, fetches: planner.fetches, generators })
+    let workflow = planner.workflow.name().to_owned();
+    let Planner { fetches, generators, .. } = planner;
+    Ok(Plan { workflow, tasks, fetches, generators })
 }
 
 struct Planner {
     core: Core,
+    workflow: Workflow,
+    options: RunOptions,
+    /// Tasks whose output is not known yet, and that more tasks come from.
+    generators: Vec<TaskName>,
     look: Look,
     failures: BTreeMap<TaskName, Failure>,
     skipped: BTreeMap<TaskName, TaskName>,
@@ -85,7 +90,12 @@ struct Look {
 }
 
 impl Planner {
-    fn new(core: Core, project: Project, strict: bool) -> Result<Self, RunError> {
+    fn new(
+        core: Core,
+        (workflow, options): (Workflow, RunOptions),
+        project: Project,
+    ) -> Result<Self, RunError> {
+        let strict = options.strict;
         let memo = MemoStore::open_read_only(&project.state())?;
         let digests = Arc::new(DigestCache::load(&project.state()));
         let objects = if project.state().join("objects").is_dir() {
@@ -96,6 +106,9 @@ impl Planner {
         };
         Ok(Self {
             core,
+            workflow,
+            options,
+            generators: Vec::new(),
             look: Look { project, memo, objects, digests, strict },
             failures: BTreeMap::new(),
             skipped: BTreeMap::new(),
@@ -125,6 +138,7 @@ impl Planner {
         match action {
             Action::Stage { file, .. } => self.stage(file),
             Action::Recall { task, key, .. } => Some(self.recall(task, key)),
+            Action::Expand { task } => Some(self.expand(task)),
             Action::Record(fact) => {
                 match fact {
                     Fact::AttemptStarted { task, reasons, .. } => {
@@ -142,6 +156,26 @@ impl Planner {
                 None
             }
             _ => None,
+        }
+    }
+
+    /// A generator whose result is there: what it wrote tells the tasks that follow.
+    fn expand(&mut self, by: TaskId) -> Event {
+        let name = self.core.spec(by).name.clone();
+        let project = self.look.project.clone();
+        let mut read = |path: &str| std::fs::read(project.resolve(path));
+        match self.workflow.grow(&name, &mut read) {
+            Ok(tasks) => {
+                let mut tasks = targets::select(tasks, &self.options.targets, true);
+                targets::force(&mut tasks, &self.options.force);
+                Event::Grown { by, tasks }
+            }
+            // What would be restored from the object cache is not there to be read.
+            Err(errors) => {
+                self.generators.push(name);
+                let failure = Failure::new(FailureClass::Transient, errors.to_string());
+                Event::GrowFailed { by, failure }
+            }
         }
     }
 
@@ -202,6 +236,10 @@ impl Planner {
                 None => Verdict::Depends("a task that would fail".to_owned()),
             },
             Phase::Waiting => Verdict::Depends(self.core.waits_for(task).unwrap_or_default()),
+            _ if self.core.spec(task).generates && !self.generators.contains(&name) => {
+                self.generators.push(name.clone());
+                Verdict::Run(self.would_run.remove(&name).unwrap_or_default())
+            }
             _ => match self.would_run.remove(&name) {
                 Some(reasons) => Verdict::Run(reasons),
                 // Its inputs have to be brought first; whether it runs is known.

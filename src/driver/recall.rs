@@ -9,6 +9,8 @@ use keelboat_engine::{
     key_changes,
 };
 
+use keelboat_staging::remove_tree;
+
 use super::aside;
 use super::edges::Edges;
 use super::message::{Message, Missed};
@@ -100,7 +102,10 @@ pub(crate) fn reasons(
 fn bring_back(edges: &Edges, record: &MemoRecord) -> Result<Reuse, Reason> {
     let mut reuse = Reuse::InPlace;
     for OutputRecord { path, content } in &record.outputs {
-        let Some(content) = content else { continue };
+        let Some(content) = content else {
+            clear_left_out(edges, path);
+            continue;
+        };
         match in_place(edges, path, content) {
             Ok(()) => {}
             Err(reason) => {
@@ -110,6 +115,19 @@ fn bring_back(edges: &Edges, record: &MemoRecord) -> Result<Reuse, Reason> {
         }
     }
     Ok(reuse)
+}
+
+/// An output that the result does not have must not be there from another one.
+fn clear_left_out(edges: &Edges, path: &Arc<str>) {
+    let place = edges.project.resolve(path);
+    if place.symlink_metadata().is_err() {
+        return;
+    }
+    let cleared = aside::keep_before_output(edges, path, None)
+        .and_then(|()| remove_tree(&place).map_err(|error| error.failure()));
+    if let Err(failure) = cleared {
+        edges.tell(Message::Warning(failure.cause));
+    }
 }
 
 fn in_place(edges: &Edges, path: &Arc<str>, expected: &Content) -> Result<(), Reason> {
@@ -144,7 +162,7 @@ fn restore(edges: &Edges, path: &str, content: &Content) -> Option<()> {
     if !edges.objects.has(&content.digest, content.kind).unwrap_or(false) {
         return None;
     }
-    if let Err(failure) = aside::keep_before_restoring(edges, path) {
+    if let Err(failure) = aside::keep_before_output(edges, path, Some(content.digest)) {
         edges.tell(Message::Warning(failure.cause));
         return None;
     }

@@ -13,5 +13,4 @@ mod disk;
 mod examples;
 mod interrupt;
 mod outputs;
-mod sharing;
 mod transfers;
