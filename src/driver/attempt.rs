@@ -13,7 +13,7 @@ use keelboat_engine::{
     OutputRecord, OutputSpec, Source, TaskName, Usage,
 };
 use keelboat_executors::{Executor as _, LaunchSpec};
-use keelboat_staging::{LocalError, Origin, Placement, publish};
+use keelboat_staging::{LocalError, Placement, publish};
 
 use super::edges::{Edges, GRACE, Memory};
 use super::message::Message;
@@ -132,7 +132,7 @@ impl Attempt {
         for (input, content) in &self.inputs {
             let source = source_of(input, content, edges);
             let name = &input.scratch_path;
-            let placement = Placement { source: &source, content, name, origin: Origin::User };
+            let placement = Placement { source: &source, content, name };
             if let Err(error) = scratch.place_input(&placement, &memory) {
                 distrust(input, content, &source, edges);
                 return Err(error);

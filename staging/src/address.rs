@@ -7,10 +7,14 @@ use reqwest::Url;
 
 /// The address without user information, query values and fragment, safe to show and to log.
 ///
-/// What cannot be read as a URL is a local path, shown as it is.
+/// What has no scheme is a local path, shown as it is. Of what has one and is no URL nothing else is
+/// shown, since nobody knows where its secrets are.
 pub fn redact(address: &str) -> String {
     let Some(mut url) = parse(address) else {
-        return address.to_owned();
+        return match address.split_once("://") {
+            Some((scheme, _)) => format!("{scheme}://... (not a URL)"),
+            None => address.to_owned(),
+        };
     };
     url.set_fragment(None);
     // A URL that cannot have user information has none to remove.

@@ -20,8 +20,8 @@ pub use fetch::{
     TransferEvent,
 };
 pub use local::{
-    Delivered, DigestMemory, Forgetful, Guard, LocalError, Origin, Placement, PublishError,
-    Recycler, Scratch, deliver, digest_path, publish, remove_tree, stamp_of,
+    Delivered, DigestMemory, Forgetful, LocalError, Placement, PublishError, Recycler, Scratch,
+    deliver, digest_path, publish, remove_tree, stamp_of,
 };
 pub use protocol::{
     BoxFuture, BucketProtocol, ByteStream, Condition, Deadlined, FileProtocol, HttpConfig,

@@ -16,7 +16,7 @@ pub use deliver::{Delivered, deliver};
 pub use digest::digest_path;
 pub use error::{LocalError, PublishError};
 pub use memory::{DigestMemory, Forgetful, stamp_of};
-pub use place::{Guard, Origin, Placement};
+pub use place::Placement;
 pub use publish::publish;
 pub use recycle::Recycler;
 pub use remove::remove_tree;

@@ -61,7 +61,7 @@ impl FetchError {
 pub(super) enum SourceError {
     #[error("{error}{}", tries_in_words(*tries))]
     Transfer { error: TransferError, tries: u32 },
-    #[error("expected SHA-256 {}, found {} in {bytes} bytes, twice", expected.short(), found.short())]
+    #[error("expected SHA-256 {expected}, found {found} in {bytes} bytes, twice")]
     Mismatch { expected: Digest, found: Digest, bytes: u64, is_web_page: bool },
     #[error(transparent)]
     Local(#[from] LocalError),

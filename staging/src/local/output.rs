@@ -23,6 +23,7 @@ pub(super) fn inspect(
     let path = scratch.join(&*output.scratch_path);
     let label = || output.label.to_string();
     let local = |source| PublishError::Local { label: label(), source };
+    check_way(scratch, output)?;
     if output.kind == Kind::File
         && let Ok((file, stamp)) = open_regular(&path, libc::O_NOFOLLOW)
         && file.metadata().is_ok_and(|found| found.nlink() == 1)
@@ -48,6 +49,24 @@ pub(super) fn inspect(
         detach(&path).map_err(local)?;
     }
     digest_path(&path, output.kind, &Forgetful, true).map(Some).map_err(local)
+}
+
+/// A directory on the way to an output that is a link leads to what the task does not own.
+fn check_way(scratch: &Path, output: &OutputSpec) -> Result<(), PublishError> {
+    let mut way = scratch.to_path_buf();
+    let directories = Path::new(&*output.scratch_path).parent();
+    for part in directories.into_iter().flat_map(Path::components) {
+        way.push(part);
+        if way.symlink_metadata().is_ok_and(|found| found.is_symlink()) {
+            let target = fs::read_link(&way).unwrap_or_default();
+            return Err(PublishError::LinkOutside {
+                label: output.label.to_string(),
+                scratch_path: output.scratch_path.to_string(),
+                target: target.display().to_string(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Replaces a symbolic link by a copy of what it leads to, inside of the scratch directory.

@@ -1,30 +1,22 @@
 //! Making an input appear in a scratch directory so that a task which writes to it harms nobody.
 //!
-//! A reflink where the file system can; a copy of what is small or a user's own; a hard link only
-//! to a large object of the cache, and then with a [`Guard`]. Never a link to a user's file.
+//! A reflink where the file system can, a copy elsewhere; never a link. A hard link would be
+//! cheaper, but a mode does not keep the owner or root from writing through it, and to find that
+//! out costs reading as much as a copy does.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Component, Path};
 
 use keelboat_engine::{Content, Digest, Kind};
 use walkdir::WalkDir;
 
 use super::digest::{check_kind, digest_path, walk_error};
-use super::{DigestMemory, LocalError, stamp_of};
+use super::{DigestMemory, LocalError};
 
-/// Up to here a copy is cheaper than the trouble with a link.
+/// Up to here bytes are copied through memory.
 const COPY_BYTES_MAX: u64 = 4 << 20;
-
-/// Whose file a source is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// A user's: it may be changed at any time, and must never be changed by a task.
-    User,
-    /// A read-only object of the cache.
-    Object,
-}
 
 /// One input on its way into a scratch directory.
 #[derive(Debug, Clone, Copy)]
@@ -35,64 +27,14 @@ pub struct Placement<'a> {
     pub content: &'a Content,
     /// The name under which they appear, relative to the scratch directory.
     pub name: &'a str,
-    /// Whose they are.
-    pub origin: Origin,
-}
-
-/// Watches an object that a task could have written to through a hard link.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Guard {
-    path: PathBuf,
-    digest: Digest,
-    size: u64,
-    modified: (i64, i64),
-    mode: u32,
-}
-
-impl Guard {
-    /// The object.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Whether the object is as it was. If not, it must be dropped from the cache, and what the
-    /// attempt did was based on input that it had changed itself.
-    pub fn is_intact(&self) -> bool {
-        self.path.symlink_metadata().is_ok_and(|now| self.matches(&now))
-    }
-
-    /// [`is_intact`](Self::is_intact), for after the scratch directory was removed: removing a
-    /// link alters the object's stamp, so the memory learns the new one.
-    pub fn settle(&self, memory: &dyn DigestMemory) -> bool {
-        let Ok(now) = self.path.symlink_metadata() else { return false };
-        let is_intact = self.matches(&now);
-        if is_intact {
-            memory.remember_own(&stamp_of(&now), self.digest);
-        }
-        is_intact
-    }
-
-    fn of(path: &Path, metadata: &Metadata, digest: Digest) -> Self {
-        Self {
-            path: path.to_owned(),
-            digest,
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            mode: metadata.mode(),
-        }
-    }
-
-    fn matches(&self, now: &Metadata) -> bool {
-        *self == Self::of(&self.path, now, self.digest)
-    }
 }
 
 pub(super) fn place(
     placement: &Placement<'_>,
     destination: &Path,
     memory: &dyn DigestMemory,
-) -> Result<Vec<Guard>, LocalError> {
-    let Placement { source, content, name, origin } = *placement;
+) -> Result<(), LocalError> {
+    let Placement { source, content, name } = *placement;
     let metadata = source.metadata().map_err(|error| LocalError::io("find", source, error))?;
     check_kind(source, &metadata, content.kind)?;
     let taken = |error: LocalError| match &error {
@@ -102,17 +44,12 @@ pub(super) fn place(
         _ => error,
     };
     match content.kind {
-        Kind::File => {
-            let guard = place_file(placement, &metadata, destination, memory).map_err(taken)?;
-            Ok(guard.into_iter().collect())
-        }
+        Kind::File => place_file(placement, &metadata, destination, memory).map_err(taken),
         Kind::Directory => {
             place_tree(source, destination).map_err(taken)?;
             // From memory, mostly: proves that nothing changed up to the end of the copying.
             let now = digest_path(source, Kind::Directory, memory, false)?;
-            check_digest(source, content.digest, now.digest)?;
-            tracing::trace!(?origin, "a directory was copied");
-            Ok(Vec::new())
+            check_digest(source, content.digest, now.digest)
         }
     }
 }
@@ -122,39 +59,24 @@ fn place_file(
     metadata: &Metadata,
     destination: &Path,
     memory: &dyn DigestMemory,
-) -> Result<Option<Guard>, LocalError> {
-    let Placement { source, content, origin, .. } = *placement;
+) -> Result<(), LocalError> {
+    let Placement { source, content, .. } = *placement;
     if metadata.size() <= COPY_BYTES_MAX {
-        return copy_small(source, metadata, destination, content.digest).map(|()| None);
+        return copy_small(source, metadata, destination, content.digest);
     }
     if !try_reflink(source, metadata, destination)? {
-        if origin == Origin::Object && try_link(source, destination)? {
-            let after = source.metadata().map_err(|error| LocalError::io("find", source, error))?;
-            check_linked(source, content.digest, (metadata, &after), memory)?;
-            return Ok(Some(Guard::of(source, &after, content.digest)));
-        }
         copy(source, destination)?;
     }
+    let mode = Permissions::from_mode(mode_of_input(metadata));
+    fs::set_permissions(destination, mode)
+        .map_err(|error| LocalError::io("write", destination, error))?;
     let now = digest_path(source, Kind::File, memory, false)?;
-    check_digest(source, content.digest, now.digest)?;
-    Ok(None)
+    check_digest(source, content.digest, now.digest)
 }
 
-/// The new link has altered the stamp: what was known before it holds after it.
-fn check_linked(
-    source: &Path,
-    expected: Digest,
-    (before, after): (&Metadata, &Metadata),
-    memory: &dyn DigestMemory,
-) -> Result<(), LocalError> {
-    let unchanged = before.size() == after.size()
-        && (before.mtime(), before.mtime_nsec()) == (after.mtime(), after.mtime_nsec());
-    if unchanged && memory.recall(&stamp_of(before)) == Some(expected) {
-        memory.remember_own(&stamp_of(after), expected);
-        return Ok(());
-    }
-    let now = digest_path(source, Kind::File, memory, false)?;
-    check_digest(source, expected, now.digest)
+/// The mode of a copy: what the source may be used for, and writable, since it is the task's own.
+fn mode_of_input(metadata: &Metadata) -> u32 {
+    (metadata.mode() & 0o777) | 0o200
 }
 
 fn check_digest(path: &Path, expected: Digest, found: Digest) -> Result<(), LocalError> {
@@ -177,7 +99,7 @@ fn copy_small(
     limited.map_err(|error| LocalError::io("read", source, error))?;
     check_digest(source, expected, Digest::of(&bytes))?;
     let mut options = File::options();
-    options.write(true).create_new(true).mode(metadata.mode() & 0o777);
+    options.write(true).create_new(true).mode(mode_of_input(metadata));
     let written = options.open(destination).and_then(|mut file| file.write_all(&bytes));
     written.map_err(|error| LocalError::io("write", destination, error))
 }
@@ -198,17 +120,6 @@ pub(super) fn try_reflink(
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             Err(LocalError::io("write", destination, error))
         }
-        Err(_) => Ok(false),
-    }
-}
-
-fn try_link(source: &Path, destination: &Path) -> Result<bool, LocalError> {
-    match fs::hard_link(source, destination) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            Err(LocalError::io("write", destination, error))
-        }
-        // Another file system, too many links, a kernel that protects others' files.
         Err(_) => Ok(false),
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use keelboat_engine::OutputSpec;
 
-use super::{DigestMemory, Guard, LocalError, Placement, place, remove_tree};
+use super::{DigestMemory, LocalError, Placement, place, remove_tree};
 
 /// A scratch directory.
 #[derive(Debug)]
@@ -45,8 +45,7 @@ impl Scratch {
         &self.root
     }
 
-    /// Makes an input appear under its declared name. The guards belong to hard links, and are to
-    /// be looked at when the attempt is over and the scratch directory removed.
+    /// Makes an input appear under its declared name, as a file of the task's own.
     ///
     /// # Errors
     /// The source cannot be read or does not hold the content; the name leads out of the scratch
@@ -55,7 +54,7 @@ impl Scratch {
         &self,
         placement: &Placement<'_>,
         memory: &dyn DigestMemory,
-    ) -> Result<Vec<Guard>, LocalError> {
+    ) -> Result<(), LocalError> {
         let destination = self.inside(placement.name)?;
         place::place(placement, &destination, memory)
     }
