@@ -399,6 +399,17 @@ fn the_shell_suits_the_script() {
 }
 
 #[test]
+fn lines_may_end_as_those_of_windows_do() {
+    let unix = "[task.t]\nrun = '''\ncat a\ncat b\n'''\n[task.u]\nrun = \"\"\"a\\\n  b\nc\"\"\"\n";
+    let (windows, unix) = (load(&unix.replace('\n', "\r\n")), load(unix));
+    assert_eq!(script(&windows.tasks()[0]), "cat a\ncat b\n");
+    assert_eq!(script(&windows.tasks()[1]), "ab\nc");
+    assert_eq!(windows.identity(), unix.identity(), "the plan is the same");
+    let wrong = "[task.t]\nrun = '''\ncat\ncat {{ x }}'''\n";
+    assert_eq!(mistake(&wrong.replace('\n', "\r\n")), mistake(wrong), "so are the places");
+}
+
+#[test]
 fn an_empty_foreach_is_a_warning() {
     let workflow = load("[task.t]\nforeach = { f = { glob = 'none/*' } }\nrun = 'true'");
     assert!(workflow.tasks().is_empty());

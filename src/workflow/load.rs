@@ -109,7 +109,7 @@ impl Loader {
     fn read(&mut self, path: &Path, place: Option<Place>) -> Option<Arc<str>> {
         let found = std::fs::read(path).map_err(|error| error.to_string());
         let message = match found.map(String::from_utf8) {
-            Ok(Ok(text)) if text.len() <= FILE_BYTES_MAX => return Some(text.into()),
+            Ok(Ok(text)) if text.len() <= FILE_BYTES_MAX => return Some(unix_lines(text).into()),
             Ok(Ok(_)) => "it is larger than 256 MiB".to_owned(),
             Ok(Err(error)) => {
                 let at = error.utf8_error().valid_up_to();
@@ -298,6 +298,11 @@ impl Loader {
             }
         }
     }
+}
+
+/// A text whose lines end as those of Unix do: to a shell, the other end is a part of the last word.
+fn unix_lines(text: String) -> String {
+    if text.contains("\r\n") { text.replace("\r\n", "\n") } else { text }
 }
 
 fn param_value(value: &Spanned<DeValue<'_>>) -> Option<Value> {
