@@ -414,7 +414,10 @@ fn an_empty_foreach_is_a_warning() {
     let workflow = load("[task.t]\nforeach = { f = { glob = 'none/*' } }\nrun = 'true'");
     assert!(workflow.tasks().is_empty());
     assert_eq!(workflow.warnings().len(), 1);
-    assert!(workflow.warnings()[0].to_string().contains("no values"));
+    let warning = &workflow.warnings()[0];
+    assert!(warning.to_string().contains("no values"));
+    assert_eq!(warning.line(), Some(2));
+    assert!(warning.located().contains("flow.toml:2: `f` has no values"), "{}", warning.located());
 }
 
 const MISTAKES: &[(&str, &str)] = &[

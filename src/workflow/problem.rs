@@ -124,6 +124,22 @@ impl Problem {
     pub fn file(&self) -> Option<&str> {
         self.source.as_ref().map(|source| source.name())
     }
+
+    /// The line that it begins in, the first one being 1, when it is in a file.
+    pub fn line(&self) -> Option<usize> {
+        let text = self.source.as_ref()?.inner();
+        let before = text.bytes().take(self.place.start as usize);
+        Some(before.filter(|byte| *byte == b'\n').count() + 1)
+    }
+
+    /// What is wrong in one line that begins with its place, such as `flow.toml:12: …`, for where
+    /// the file cannot be shown.
+    pub fn located(&self) -> String {
+        match (self.file(), self.line()) {
+            (Some(file), Some(line)) => format!("{file}:{line}: {}", self.message),
+            _ => self.message.clone(),
+        }
+    }
 }
 
 impl fmt::Display for Problem {
