@@ -429,6 +429,17 @@ const MISTAKES: &[(&str, &str)] = &[
         "[tasks.t]\n[task.t]\nrun = 'a'\nretrys = 3\ncolour = 'red'\n[workflow]\nnme = 'x'\n",
     ),
     (
+        "misspelt_files",
+        "[task.t]\noutput = { o = 'out' }\nrun = 'a {{ outputs.o }}'\n[task.u]\ninptus = { i = 'a' }\n\
+         foreach = { x = { from = 't.o' } }\nrun = 'b {{ inputs.i }} {{ x }}'\n[task.v]\n\
+         inputs = { i = { from = 't' }, p = 'out' }\nrnu = 'c'\n",
+    ),
+    (
+        "empty_namespaces",
+        "[task.t]\nrun = 'a {{ outputs.o }}'\n[task.u]\nrun = 'a {{ inputs.i }}'\n[task.v]\n\
+         run = 'a {{ params.p }}'\n[task.w]\ninputs = { i = { from = 't.o' } }\nrun = 'a'\n",
+    ),
+    (
         "wrong_kinds",
         "[task.t]\nrun = 5\ncores = '2'\nmemory = 4\ntimeout = 30\nretries = 1.5\ncache = 'no'\n\
          inputs = ['a']\noutputs = { o = 5 }\nenv = 'A=b'\nshell = 'bash -c'\nafter = 3\nversion = 2\n",

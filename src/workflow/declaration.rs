@@ -28,6 +28,9 @@ pub(super) struct Declaration {
     pub(super) outputs: Vec<Named<OutputItem>>,
     pub(super) input_labels: Arc<[Arc<str>]>,
     pub(super) output_labels: Arc<[Arc<str>]>,
+    /// Whether there are inputs or outputs that could not be read; a problem has been reported, and
+    /// what is missing because of that is none of its own.
+    pub(super) files_unread: bool,
     pub(super) command: CommandText,
     pub(super) after: Vec<Text>,
     pub(super) options: Options,

@@ -122,7 +122,7 @@ impl<'t> Expander<'_, '_, 't> {
         let (outputs, output_values) = builder.outputs(prepared);
         let after = builder.after(prepared, family);
         let version = prepared.version.as_ref().and_then(|text| builder.render(text));
-        if builder.failed {
+        if builder.failed || declaration.files_unread {
             return None;
         }
         let files = |labels: &Arc<[Arc<str>]>, values| {

@@ -99,6 +99,15 @@ fn unknown_name(text: &str, range: &Range<usize>, scope: &Value) -> Option<Unkno
 fn describe(owner: &Value, parent: &str, name: &str, range: Range<usize>) -> Unknown {
     let known: Vec<String> =
         owner.try_iter().map(|keys| keys.map(|key| key.to_string()).collect()).unwrap_or_default();
+    let none = match parent {
+        "inputs" => "this task declares no inputs",
+        "outputs" => "this task declares no outputs",
+        _ => "this workflow declares no parameters",
+    };
+    if known.is_empty() && matches!(parent, "inputs" | "outputs" | "params") {
+        let message = format!("there is no `{name}` in `{parent}`");
+        return Unknown { range, message, help: none.to_owned() };
+    }
     let known = known.iter().map(String::as_str);
     let (message, help) = if parent.is_empty() {
         let help = match name {

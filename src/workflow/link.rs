@@ -55,11 +55,13 @@ pub(super) struct Directory<'a> {
 }
 
 impl Directory<'_> {
-    /// The declaration, and the position of its output label, that a `from` means.
-    pub(super) fn resolve(&self, text: &Text) -> Result<(usize, usize), Problem> {
+    /// The declaration, and the position of its output label, that a `from` means. The error is
+    /// `None` when it only follows from a problem that has been reported.
+    pub(super) fn resolve(&self, text: &Text) -> Result<(usize, usize), Option<Problem>> {
         let reference = Reference::parse(&text.value);
-        let task = self.task(text, reference.task)?;
-        let outputs = &self.declarations[task].outputs;
+        let task = self.task(text, reference.task).map_err(Some)?;
+        let Declaration { outputs, files_unread, .. } = &self.declarations[task];
+        let unless_unread = |problem: Problem| (!files_unread).then_some(problem);
         let labels = || outputs.iter().map(|named| named.label.as_ref());
         let Some(label) = reference.label else {
             if outputs.len() == 1 {
@@ -72,15 +74,18 @@ impl Directory<'_> {
                     Some(first) => format!("write from = \"{}.{first}\"", text.value),
                     None => format!("task `{}` declares no outputs", reference.task),
                 });
-            return Err(problem);
+            return Err(unless_unread(problem));
         };
-        match labels().position(|known| known == label) {
-            Some(label) => Ok((task, label)),
-            None => Err(self
-                .sources
-                .problem(text.place, format!("task `{}` has no output `{label}`", reference.task))
-                .help(suggestion(label, labels(), "output"))),
+        if let Some(label) = labels().position(|known| known == label) {
+            return Ok((task, label));
         }
+        let message = format!("task `{}` has no output `{label}`", reference.task);
+        let help = if outputs.is_empty() {
+            format!("task `{}` declares no outputs", reference.task)
+        } else {
+            suggestion(label, labels(), "output")
+        };
+        Err(unless_unread(self.sources.problem(text.place, message).help(help)))
     }
 
     /// The declaration with this name.
@@ -111,13 +116,15 @@ pub(super) fn links(directory: Directory<'_>, problems: &mut Problems) -> Vec<Li
             _ => None,
         });
         let mut needs: Vec<(usize, Place)> = Vec::new();
-        let mut note = |found: Result<usize, Problem>, text: &Text| match found {
+        let mut note = |found: Result<usize, Option<Problem>>, text: &Text| match found {
             Ok(task) => {
                 needs.push((task, text.place));
                 Some(task)
             }
             Err(problem) => {
-                problems.push(problem);
+                if let Some(problem) = problem {
+                    problems.push(problem);
+                }
                 None
             }
         };
@@ -125,7 +132,8 @@ pub(super) fn links(directory: Directory<'_>, problems: &mut Problems) -> Vec<Li
             note(directory.resolve(text).map(|(task, _)| task), text);
         }
         for text in &declaration.after {
-            note(directory.task(text, Reference::parse(&text.value).task), text);
+            let task = directory.task(text, Reference::parse(&text.value).task);
+            note(task.map_err(Some), text);
         }
         let generators: Vec<usize> = generated
             .filter_map(|text| note(directory.resolve(text).map(|(task, _)| task), text))

@@ -272,7 +272,11 @@ impl Loader {
         let name_end = u32::try_from(6 + name.len()).unwrap_or(u32::MAX);
         let Some(current) = self.params.get(name) else {
             let known = self.params.keys().map(AsRef::as_ref);
-            let help = suggestion(name, known, "parameter");
+            let help = if self.params.is_empty() {
+                "this workflow declares no parameters: see [workflow] params".to_owned()
+            } else {
+                suggestion(name, known, "parameter")
+            };
             let file = self.sources.add("command line", line);
             let problem = self
                 .sources

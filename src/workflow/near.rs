@@ -24,7 +24,7 @@ pub(super) fn suggestion<'a>(
         return format!("did you mean `{near}`?");
     }
     if known.is_empty() {
-        return format!("there is no {noun} here");
+        return format!("there are no {noun}s here");
     }
     let listed: Vec<String> =
         known.iter().take(LISTED_MAX).map(|name| format!("`{name}`")).collect();
@@ -75,6 +75,6 @@ mod tests {
     #[test]
     fn lists_names_when_none_is_near() {
         assert_eq!(suggestion("zzz", ["a", "b"], "column"), "known columns: `a`, `b`");
-        assert_eq!(suggestion("zzz", [], "column"), "there is no column here");
+        assert_eq!(suggestion("zzz", [], "column"), "there are no columns here");
     }
 }

@@ -92,6 +92,9 @@ pub(super) fn check<'t>(
     for text in prepared.early_texts() {
         look(text.text, text.names(), &early);
     }
+    if declaration.files_unread {
+        return;
+    }
     for (_, text) in &prepared.env {
         look(text.text, text.names(), &late);
     }

@@ -64,7 +64,12 @@ impl Reader<'_> {
     ) -> Option<Declaration> {
         let help = format!("write [task.{name}] on a line of its own, and its keys below it");
         let table = self.table(value, &format!("task.{name}"), &help)?;
-        self.check_keys(table, &TASK_KEYS, &format!("[task.{name}]"));
+        let meant = self.check_keys(table, &TASK_KEYS, &format!("[task.{name}]"));
+        let unread = |key| {
+            let given: Option<&Spot<'_>> = table.get(key);
+            meant.contains(&key) || given.is_some_and(|value| !value.get_ref().is_table())
+        };
+        let command_misspelt = meant.contains(&"run") || meant.contains(&"argv");
         let help = "write a sentence in quotes";
         let inputs = table.get("inputs").map(|value| self.inputs(value)).unwrap_or_default();
         let outputs = table.get("outputs").map(|value| self.outputs(value)).unwrap_or_default();
@@ -78,7 +83,15 @@ impl Reader<'_> {
             foreach: table.get("foreach").map(|value| self.foreach(value)).unwrap_or_default(),
             inputs,
             outputs,
-            command: self.command(&name, place, table),
+            files_unread: unread("inputs") || unread("outputs"),
+            command: if command_misspelt
+                && !table.contains_key("run")
+                && !table.contains_key("argv")
+            {
+                CommandText::Unreadable
+            } else {
+                self.command(&name, place, table)
+            },
             after: table.get("after").map(|value| self.after(value)).unwrap_or_default(),
             options: self.options(table).over(defaults),
             name,

@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::declaration::{Scalar, Text};
-use super::near::suggestion;
+use super::near::{nearest, suggestion};
 use super::problem::{Place, Problem, Problems, Sources};
 
 pub(super) type Spot<'a> = Spanned<DeValue<'a>>;
@@ -39,10 +39,17 @@ impl Reader<'_> {
         self.problems.push(problem);
     }
 
-    /// The entries in the order of the file. Keys that are not in `known` are problems.
-    pub(super) fn check_keys(&mut self, table: &DeTable<'_>, known: &[&str], owner: &str) {
+    /// Keys that are not in `known` are problems; gives those that were probably meant.
+    pub(super) fn check_keys<'k>(
+        &mut self,
+        table: &DeTable<'_>,
+        known: &[&'k str],
+        owner: &str,
+    ) -> Vec<&'k str> {
+        let mut meant = Vec::new();
         for key in table.keys() {
             if !known.contains(&key.get_ref().as_ref()) {
+                meant.extend(nearest(key.get_ref(), known.iter().copied()));
                 let problem = self
                     .problem(key.span(), format!("unknown key `{}` in {owner}", key.get_ref()))
                     .labelled("not a key that means anything here")
@@ -50,6 +57,7 @@ impl Reader<'_> {
                 self.problems.push(problem);
             }
         }
+        meant
     }
 
     pub(super) fn table<'t, 's>(
