@@ -564,6 +564,45 @@ fn every_mistake_is_shown_with_its_place() {
 }
 
 #[test]
+fn no_task_may_write_a_workflow_file() {
+    let task = |output: &str| {
+        format!(
+            "include = ['sub/part.toml']\n[task.t]\noutputs = {{ o = '{output}' }}\nrun = 'a'\n"
+        )
+    };
+    let shown = |output: &str| {
+        let project = Project::new(&[
+            ("flow.toml", &task(output)),
+            ("sub/part.toml", "[task.part]\nrun = 'b'\n"),
+            ("sub/real.toml", ""),
+        ]);
+        std::os::unix::fs::symlink("sub", project.0.path().join("link")).expect("a link");
+        match project.load_with(&[]) {
+            Ok(workflow) => format!("no mistake: {} tasks", workflow.tasks().len()),
+            Err(errors) => project.shown(&errors),
+        }
+    };
+    insta::assert_snapshot!("writes_itself", shown("./flow.toml"));
+    insta::assert_snapshot!("writes_included", shown("sub/../sub//part.toml"));
+    for other in ["link/part.toml", "sub/", "link"] {
+        let replaces = shown(other).contains("would replace a workflow file");
+        assert_eq!(replaces, other != "link", "{other}");
+    }
+    for free in ["out/flow.toml", "sub/real.toml", "sub/flow.toml", "part.toml", "new/sub"] {
+        assert_eq!(shown(free), "no mistake: 2 tasks", "{free}");
+    }
+    // In the middle of a run, too.
+    let project = Project::new(&[(
+        "flow.toml",
+        "[task.g]\noutputs = { l = 'l' }\nrun = 'a'\n[task.t]\nforeach = { x = { from = 'g.l' } }\n\
+         outputs = { o = '{{ x }}' }\nrun = 'a'\n",
+    )]);
+    let mut workflow = project.load_with(&[]).expect("a good file");
+    let errors = workflow.grow("g", &mut |_| Ok(b"flow.toml\n".to_vec())).expect_err("itself");
+    assert!(errors.to_string().contains("would replace a workflow file"), "{errors}");
+}
+
+#[test]
 fn the_examples_of_the_reference_are_true() {
     let reference = std::fs::read_to_string("docs/workflow-file.md").expect("the reference");
     let examples: Vec<&str> = reference

@@ -203,6 +203,8 @@ impl Workflow {
             if let Some(batch) = batch {
                 let declaration = &self.declarations[at];
                 self.producers.add(declaration, &batch.tasks, &self.sources, &mut problems);
+                let written = (declaration, batch.tasks.as_slice());
+                self.own_files.check(written, &self.project_dir, &self.sources, &mut problems);
             }
         }
         for (at, batch) in batches.iter_mut().enumerate() {

@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 use super::LoadOptions;
 use super::declaration::{Declaration, Options, Text};
 use super::near::suggestion;
+use super::own_files::OwnFiles;
 use super::problem::{Place, Problem, Problems, Sources};
 use super::read_foreach::RESERVED;
 use super::reader::{NameRule, Reader, Spot, in_order, scalar_of};
@@ -34,6 +35,7 @@ pub(super) struct Loader {
     pub(super) by_name: HashMap<Arc<str>, usize>,
     /// Takes in all that the plan is made from.
     pub(super) identity: Digester,
+    pub(super) own_files: OwnFiles,
     /// Files that are being read, each included by the one before it.
     stack: Vec<PathBuf>,
     done: HashSet<PathBuf>,
@@ -49,6 +51,7 @@ impl Loader {
             declarations: Vec::new(),
             by_name: HashMap::new(),
             identity: Digester::new(),
+            own_files: OwnFiles::default(),
             stack: Vec::new(),
             done: HashSet::new(),
         };
@@ -95,6 +98,7 @@ impl Loader {
         self.identity.update(&(text.len() as u64).to_le_bytes());
         self.identity.update(text.as_bytes());
         let file = self.sources.add(&path.display().to_string(), text.clone());
+        self.own_files.add(path, file, place);
         self.stack.push(identity);
         if let Some(table) = self.parse(file, &text) {
             let (includes, defaults) = self.tables(file, &table, defaults);

@@ -21,6 +21,7 @@ mod link;
 mod lint;
 mod load;
 pub(crate) mod near;
+mod own_files;
 mod paths;
 mod pattern;
 mod prepare;
@@ -49,6 +50,7 @@ use declaration::{Declaration, Text};
 use family::Family;
 use link::{Directory, Link, Reference};
 use load::Loader;
+use own_files::OwnFiles;
 use paths::Project;
 use problem::Sources;
 use producers::Producers;
@@ -91,6 +93,7 @@ pub struct Workflow {
     /// How many tasks of each declaration are among them.
     done_counts: Vec<usize>,
     producers: Producers,
+    own_files: OwnFiles,
     tasks: Vec<TaskSpec>,
     warnings: Vec<Problem>,
     identity: Digest,
@@ -119,8 +122,8 @@ impl Workflow {
     /// Everything that is wrong with the files, the parameters and the tables that they name.
     pub fn load(path: &Path, options: &LoadOptions) -> Result<Self, WorkflowErrors> {
         let loader = Loader::load(path, options);
-        let Loader { sources, mut problems, name, params, declarations, by_name, identity, .. } =
-            loader;
+        let Loader { sources, mut problems, name, params, declarations, by_name, .. } = loader;
+        let Loader { mut identity, own_files, .. } = loader;
         let directory =
             Directory { declarations: &declarations, by_name: &by_name, sources: &sources };
         let links = link::links(directory, &mut problems);
@@ -143,11 +146,11 @@ impl Workflow {
             declarations,
             done: HashSet::new(),
             producers: Producers::default(),
+            own_files,
             tasks: Vec::new(),
             warnings: Vec::new(),
             identity: Digest::of(b""),
         };
-        let mut identity = identity;
         workflow.tasks = workflow.advance(problems, &mut identity, None)?;
         // Only generators without any task are done by now, and they wrote nothing.
         let more = workflow.ripen(&mut |_| Err(io::ErrorKind::NotFound.into()))?;
