@@ -11,7 +11,7 @@ const GAP: f64 = 14.0;
 const LAYER_GAP: f64 = 56.0;
 const MARGIN: f64 = 16.0;
 
-/// Longer names are cut; the whole name is in the node's title.
+/// Longer names are cut in the middle, since they differ at their ends; the whole name is in the node's title.
 const LABEL_MAX: usize = 44;
 
 const HEAD: &str = r##"<style>text { font: 12px ui-monospace, monospace; fill: #1c2733 }
@@ -81,11 +81,14 @@ fn size(node: &Node) -> (f64, f64) {
 }
 
 fn cut(label: &str) -> String {
-    if label.chars().count() <= LABEL_MAX {
+    let count = label.chars().count();
+    if count <= LABEL_MAX {
         return label.to_owned();
     }
-    let kept: String = label.chars().take(LABEL_MAX - 1).collect();
-    kept + "…"
+    let head = LABEL_MAX / 2 - 1;
+    let tail = LABEL_MAX - 1 - head;
+    let start: String = label.chars().take(head).collect();
+    start + "…" + &label.chars().skip(count - tail).collect::<String>()
 }
 
 fn draw_node(text: &mut String, node: &Node, left: f64, middle: f64, (width, height): (f64, f64)) {
@@ -153,6 +156,14 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_names_keep_their_ends() {
+        let cut = cut(&format!("grid[{}=1,name_=é]", "x".repeat(100)));
+        assert_eq!(cut.chars().count(), LABEL_MAX);
+        assert!(cut.starts_with("grid[x") && cut.ends_with("x=1,name_=é]"), "{cut}");
+        assert_eq!(super::cut(&"y".repeat(LABEL_MAX)), "y".repeat(LABEL_MAX));
+    }
 
     #[test]
     fn names_cannot_leave_their_text() {
