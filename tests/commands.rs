@@ -46,7 +46,8 @@ fn init_makes_a_workflow_that_runs_and_overwrites_nothing() {
     write(project.path(), ".gitignore", "target");
     keelboat(project.path()).arg("init").assert().success();
     keelboat(project.path()).arg("run").assert().success();
-    assert_eq!(fs::read_to_string(project.path().join("total.txt")).unwrap().trim(), "3");
+    let all = fs::read_to_string(project.path().join("out/all.txt")).unwrap();
+    assert_eq!(all, "hello ada\nhello grace\nhello barbara\n");
     let ignored = fs::read_to_string(project.path().join(".gitignore")).unwrap();
     assert_eq!(ignored, "target\n.keelboat/\n");
     let again = keelboat(project.path()).arg("init").assert().code(2);
@@ -60,14 +61,14 @@ fn status_tells_how_the_last_run_ended() {
         .arg("status")
         .assert()
         .success()
-        .stdout(contains("of flow: succeeded").and(contains("tasks    4 completed of 4")));
+        .stdout(contains("of hello: succeeded").and(contains("tasks    5 completed of 5")));
     let output = keelboat(project.path()).args(["status", "--json"]).output().unwrap();
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["state"], "succeeded");
-    assert_eq!(report["tasks"]["completed"], 4);
+    assert_eq!(report["tasks"]["completed"], 5);
     keelboat(project.path()).arg("run").assert().success();
     let all = keelboat(project.path()).args(["status", "--all"]).assert().success();
-    all.stdout(contains("4 reused of 4").and(contains("4 completed of 4")));
+    all.stdout(contains("5 reused of 5").and(contains("5 completed of 5")));
     let unknown = keelboat(project.path()).args(["status", "--run", "nosuch"]).assert().code(2);
     unknown.stderr(contains("no run is called \"nosuch\""));
 }
@@ -86,27 +87,27 @@ fn a_project_without_runs_says_what_to_do() {
 #[test]
 fn why_names_the_part_that_changed_and_who_changed_it() {
     let project = project_that_ran();
-    let first = keelboat(project.path()).args(["why", "count"]).assert().success();
-    first.stdout(contains("its first run").and(contains("it wrote total.txt: 2 B")));
+    let first = keelboat(project.path()).args(["why", "all"]).assert().success();
+    first.stdout(contains("its first run").and(contains("it wrote out/all.txt: 36 B")));
     keelboat(project.path()).arg("run").assert().success();
-    let reused = keelboat(project.path()).args(["why", "count"]).assert().success();
+    let reused = keelboat(project.path()).args(["why", "all"]).assert().success();
     reused.stdout(
         contains("did not run, since its result was there").and(contains("made the result")),
     );
 
     let flow = fs::read_to_string(project.path().join("flow.toml")).unwrap();
-    write(project.path(), "flow.toml", &flow.replace("Hello", "Good day"));
+    write(project.path(), "flow.toml", &flow.replace("echo hello", "echo good day"));
     keelboat(project.path()).arg("run").assert().success();
-    let changed = keelboat(project.path()).args(["why", "greet[who=Ada]"]).assert().success();
+    let changed = keelboat(project.path()).args(["why", "greet[who=ada]"]).assert().success();
     changed.stdout(
         contains("its command changed:")
-            .and(contains("- echo Hello, Ada! > notes/Ada.txt"))
-            .and(contains("+ echo Good day, Ada! > notes/Ada.txt")),
+            .and(contains("- echo hello ada > out/ada.txt"))
+            .and(contains("+ echo good day ada > out/ada.txt")),
     );
-    let downstream = keelboat(project.path()).args(["why", "count"]).assert().success();
+    let downstream = keelboat(project.path()).args(["why", "all"]).assert().success();
     downstream.stdout(
-        contains("its input notes/Ada.txt changed: ")
-            .and(contains("greet[who=Ada] wrote it in this run")),
+        contains("its input out/ada.txt changed: ")
+            .and(contains("greet[who=ada] wrote it in this run")),
     );
 }
 
@@ -195,7 +196,7 @@ fn a_damaged_object_is_named_and_the_exit_code_says_so() {
 #[test]
 fn gc_removes_what_is_old_and_keeps_the_newest_run() {
     let project = project_that_ran();
-    keelboat(project.path()).args(["run", "--force", "count"]).assert().success();
+    keelboat(project.path()).args(["run", "--force", "all"]).assert().success();
     let dry =
         keelboat(project.path()).args(["cache", "gc", "--keep-days", "0", "--dry-run"]).assert();
     dry.success().stdout(contains("would remove"));
@@ -203,7 +204,7 @@ fn gc_removes_what_is_old_and_keeps_the_newest_run() {
     let runs = fs::read_dir(project.path().join(".keelboat/runs")).unwrap().count();
     assert!(runs >= 1, "the newest run stays");
     keelboat(project.path()).arg("run").assert().success();
-    keelboat(project.path()).arg("status").assert().stdout(contains("4 reused of 4"));
+    keelboat(project.path()).arg("status").assert().stdout(contains("5 reused of 5"));
 }
 
 #[test]

@@ -9,17 +9,24 @@ use super::exit::Exit;
 use super::past::quoted;
 use super::terminal::Terminal;
 
-/// What a new workflow file says. Needs nothing but a POSIX shell.
-const WORKFLOW: &str = r#"# Run it with `keelboat run`; `keelboat why count` tells why a task ran or did not.
-[task.greet]
-foreach = { who = ["Ada", "Grace", "Lin"] }   # one task for each
-outputs = { note = "notes/{{ who }}.txt" }
-run = "echo Hello, {{ who }}! > {{ outputs.note }}"
+/// What a new workflow file says: the one that README shows. Needs nothing but a POSIX shell.
+const WORKFLOW: &str = r#"# Run it with `keelboat run`; `keelboat why all` tells why a task ran or did not.
+[workflow]
+name = "hello"
 
-[task.count]
-inputs = { notes = { from = "greet.note" } }   # what all tasks of greet wrote; URLs may stand here too
-outputs = { total = "total.txt" }
-run = "cat {{ inputs.notes }} | wc -l > {{ outputs.total }}"
+[task.names]
+outputs = { list = "out/names.txt" }          # appears when the task has succeeded
+run = "printf 'ada\\ngrace\\nbarbara\\n' > {{ outputs.list }}"
+
+[task.greet]
+foreach = { who = { from = "names.list" } }   # a task for each line that `names` writes
+outputs = { text = "out/{{ who }}.txt" }
+run = "echo hello {{ who }} > {{ outputs.text }}"
+
+[task.all]
+inputs = { texts = { from = "greet.text" } }  # all of them, in order; a URL may stand here, too
+outputs = { all = "out/all.txt" }
+run = "cat {{ inputs.texts }} > {{ outputs.all }}"
 "#;
 
 const IGNORED: &str = ".keelboat/";
