@@ -165,6 +165,45 @@ fn the_graph_is_drawn_in_each_form() {
     svg.stdout(starts_with("<svg ").and(contains(">second</text>")));
 }
 
+/// The arrows of a DOT graph by the names of its nodes: `names -> all`, dashed ones with `-->`.
+fn arrows(dot: &str) -> Vec<String> {
+    let label = |node: &str| {
+        let line = dot.lines().find(|line| line.trim_start().starts_with(&format!("{node} [")));
+        let label = line.and_then(|line| line.split('"').nth(1)).expect("a node with a label");
+        label.split("\\n").next().unwrap_or_default().to_owned()
+    };
+    let ends = dot.lines().filter_map(|line| line.trim().trim_end_matches(';').split_once(" -> "));
+    let mut arrows: Vec<String> = ends
+        .map(|(from, rest)| {
+            let (to, dashed) =
+                rest.split_once(" [style=dashed]").map_or((rest, false), |(to, _)| (to, true));
+            format!("{} {} {}", label(from), if dashed { "-->" } else { "->" }, label(to))
+        })
+        .collect();
+    arrows.sort();
+    arrows
+}
+
+#[test]
+fn a_graph_that_grows_is_drawn_as_the_file_says_and_then_as_it_has_grown() {
+    let project = project();
+    keelboat(project.path()).arg("init").assert().success();
+    let drawn = || {
+        let output = keelboat(project.path()).arg("graph").output().expect("it ran");
+        assert!(output.status.success());
+        arrows(&String::from_utf8(output.stdout).expect("text"))
+    };
+    assert_eq!(drawn(), ["greet --> all", "names --> greet"]);
+    keelboat(project.path()).arg("run").assert().success();
+    let all = ["ada", "barbara", "grace"].map(|who| format!("greet[who={who}] -> all"));
+    let names = ["ada", "barbara", "grace"].map(|who| format!("names -> greet[who={who}]"));
+    assert_eq!(drawn(), [all, names].concat());
+    fs::remove_file(project.path().join("out/names.txt")).unwrap();
+    fs::write(project.path().join("out/names.txt"), "a\na\n").unwrap();
+    let wrong = keelboat(project.path()).arg("graph").assert().success();
+    wrong.stderr(contains("two tasks would be called").and(contains("known later")));
+}
+
 #[test]
 fn a_damaged_object_is_named_and_the_exit_code_says_so() {
     let project = project_that_ran();

@@ -12,6 +12,7 @@ mod build;
 mod circle;
 mod collisions;
 mod declaration;
+mod dormant;
 mod expand;
 mod explain;
 mod family;
@@ -55,6 +56,7 @@ use paths::Project;
 use problem::Sources;
 use producers::Producers;
 
+pub use dormant::Dormant;
 pub use problem::{Problem, WorkflowErrors};
 pub use schema::schema;
 

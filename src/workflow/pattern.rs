@@ -30,6 +30,19 @@ impl Pattern {
         Self { literals }
     }
 
+    /// Whether both may become one path. Of two with gaps only the ends are looked at.
+    pub(super) fn may_equal(&self, other: &Self) -> bool {
+        match (self.literals.as_slice(), other.literals.as_slice()) {
+            (_, [path]) => self.matches(path),
+            ([path], _) => other.matches(path),
+            ([first, .., last], [other_first, .., other_last]) => {
+                let starts = first.starts_with(other_first) || other_first.starts_with(first);
+                starts && (last.ends_with(other_last) || other_last.ends_with(last))
+            }
+            _ => false,
+        }
+    }
+
     pub(super) fn matches(&self, path: &str) -> bool {
         let [first, middle @ .., last] = self.literals.as_slice() else {
             return self.literals.first().is_some_and(|literal| literal == path);
@@ -58,5 +71,21 @@ mod tests {
         assert!(!matches("plain", "plainer"));
         assert!(!matches("out/{{ x }}.bam", "out/a.bai"));
         assert!(!matches("a{{ x }}a", "a"));
+    }
+
+    #[test]
+    fn two_with_gaps_are_compared_by_their_ends() {
+        let may = |a: &str, b: &str| {
+            let (a, b) = (Pattern::of(a), Pattern::of(b));
+            assert_eq!(a.may_equal(&b), b.may_equal(&a));
+            a.may_equal(&b)
+        };
+        assert!(may("out/{{ x }}.bam", "out/{{ y }}.bam"));
+        assert!(may("out/{{ x }}.bam", "out/a{{ y }}"));
+        assert!(may("out/{{ x }}.bam", "out/a.bam"));
+        assert!(may("a", "a/"));
+        assert!(!may("out/{{ x }}.bam", "in/{{ y }}.bam"));
+        assert!(!may("out/{{ x }}.bam", "out/{{ y }}.bai"));
+        assert!(!may("a", "b"));
     }
 }

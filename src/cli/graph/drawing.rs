@@ -7,6 +7,7 @@ use keelboat_engine::{FileId, Source, TaskId, TaskSpec};
 use keelboat_staging::redact;
 
 use crate::cli::past::declaration_of;
+use crate::workflow::Dormant;
 
 /// With more tasks, those of one declaration are drawn as one.
 const TASKS_MAX: usize = 200;
@@ -22,6 +23,15 @@ pub(super) struct Drawing {
     pub(super) nodes: Vec<Node>,
     /// From, to: positions in `nodes`.
     pub(super) arrows: BTreeSet<(usize, usize)>,
+}
+
+/// How the workflow grows while it runs.
+#[derive(Debug)]
+pub(super) struct Growth<'a> {
+    /// Declarations without tasks so far.
+    pub(super) dormant: Vec<Dormant<'a>>,
+    /// Declarations whose tasks come of what others write, and these.
+    pub(super) growing: Vec<(&'a str, Vec<&'a str>)>,
 }
 
 /// One node.
@@ -55,12 +65,11 @@ impl Node {
 }
 
 impl Drawing {
-    /// Draws tasks, and files if asked for, unless there are too many; `later` are declarations
-    /// without tasks so far.
+    /// Draws tasks, and files if asked for, unless there are too many.
     pub(super) fn of(
         name: &str,
         tasks: Vec<TaskSpec>,
-        later: &[String],
+        growth: &Growth<'_>,
         files: bool,
     ) -> Result<Self, GraphError> {
         let mut graph = Graph::default();
@@ -75,7 +84,7 @@ impl Drawing {
         } else {
             drawing.add_arrows(&graph, &nodes);
         }
-        drawing.add_later(&graph, &nodes, later);
+        drawing.add_growth(&graph, &nodes, growth);
         Ok(drawing)
     }
 
@@ -175,18 +184,24 @@ impl Drawing {
         }
     }
 
-    /// What is known later comes from tasks that others grow from; when there is one declaration
-    /// of these, it is clear from which.
-    fn add_later(&mut self, graph: &Graph, nodes: &[usize], later: &[String]) {
-        let generators = graph.tasks().iter().zip(nodes).filter(|(task, _)| task.spec.generates);
-        let generators: Vec<(&str, usize)> =
-            generators.map(|(task, node)| (declaration_of(&task.spec.name), *node)).collect();
-        let declarations: BTreeSet<&str> = generators.iter().map(|(name, _)| *name).collect();
-        for name in later {
-            let node = self.add(name, NodeKind::Later);
-            if declarations.len() == 1 {
-                for (_, generator) in &generators {
-                    self.arrow(*generator, node);
+    /// What is known later, after what its declaration says comes first; and arrows to what has
+    /// grown, from where it has.
+    fn add_growth(&mut self, graph: &Graph, nodes: &[usize], growth: &Growth<'_>) {
+        let mut by_declaration: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+        for (task, node) in graph.tasks().iter().zip(nodes) {
+            by_declaration.entry(declaration_of(&task.spec.name)).or_default().insert(*node);
+        }
+        for dormant in &growth.dormant {
+            let node = self.add(dormant.name, NodeKind::Later);
+            by_declaration.entry(dormant.name).or_default().insert(node);
+        }
+        let dormant = growth.dormant.iter().map(|dormant| (dormant.name, &dormant.depends_on));
+        let growing = growth.growing.iter().map(|(name, generators)| (*name, generators));
+        let nodes_of = |name: &str| by_declaration.get(name).into_iter().flatten();
+        for (name, before) in dormant.chain(growing) {
+            for from in before.iter().flat_map(|before| nodes_of(before)) {
+                for to in nodes_of(name) {
+                    self.arrow(*from, *to);
                 }
             }
         }
