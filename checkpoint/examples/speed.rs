@@ -39,14 +39,16 @@ fn thread_cpu_ms() -> f64 {
 fn record(number: usize) -> (Arc<str>, MemoKey, MemoRecord) {
     let content = Content { digest: Digest::of(b"out"), bytes: 6, kind: Kind::File };
     let path: Arc<str> = format!("out/{number}.txt").into();
-    let record = MemoRecord { outputs: vec![OutputRecord { path, content: Some(content) }] };
+    let record = MemoRecord {
+        outputs: vec![OutputRecord { path, content: Some(content), executable: false }],
+    };
     let key = MemoKey(Digest::of(&number.to_le_bytes()));
     (format!("echo[i={number}]").into(), key, record)
 }
 
 fn reused(number: usize) -> Stamped {
     let (task, key, record) = record(number);
-    let fact = Fact::Reused { task, key, record, reuse: Reuse::InPlace };
+    let fact = Fact::Reused { task, key, record, reuse: Reuse::InPlace, memoized: true };
     Stamped { at: Timestamp(1_700_000_000_000), fact }
 }
 

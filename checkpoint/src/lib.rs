@@ -30,5 +30,5 @@ pub use memo::{
 };
 pub use objects::{
     BadObject, CacheStats, GcPolicy, GcReport, Inserted, ObjectCache, ObjectError, Restored,
-    VerifyReport,
+    VerifyReport, is_executable,
 };

@@ -24,6 +24,9 @@ pub struct OutputRecord {
     pub path: Arc<str>,
     /// What it holds; `None`: optional, and not written.
     pub content: Option<Content>,
+    /// Whether a file can be executed by its owner; false for directories, whose digest tells it of
+    /// each of their files.
+    pub executable: bool,
 }
 
 /// What an attempt used. Zero where the executor cannot tell.
@@ -178,6 +181,8 @@ pub enum Fact {
         record: MemoRecord,
         /// Where that was.
         reuse: Reuse,
+        /// Whether later runs may use it; if not, it is a result of this run from before a crash.
+        memoized: bool,
     },
     /// An output was copied to its address.
     Delivered {

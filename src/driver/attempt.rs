@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use keelboat_checkpoint::is_executable;
 use keelboat_engine::core::{Core, Event};
 use keelboat_engine::{
     AttemptId, AttemptOutcome, Command, Content, Failure, FailureClass, InputSpec, MemoRecord,
@@ -171,15 +172,18 @@ impl Attempt {
         let mut record = MemoRecord::default();
         let mut places = Vec::new();
         for (output, content) in self.outputs.iter().zip(contents) {
+            let mut executable = false;
             if let Some(content) = &content {
                 let place = edges.project.resolve(&output.path);
+                let published = place.symlink_metadata();
+                executable = published.is_ok_and(|metadata| is_executable(&metadata));
                 if let Err(error) = edges.objects.insert(&place, content) {
                     let text = format!("{} is not kept in the object cache: {error}", output.path);
                     edges.tell(Message::Warning(text));
                 }
                 places.push(place);
             }
-            record.outputs.push(OutputRecord { path: output.path.clone(), content });
+            record.outputs.push(OutputRecord { path: output.path.clone(), content, executable });
         }
         Ok((record, places))
     }

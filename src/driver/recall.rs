@@ -101,7 +101,7 @@ pub(crate) fn reasons(
 /// Sees to it that every output of a record is in its place, whole.
 fn bring_back(edges: &Edges, record: &MemoRecord) -> Result<Reuse, Reason> {
     let mut reuse = Reuse::InPlace;
-    for OutputRecord { path, content } in &record.outputs {
+    for OutputRecord { path, content, .. } in &record.outputs {
         let Some(content) = content else {
             clear_left_out(edges, path);
             continue;

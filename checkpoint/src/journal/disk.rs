@@ -71,6 +71,7 @@ enum FactV1<'a> {
         #[serde(borrow)]
         record: RecordV1<'a>,
         reuse: ReuseV1,
+        memoized: bool,
     },
     Delivered {
         task: &'a str,
@@ -160,6 +161,7 @@ pub(crate) struct RecordV1<'a> {
 struct OutputV1<'a> {
     path: &'a str,
     content: Option<ContentV1>,
+    executable: bool,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -227,9 +229,9 @@ impl<'a> From<&'a Fact> for FactV1<'a> {
                     memoized: *memoized,
                 }
             }
-            Fact::Reused { task, key, record, reuse } => {
-                let key = *key.0.as_bytes();
-                Self::Reused { task, key, record: record.into(), reuse: (*reuse).into() }
+            Fact::Reused { task, key, record, reuse, memoized } => {
+                let (key, reuse) = (*key.0.as_bytes(), (*reuse).into());
+                Self::Reused { task, key, record: record.into(), reuse, memoized: *memoized }
             }
             Fact::Delivered { task, path, display, content } => {
                 Self::Delivered { task, path, display, content: (*content).into() }
@@ -284,11 +286,12 @@ impl From<FactV1<'_>> for Fact {
                     memoized,
                 }
             }
-            FactV1::Reused { task, key, record, reuse } => Self::Reused {
+            FactV1::Reused { task, key, record, reuse, memoized } => Self::Reused {
                 task: task.into(),
                 key: MemoKey(Digest::from_bytes(key)),
                 record: record.into(),
                 reuse: reuse.into(),
+                memoized,
             },
             FactV1::Delivered { task, path, display, content } => Self::Delivered {
                 task: task.into(),
@@ -433,10 +436,11 @@ impl From<PartV1<'_>> for KeyPart {
 
 impl<'a> From<&'a MemoRecord> for RecordV1<'a> {
     fn from(record: &'a MemoRecord) -> Self {
-        let outputs = record
-            .outputs
-            .iter()
-            .map(|output| OutputV1 { path: &output.path, content: output.content.map(Into::into) });
+        let outputs = record.outputs.iter().map(|output| OutputV1 {
+            path: &output.path,
+            content: output.content.map(Into::into),
+            executable: output.executable,
+        });
         Self { outputs: outputs.collect() }
     }
 }
@@ -446,6 +450,7 @@ impl From<RecordV1<'_>> for MemoRecord {
         let outputs = disk.outputs.into_iter().map(|output| OutputRecord {
             path: output.path.into(),
             content: output.content.map(Into::into),
+            executable: output.executable,
         });
         Self { outputs: outputs.collect() }
     }

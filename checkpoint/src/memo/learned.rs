@@ -27,7 +27,7 @@ impl Learned {
                 self.result(task, key, record, Some(parts));
                 true
             }
-            Fact::Reused { task, key, record, .. } => {
+            Fact::Reused { task, key, record, memoized: true, .. } => {
                 self.result(task, key, record, None);
                 false
             }
@@ -75,6 +75,8 @@ impl Learned {
 pub(crate) fn teaches(fact: &Fact) -> bool {
     matches!(
         fact,
-        Fact::Completed { memoized: true, .. } | Fact::Reused { .. } | Fact::Fetched { .. }
+        Fact::Completed { memoized: true, .. }
+            | Fact::Reused { memoized: true, .. }
+            | Fact::Fetched { .. }
     )
 }

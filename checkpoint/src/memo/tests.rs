@@ -82,7 +82,8 @@ fn key() -> MemoKey {
 }
 
 fn record() -> MemoRecord {
-    MemoRecord { outputs: vec![OutputRecord { path: "out".into(), content: None }] }
+    let (path, content) = ("out".into(), None);
+    MemoRecord { outputs: vec![OutputRecord { path, content, executable: false }] }
 }
 
 fn parts() -> Vec<KeyPart> {

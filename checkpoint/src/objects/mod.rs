@@ -310,6 +310,7 @@ impl Drop for ObjectCache {
     }
 }
 
-fn is_executable(metadata: &Metadata) -> bool {
-    metadata.permissions().mode() & 0o100 != 0
+/// Whether this is a regular file that its owner can execute: what records say of an output.
+pub fn is_executable(metadata: &Metadata) -> bool {
+    metadata.is_file() && metadata.permissions().mode() & 0o100 != 0
 }

@@ -23,7 +23,7 @@ pub(crate) fn key(number: usize) -> MemoKey {
 pub(crate) fn record(number: usize) -> MemoRecord {
     let path = Arc::from(format!("out/{number}.txt"));
     let content = Some(content(&format!("result {number}")));
-    MemoRecord { outputs: vec![OutputRecord { path, content }] }
+    MemoRecord { outputs: vec![OutputRecord { path, content, executable: false }] }
 }
 
 pub(crate) fn parts(number: usize) -> Vec<KeyPart> {
@@ -53,7 +53,7 @@ pub(crate) fn completed(number: usize) -> Stamped {
 
 pub(crate) fn reused(number: usize) -> Stamped {
     let (task, key, record) = (task(number), key(number), record(number));
-    stamped(number, Fact::Reused { task, key, record, reuse: Reuse::InPlace })
+    stamped(number, Fact::Reused { task, key, record, reuse: Reuse::InPlace, memoized: true })
 }
 
 pub(crate) fn fetched(number: usize) -> Stamped {
@@ -75,12 +75,12 @@ pub(crate) fn long_fact() -> Stamped {
     stamped(0, Fact::AttemptFailed { task, ordinal: 1, failure, usage, counted: true })
 }
 
-/// One fact of each kind, with every variant of what they hold.
-pub(crate) fn all_kinds() -> Vec<Stamped> {
+/// One of each kind.
+fn reasons() -> Vec<Reason> {
     let change =
         KeyChange { part: "env THREADS".into(), old: Some("1".into()), new: Some("2".into()) };
     let path = || Arc::from("out/a.txt");
-    let reasons = vec![
+    vec![
         Reason::FirstRun,
         Reason::Changed(change),
         Reason::Forced,
@@ -89,7 +89,25 @@ pub(crate) fn all_kinds() -> Vec<Stamped> {
         Reason::OutputChanged { path: path() },
         Reason::RecordLost,
         Reason::ResultLost,
-    ];
+    ]
+}
+
+/// A file, an executable one, one that was left out, and a directory.
+fn four_outputs() -> MemoRecord {
+    let directory = Content { kind: Kind::Directory, ..content("tree") };
+    let mut four_outputs = record(1);
+    for (path, content, executable) in [
+        ("tool", Some(content("tool")), true),
+        ("opt", None, false),
+        ("dir", Some(directory), false),
+    ] {
+        four_outputs.outputs.push(OutputRecord { path: path.into(), content, executable });
+    }
+    four_outputs
+}
+
+/// One fact of each kind, with every variant of what they hold.
+pub(crate) fn all_kinds() -> Vec<Stamped> {
     let usage = Usage {
         wall: Duration::new(12, 345_678_901),
         cpu_user: Duration::from_millis(7),
@@ -105,10 +123,6 @@ pub(crate) fn all_kinds() -> Vec<Stamped> {
         FailureClass::InfrastructureLost,
         FailureClass::InputMissing,
     ];
-    let directory = Content { kind: Kind::Directory, ..content("tree") };
-    let mut two_outputs = record(1);
-    two_outputs.outputs.push(OutputRecord { path: "opt".into(), content: None });
-    two_outputs.outputs.push(OutputRecord { path: "dir".into(), content: Some(directory) });
     let started = Fact::EngineStarted {
         pid: 4242,
         host: "node\u{e9}".into(),
@@ -122,13 +136,19 @@ pub(crate) fn all_kinds() -> Vec<Stamped> {
         started,
         Fact::Planned { tasks: 100_000 },
         fetched(1).fact,
-        Fact::AttemptStarted { task: task(1), ordinal: 1, reasons },
+        Fact::AttemptStarted { task: task(1), ordinal: 1, reasons: reasons() },
         completed(1).fact,
-        Fact::Reused { task: task_1, key: key_1, record: two_outputs, reuse: Reuse::Restored },
+        Fact::Reused {
+            task: task_1,
+            key: key_1,
+            record: four_outputs(),
+            reuse: Reuse::Restored,
+            memoized: false,
+        },
         reused(2).fact,
         Fact::Delivered {
             task: task(1),
-            path: path(),
+            path: "out/a.txt".into(),
             display: "s3://bucket/a".into(),
             content: content("a"),
         },

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use keelboat_checkpoint::{Journal, MemoNotice, MemoStore};
-use keelboat_engine::{Digest, Stamped};
+use keelboat_engine::{Digest, Fact, Stamped};
 
 use super::common::{
     completed, fetched, folder, key, long_fact, next_random, open, parts, read, record, reused,
@@ -79,7 +79,7 @@ fn a_reused_result_moves_the_name_but_keeps_the_parts() {
     let folder = project();
     let state = folder.path();
     let mut other = completed(100);
-    if let keelboat_engine::Fact::Completed { task: name, .. } = &mut other.fact {
+    if let Fact::Completed { task: name, .. } = &mut other.fact {
         *name = task(5);
     }
     write_journal(&run_journal(state, "3"), &[long_fact(), other]);
@@ -87,6 +87,33 @@ fn a_reused_result_moves_the_name_but_keeps_the_parts() {
     write_journal(&run_journal(state, "4"), &[long_fact(), reused(5)]);
     write_journal(&run_journal(state, "5"), &[long_fact()]);
     assert_eq!(open_store(state).last_parts(&task(5)).unwrap(), Some((key(5), parts(5))));
+}
+
+#[test]
+fn a_result_that_is_not_memoized_is_not_learned_when_its_run_goes_on() {
+    let folder = folder();
+    let state = folder.path();
+    let (mut made, mut found) = (completed(7), reused(7));
+    if let Fact::Completed { memoized, .. } = &mut made.fact {
+        *memoized = false;
+    }
+    if let Fact::Reused { memoized, .. } = &mut found.fact {
+        *memoized = false;
+    }
+    write_journal(&run_journal(state, "1"), &[made, found.clone(), completed(8)]);
+    let assert_only_8 = |store: &MemoStore| {
+        assert_eq!(store.lookup(&key(7)).unwrap(), None);
+        assert_eq!(store.last_parts(&task(7)).unwrap(), None);
+        assert_eq!(store.lookup(&key(8)).unwrap(), Some(record(8)));
+    };
+    let store = open_store(state);
+    store.apply(&found);
+    assert_only_8(&store);
+    store.rebuild().unwrap();
+    drop(store);
+    // The newest journal teaches nothing, so that the index has to answer.
+    write_journal(&run_journal(state, "2"), &[long_fact()]);
+    assert_only_8(&open_store(state));
 }
 
 #[test]

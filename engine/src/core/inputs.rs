@@ -260,7 +260,8 @@ impl Core {
         let state = &self.tasks[task.index()];
         if state.was_done() && state.key == Some(key) {
             let left = node.spec.outputs.iter().zip(&node.outputs).map(|(output, file)| {
-                OutputRecord { path: output.path.clone(), content: self.content(*file) }
+                let executable = self.files[file.index()].executable;
+                OutputRecord { path: output.path.clone(), content: self.content(*file), executable }
             });
             return Some(MemoRecord { outputs: left.collect() });
         }
@@ -290,8 +291,10 @@ impl Core {
         }
         match verdict {
             Recall::Hit { record, reuse } if self.fits(task, &record) => {
-                let name = self.spec(task).name.clone();
-                let fact = Fact::Reused { task: name, key, record: record.clone(), reuse };
+                let spec = self.spec(task);
+                let (name, memoized) = (spec.name.clone(), spec.memoize != Memoize::Off);
+                let record_left = record.clone();
+                let fact = Fact::Reused { task: name, key, record: record_left, reuse, memoized };
                 super::record(fact, actions);
                 self.on_done(task, &record, SiteId::HOME, Counted::Reused, actions);
             }
@@ -366,6 +369,7 @@ impl Core {
         }
         for (at, output) in record.outputs.iter().enumerate() {
             let file = self.graph.task(task).outputs[at];
+            self.files[file.index()].executable = output.executable;
             match output.content {
                 Some(content) => self.on_written(file, content, site, actions),
                 None => self.on_left_out(task, file, actions),

@@ -127,6 +127,8 @@ pub(crate) struct FileState {
     pub(crate) replicas: Vec<SiteId>,
     /// Lies in a directory that was written anew, and may hold anything now.
     pub(crate) unsettled: bool,
+    /// As the record of the task that wrote it says.
+    pub(crate) executable: bool,
     /// Why it cannot be brought anywhere, although it is known what it has to hold.
     pub(crate) given_up: Option<Arc<Failure>>,
 }

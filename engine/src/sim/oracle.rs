@@ -8,8 +8,8 @@ use super::plan::{held_name, source_name};
 use super::world::World;
 use crate::core::{Core, Phase};
 use crate::{
-    AttemptId, Digest, Fact, FailureClass, KeyPart, MemoKey, MemoRecord, Reason, Reuse, RunOutcome,
-    SiteId, TaskName, Timestamp, memo_key,
+    AttemptId, Digest, Fact, FailureClass, KeyPart, MemoKey, MemoRecord, Memoize, Reason, Reuse,
+    RunOutcome, SiteId, TaskName, Timestamp, memo_key,
 };
 
 /// What the oracle remembers of a run by itself.
@@ -93,15 +93,16 @@ impl Oracle {
                     world.memo.insert(*key, record.clone());
                 }
             }
-            Fact::Reused { task, reuse: Reuse::InPlace, .. } => {
+            Fact::Reused { task, reuse, memoized, .. } => {
                 let spec = core.spec(core.graph().find(task).unwrap());
+                assert_eq!(*memoized, spec.memoize != Memoize::Off, "{task} is memoized or not");
                 let read = |name: &TaskName| {
                     let outputs = &core.spec(core.graph().find(name).unwrap()).outputs;
                     let mut inputs = spec.inputs.iter().map(|input| source_name(&input.source));
                     inputs.any(|input| outputs.iter().any(|output| *output.path == *input))
                 };
                 let cut_off = self.completed_now.iter().any(read);
-                world.marks.hit_if(cut_off, Mark::EarlyCutoff);
+                world.marks.hit_if(cut_off && *reuse == Reuse::InPlace, Mark::EarlyCutoff);
             }
             Fact::Failed { task, failure } => {
                 let used_up = failure.class == FailureClass::Transient;
@@ -216,7 +217,7 @@ impl Oracle {
     fn check_need(&self, name: &TaskName, key: MemoKey, world: &World<'_>, core: &Core) {
         let spec = core.spec(core.graph().find(name).unwrap());
         let damaged = world.doubted.contains("memo");
-        if spec.memoize == crate::Memoize::On
+        if spec.memoize == Memoize::On
             && let Some(record) = world.memo.get(&key)
         {
             assert!(!world.is_whole(record), "{name} runs although its result is remembered");

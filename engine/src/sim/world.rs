@@ -2,6 +2,7 @@
 //! the edges, and what comes of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::chance::Chance;
 use super::marks::{Mark, Marks};
@@ -287,6 +288,7 @@ impl<'a> World<'a> {
         }
         let mut reuse = Reuse::InPlace;
         for output in &record.outputs {
+            assert_eq!(*output, left(&output.path, output.content), "the record is whole");
             let Some(what) = output.content else { continue };
             if self.held[&SiteId::HOME].get(output.path.as_ref()) != Some(&what) {
                 reuse = Reuse::Restored;
@@ -372,10 +374,16 @@ impl<'a> World<'a> {
                     self.objects.insert(what.digest);
                 }
             }
-            record.outputs.push(OutputRecord { path: output.path.clone(), content: what });
+            record.outputs.push(left(&output.path, what));
         }
         Some(Event::Published { attempt: id, record })
     }
+}
+
+/// What is recorded of an output; whether it can be executed follows from what it holds.
+fn left(path: &Arc<str>, content: Option<Content>) -> OutputRecord {
+    let executable = content.is_some_and(|content| content.digest.as_bytes()[0] % 2 == 1);
+    OutputRecord { path: path.clone(), content, executable }
 }
 
 pub(super) fn failure(class: FailureClass, cause: &str) -> Failure {

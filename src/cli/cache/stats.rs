@@ -99,7 +99,8 @@ fn count(project: &Project) -> Result<Report, CacheError> {
         };
         for stamped in recovered.facts {
             match stamped.fact {
-                Fact::Completed { key, memoized: true, .. } | Fact::Reused { key, .. } => {
+                Fact::Completed { key, memoized: true, .. }
+                | Fact::Reused { key, memoized: true, .. } => {
                     keys.insert(key);
                 }
                 Fact::Fetched { source, .. } => {

@@ -201,7 +201,7 @@ impl Picture {
                 task.result = Some(Made { key, record, here: true });
                 task.reuse = None;
             }
-            Fact::Reused { task, key, record, reuse } => {
+            Fact::Reused { task, key, record, reuse, memoized: _ } => {
                 let task = self.of_task(task);
                 task.reuse = Some(reuse);
                 // After a crash a task finds what it made itself.
@@ -287,7 +287,8 @@ mod tests {
     fn reused(task: &str) -> Fact {
         let key = MemoKey(Digest::of(task.as_bytes()));
         let record = MemoRecord::default();
-        Fact::Reused { task: task.into(), key, record, reuse: Reuse::InPlace }
+        let reuse = Reuse::InPlace;
+        Fact::Reused { task: task.into(), key, record, reuse, memoized: true }
     }
 
     fn failed(task: &str) -> Fact {

@@ -164,7 +164,7 @@ fn event(fact: &Fact) -> Option<EventV1<'_>> {
             outputs: outputs(record),
             usage: usage.into(),
         },
-        Fact::Reused { task, key, record, reuse } => EventV1::Reused {
+        Fact::Reused { task, key, record, reuse, memoized: _ } => EventV1::Reused {
             task,
             key: key.to_string(),
             restored: *reuse == Reuse::Restored,

@@ -145,9 +145,9 @@ fn bytes_come_from_the_site_that_has_them_and_lost_ones_are_found_again() {
          miss p          => launch p.1@1
          ended p         => publish p.1
          join 2 1 9      =>
-         published p     => recall a, recall b
+         published p executable => recall a, recall b
          miss b          => stage x@2 from 1
-         unstaged x@2 missing => recall p known
+         unstaged x@2 missing => recall p known executable
          hit p           => stage x@2 from 0
          staged x@2      => launch b.1@2",
     );

@@ -88,7 +88,8 @@ impl Script {
             let new = text.contains("new");
             let bytes = if new { "other bytes" } else { output.path.as_ref() };
             let content = written.then(|| content(bytes, output.kind));
-            OutputRecord { path: output.path.clone(), content }
+            let executable = text.contains("executable");
+            OutputRecord { path: output.path.clone(), content, executable }
         });
         MemoRecord { outputs: outputs.collect() }
     }
@@ -168,7 +169,12 @@ impl Script {
                 format!("stage {}@{}{from}", self.name(*file), site.0)
             }
             Action::Recall { task: id, known, .. } => {
-                let known = if known.is_some() { " known" } else { "" };
+                let executable = |record: &MemoRecord| record.outputs.iter().any(|o| o.executable);
+                let known = match known {
+                    Some(record) if executable(record) => " known executable",
+                    Some(_) => " known",
+                    None => "",
+                };
                 format!("recall {}{known}", task(id))
             }
             Action::Launch { attempt: id, site } => format!("launch {}@{}", attempt(id), site.0),

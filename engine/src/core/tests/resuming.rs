@@ -39,15 +39,19 @@ fn numbers_of_attempts_and_counted_failures_go_on() {
 
 #[test]
 fn results_of_this_run_count_even_where_earlier_ones_do_not() {
-    for plan in ["a%: -> x; b: x -> y", "a^: -> x; b: x -> y"] {
+    for (plan, for_later) in [("a%: -> x; b: x -> y", false), ("a^: -> x; b: x -> y", true)] {
         let history = crashed(
             plan,
             "start       =>
              join 0 1    => launch a.1@0
              ended a     => publish a.1
-             published a => recall b",
+             published a executable => recall b",
         );
-        resumed(plan, history, "start => recall a known\n hit a => recall b");
+        let mut script = Script::new(plan, history, Options::default());
+        script.run("start => recall a known executable\n hit a => recall b");
+        let reused =
+            |fact: &Fact| matches!(fact, Fact::Reused { memoized, .. } if *memoized == for_later);
+        assert!(script.facts.iter().any(reused), "{plan}: {:?}", script.facts);
     }
 }
 

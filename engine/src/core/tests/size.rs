@@ -54,8 +54,9 @@ fn cost_of_an_event() {
             }
             Action::Recall { task, key, .. } => {
                 let path = core.spec(task).outputs[0].path.clone();
-                let outputs = vec![OutputRecord { path, content: Some(content("o", Kind::File)) }];
-                let record = MemoRecord { outputs };
+                let content = Some(content("o", Kind::File));
+                let record =
+                    MemoRecord { outputs: vec![OutputRecord { path, content, executable: false }] };
                 let verdict = Recall::Hit { record, reuse: Reuse::InPlace };
                 Event::Recalled { task, key, verdict }
             }
