@@ -458,6 +458,12 @@ const MISTAKES: &[(&str, &str)] = &[
         "[task.t]\nrun = \"echo {{ name \"\n[task.u]\nrun = 'echo {{ name | upcase }}'\n",
     ),
     (
+        "one_of_each_kind",
+        "[task.a]\noutputs = { o = 'out/{{ zz }}' }\nrun = 'a {{ nope }} {{ inputs.i }}'\n[task.b]\n\
+         foreach = { x = { csv = 'none.csv' } }\nrun = 'b {{ x.y }} {{ wrong'\n[task.c]\n\
+         inputs = { i = { from = 'a.o' } }\nrun = 'c {{ inputs.j }}'\n",
+    ),
+    (
         "undefined_names",
         "[workflow]\nparams = { quality = 3 }\n[task.t]\nforeach = { row = [{ sample = 'a' }] }\n\
          inputs = { reads = 'a' }\noutputs = { o = 'out/{{ inputs.reads }}' }\nrun = 'a'\n[task.u]\n\

@@ -85,8 +85,12 @@ impl Workflow {
                 }
                 continue;
             }
+            let known = round.problems.len();
             batches[at] = round.expand(at, &batches, read_output.as_deref_mut());
             failed[at] = batches[at].is_none();
+            if failed[at] && read_output.is_none() {
+                round.check_rest(at, known);
+            }
         }
         if problems.is_empty() {
             let waits = self.hold_back(&mut batches);
@@ -303,6 +307,14 @@ impl<'w> Round<'w, '_> {
         let context = self.context();
         let base = context.base(declaration, names);
         prepare::check(context, &self.templates, self.problems, declaration, &base);
+    }
+
+    /// Looks for mistakes in what was not come to, after others were found (`known` before them).
+    fn check_rest(&mut self, at: usize, known: usize) {
+        let found = std::mem::take(self.problems);
+        self.check(at);
+        let rest = std::mem::replace(self.problems, found);
+        self.problems.add_new(rest, known);
     }
 
     /// The combinations of values that a declaration runs over.

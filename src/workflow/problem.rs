@@ -252,6 +252,22 @@ impl Problems {
         self.list.is_empty()
     }
 
+    /// How many there are, warnings left aside.
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Adds what `other` found besides: not the mistakes that have been reported since there were
+    /// `known`, and no warnings.
+    pub(super) fn add_new(&mut self, other: Self, known: usize) {
+        for problem in other.list {
+            let since = self.list.get(known..).unwrap_or_default();
+            if since.iter().all(|reported| reported.message != problem.message) {
+                self.push(problem);
+            }
+        }
+    }
+
     pub(super) fn take_warnings(&mut self) -> Vec<Problem> {
         std::mem::take(&mut self.warnings)
     }
