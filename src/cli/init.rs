@@ -100,3 +100,13 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> InitErr
     let path = path.to_owned();
     move |source| InitError::Io { doing, path, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readme_shows_what_is_written() {
+        assert!(include_str!("../../README.md").contains(WORKFLOW));
+    }
+}
