@@ -205,6 +205,15 @@ fn a_graph_that_grows_is_drawn_as_the_file_says_and_then_as_it_has_grown() {
 }
 
 #[test]
+fn a_warning_tells_its_place() {
+    let project = project();
+    let text = "[task.t]\noutputs = { o = 'o' }\nrun = 'echo > \"{{ outputs.o }}\"'\n";
+    write(project.path(), "flow.toml", text);
+    let ran = keelboat(project.path()).arg("run").assert().success();
+    ran.stderr(contains("flow.toml:3: this value is quoted twice"));
+}
+
+#[test]
 fn a_damaged_object_is_named_and_the_exit_code_says_so() {
     let project = project_that_ran();
     keelboat(project.path())

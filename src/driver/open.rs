@@ -51,7 +51,7 @@ pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<
     let early = known.then(|| Held::take(&project, &token, observer)).transpose()?;
     let (workflow, tasks) = load(options, &project)?;
     for problem in workflow.warnings() {
-        observer.warning(&problem.to_string());
+        observer.warning(&problem.located());
     }
     let held = match early {
         Some(held) => held,
