@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use keelboat_checkpoint::{DigestCache, Journal, MemoStore, ObjectCache, read_journal};
+use keelboat_checkpoint::{DigestCache, Journal, MemoStore, ObjectCache, Restore, read_journal};
 use keelboat_engine::{
     Content, Digest, Fact, FileStamp, KeyPart, Kind, MemoKey, MemoRecord, OutputRecord, Reuse,
     Stamped, Timestamp, Usage,
@@ -151,7 +151,8 @@ fn object_cache(folder: &Path) {
     timed("objects: restore 1,000", || {
         for (path, content) in &files[..1000] {
             std::fs::remove_file(path).unwrap();
-            cache.restore(&content.digest, path, Kind::File).unwrap();
+            let what = Restore { content: *content, executable: false };
+            cache.restore(&what, path).unwrap();
         }
     });
     timed("objects: stats of 10,000", || cache.stats().unwrap());

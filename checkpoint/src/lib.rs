@@ -24,11 +24,11 @@ pub use journal::{
     Damage, DamageKind, FlushStats, Journal, JournalError, JournalReader, Position, Recovered,
     TornTail, read_journal,
 };
-pub use lock::{Holder, LockError, ProjectLock};
+pub use lock::{Holder, LockError, ProjectLock, host_name};
 pub use memo::{
     CheckReport, IndexError, MemoError, MemoNotice, MemoStore, RebuildReport, SourceRecord,
 };
 pub use objects::{
-    BadObject, CacheStats, GcPolicy, GcReport, Inserted, ObjectCache, ObjectError, Restored,
-    VerifyReport, is_executable,
+    BadObject, CacheStats, GcPolicy, GcReport, Inserted, ObjectCache, ObjectError, Restore,
+    Restored, VerifyReport, is_executable,
 };

@@ -244,7 +244,8 @@ fn write_holder(file: &File, holder: &Holder) -> io::Result<()> {
     file.set_len(line.len() as u64)
 }
 
-fn host_name() -> String {
+/// The name of this machine; `unknown` where the kernel does not tell.
+pub fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
     name.map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
 }

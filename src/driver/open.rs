@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use keelboat_checkpoint::{Journal, ObjectCache, ProjectLock, Recovered};
+use keelboat_checkpoint::{Journal, ObjectCache, ProjectLock, Recovered, host_name};
 use keelboat_engine::core::{Core, GraphError, History, Options, Urgency};
 use keelboat_engine::{Digest, Digester, Fact, Resources, Stamped, TaskSpec, Timestamp};
 use keelboat_executors::{LocalConfig, WardenCommand};
@@ -311,11 +311,6 @@ fn engine_started(workflow: &Workflow, options: &RunOptions, plan: Digest) -> Fa
         plan,
         file: file.to_string_lossy().into_owned(),
     }
-}
-
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().to_owned()
 }
 
 fn warden() -> Result<WardenCommand, RunError> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use keelboat_checkpoint::{DigestCache, MemoStore, ObjectCache};
+use keelboat_checkpoint::{DigestCache, MemoStore, ObjectCache, is_executable};
 use keelboat_engine::core::{Action, Core, Event, History, Options, Phase, Recall};
 use keelboat_engine::{
     Fact, Failure, FailureClass, FileId, Kind, MemoKey, Reason, Resources, Reuse, SiteId, Source,
@@ -271,7 +271,12 @@ impl Look {
             let Some(content) = output.content else { continue };
             let place = self.project.resolve(&output.path);
             let found = self.digest(&place, content.kind);
-            if found.is_ok_and(|found| found.digest == content.digest) {
+            let same_mode = || {
+                let metadata = place.symlink_metadata();
+                content.kind == Kind::Directory
+                    || metadata.is_ok_and(|metadata| is_executable(&metadata) == output.executable)
+            };
+            if found.is_ok_and(|found| found.digest == content.digest) && same_mode() {
                 continue;
             }
             if !self.has_object(&content) {

@@ -3,10 +3,10 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
+use keelboat_checkpoint::{Restore, is_executable};
 use keelboat_engine::core::{Core, Event, Recall};
 use keelboat_engine::{
-    Content, KeyPart, Kind, MemoKey, MemoRecord, OutputRecord, Reason, Reuse, TaskId, TaskName,
-    key_changes,
+    KeyPart, Kind, MemoKey, MemoRecord, OutputRecord, Reason, Reuse, TaskId, TaskName, key_changes,
 };
 
 use keelboat_staging::remove_tree;
@@ -101,15 +101,16 @@ pub(crate) fn reasons(
 /// Sees to it that every output of a record is in its place, whole.
 fn bring_back(edges: &Edges, record: &MemoRecord) -> Result<Reuse, Reason> {
     let mut reuse = Reuse::InPlace;
-    for OutputRecord { path, content, .. } in &record.outputs {
-        let Some(content) = content else {
+    for OutputRecord { path, content, executable } in &record.outputs {
+        let Some(content) = *content else {
             clear_left_out(edges, path);
             continue;
         };
-        match in_place(edges, path, content) {
+        let recorded = Restore { content, executable: *executable };
+        match in_place(edges, path, &recorded) {
             Ok(()) => {}
             Err(reason) => {
-                restore(edges, path, content).ok_or(reason)?;
+                restore(edges, path, &recorded).ok_or(reason)?;
                 reuse = Reuse::Restored;
             }
         }
@@ -130,7 +131,8 @@ fn clear_left_out(edges: &Edges, path: &Arc<str>) {
     }
 }
 
-fn in_place(edges: &Edges, path: &Arc<str>, expected: &Content) -> Result<(), Reason> {
+fn in_place(edges: &Edges, path: &Arc<str>, recorded: &Restore) -> Result<(), Reason> {
+    let expected = &recorded.content;
     let missing = || Reason::OutputMissing { path: path.clone() };
     let changed = || Reason::OutputChanged { path: path.clone() };
     let place = edges.project.resolve(path);
@@ -141,6 +143,9 @@ fn in_place(edges: &Edges, path: &Arc<str>, expected: &Content) -> Result<(), Re
             Err(_unreadable) => return Err(changed()),
         };
         if !metadata.is_file() || metadata.len() != expected.bytes {
+            return Err(changed());
+        }
+        if is_executable(&metadata) != recorded.executable {
             return Err(changed());
         }
         let remembered = edges.digests.lookup(&keelboat_staging::stamp_of(&metadata));
@@ -157,7 +162,8 @@ fn in_place(edges: &Edges, path: &Arc<str>, expected: &Content) -> Result<(), Re
 }
 
 /// Brings an output from the object cache, which proves it.
-fn restore(edges: &Edges, path: &str, content: &Content) -> Option<()> {
+fn restore(edges: &Edges, path: &str, recorded: &Restore) -> Option<()> {
+    let content = recorded.content;
     let place = edges.project.resolve(path);
     if !edges.objects.has(&content.digest, content.kind).unwrap_or(false) {
         return None;
@@ -166,7 +172,7 @@ fn restore(edges: &Edges, path: &str, content: &Content) -> Option<()> {
         edges.tell(Message::Warning(failure.cause));
         return None;
     }
-    match edges.objects.restore(&content.digest, &place, content.kind) {
+    match edges.objects.restore(recorded, &place) {
         Ok(restored) => restored.map(|_| ()),
         Err(error) => {
             tracing::debug!(%error, path, "no object to restore an output from");

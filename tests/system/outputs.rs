@@ -177,6 +177,36 @@ fn an_output_replaced_by_something_else_comes_back() {
 }
 
 #[test]
+fn outputs_with_the_same_bytes_are_executable_each_as_it_was_written() {
+    let project = Project::new(
+        r#"
+[workflow]
+name = "modes"
+
+[task.notes]
+outputs = { text = "out/notes" }
+run = "@count notes; echo 'echo it works' > {{ outputs.text }}"
+
+[task.tool]
+after = ["notes"]
+outputs = { tool = "out/tool" }
+run = "@count tool; echo 'echo it works' > {{ outputs.tool }}; chmod 750 {{ outputs.tool }}"
+"#,
+    );
+    let executable = |name: &str| {
+        let metadata = project.path(name).metadata().expect("the output is there");
+        metadata.permissions().mode() & 0o100 != 0
+    };
+    project.run_well(&[]);
+    for spoil in ["rm out/notes out/tool", "chmod -x out/tool; chmod +x out/notes"] {
+        assert!(executable("out/tool") && !executable("out/notes"));
+        assert!(project.shell(spoil).status().expect("a shell").success());
+        assert_eq!(project.run_well(&[]).tasks("completed"), <[&str; 0]>::default(), "{spoil}");
+    }
+    assert!(executable("out/tool") && !executable("out/notes"));
+}
+
+#[test]
 fn a_file_added_to_a_directory_output_goes_away() {
     let project = done();
     project.write("out/lines/added", "not of the task's making");

@@ -92,6 +92,15 @@ impl ObjectError {
             Self::WrongKind { .. } => Some("outputs are regular files, directories or links"),
         }
     }
+
+    /// Whether what was to be kept is not what the caller said, or does not stay so. Then the cache
+    /// is well, but the file must not be taken for a result.
+    pub const fn blames_source(&self) -> bool {
+        match self {
+            Self::Mismatch { .. } | Self::WrongKind { .. } | Self::Changing { .. } => true,
+            Self::Io(_) | Self::Damaged { .. } => false,
+        }
+    }
 }
 
 /// How something came into the cache.
@@ -112,6 +121,16 @@ pub enum Inserted {
         /// How many files.
         files: u64,
     },
+}
+
+/// What is to come back, as it was recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restore {
+    /// What it held.
+    pub content: Content,
+    /// Whether a file could be [executed](is_executable). Objects are shared by all files with the
+    /// same bytes, so they cannot tell; directories know it of each of their files.
+    pub executable: bool,
 }
 
 /// How something came back.
@@ -195,20 +214,15 @@ impl ObjectCache {
     ///
     /// # Errors
     /// When the object was damaged, or `dest` cannot be written.
-    pub fn restore(
-        &self,
-        digest: &Digest,
-        dest: &Path,
-        kind: Kind,
-    ) -> Result<Option<Restored>, ObjectError> {
+    pub fn restore(&self, what: &Restore, dest: &Path) -> Result<Option<Restored>, ObjectError> {
         let parent = files::parent_of(dest);
         fs::create_dir_all(parent).doing("create the folder", parent)?;
-        let restored = match kind {
-            Kind::File => self.restore_file(digest, dest)?,
-            Kind::Directory => self.restore_tree(digest, dest)?,
+        let restored = match what.content.kind {
+            Kind::File => self.restore_file(what, dest)?,
+            Kind::Directory => self.restore_tree(&what.content.digest, dest)?,
         };
         if restored.is_some() {
-            self.touch(*digest);
+            self.touch(what.content.digest);
         }
         Ok(restored)
     }
@@ -272,8 +286,12 @@ impl ObjectCache {
         Err(self.quarantine(digest, path, &format!("it holds {found}")))
     }
 
-    /// Moves a damaged object out of the way; when that fails too, removes it.
+    /// Moves a damaged object out of the way; when that fails too, removes it. What its stamp
+    /// promised is forgotten: the file may be a published output, too.
     fn quarantine(&self, digest: &Digest, path: &Path, what: &str) -> ObjectError {
+        if let Ok(metadata) = fs::symlink_metadata(path) {
+            self.digests.forget(&stamp_of(&metadata));
+        }
         let name = digest.to_hex();
         let mut quarantined = self.damaged.join(&name);
         for number in 1..1000 {

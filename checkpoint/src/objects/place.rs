@@ -7,11 +7,11 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use keelboat_engine::{Content, Digest, Digester};
+use keelboat_engine::{Content, Digest, Digester, FileStamp};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
-use super::{COPY_BYTES_MAX, Inserted, ObjectCache, ObjectError, Restored, is_executable};
+use super::{COPY_BYTES_MAX, Inserted, ObjectCache, ObjectError, Restore, Restored, is_executable};
 use crate::digests::{DigestCache, stamp_of};
 use crate::error::IoContext as _;
 use crate::files;
@@ -45,7 +45,12 @@ impl ObjectCache {
             }
             result => result?,
         };
-        self.remember(&object, content.digest)?;
+        match inserted {
+            // Another thread kept it meanwhile, and remembers it.
+            Inserted::AlreadyThere => {}
+            Inserted::Linked => self.remember_linked(path, &metadata, &object, content.digest)?,
+            _ => self.remember(&object, content.digest)?,
+        }
         Ok(inserted)
     }
 
@@ -76,20 +81,24 @@ impl ObjectCache {
 
     pub(super) fn restore_file(
         &self,
-        digest: &Digest,
+        what: &Restore,
         dest: &Path,
     ) -> Result<Option<Restored>, ObjectError> {
-        let path = &self.path_of(digest);
-        let Some(metadata) = self.checked(digest, path)? else { return Ok(None) };
-        let executable = is_executable(&metadata);
-        let object = Checked { digest: *digest, path, metadata };
+        let Content { digest, bytes, .. } = what.content;
+        let path = &self.path_of(&digest);
+        let Some(metadata) = self.checked(&digest, path)? else { return Ok(None) };
+        if metadata.len() != bytes {
+            let found = format!("it has {} bytes, not {bytes}", metadata.len());
+            return Err(self.quarantine(&digest, path, &found));
+        }
+        let object = Checked { digest, path, metadata };
         let temporary = files::fresh_name(files::parent_of(dest));
-        let placed = self.place_copy(&object, &temporary, executable).and_then(|restored| {
+        let placed = self.place_copy(&object, &temporary, what.executable).and_then(|restored| {
             swap_in(&temporary, dest)?;
             // When `dest` was a link to this object already, the rename did nothing; and removing
             // a link changes the stamp.
             files::discard(&temporary);
-            self.remember(dest, *digest)?;
+            self.remember(dest, digest)?;
             Ok(restored)
         });
         if placed.is_err() {
@@ -98,15 +107,17 @@ impl ObjectCache {
         placed.map(Some)
     }
 
-    /// Makes a file of an object's bytes at a new name.
+    /// Makes a file of an object's bytes at a new name. It is the object itself, by a link, only when
+    /// that is executable as it has to be.
     pub(super) fn place_copy(
         &self,
         object: &Checked<'_>,
         dest: &Path,
         executable: bool,
     ) -> Result<Restored, ObjectError> {
+        let mode = writable_mode(&object.metadata, executable);
         if self.reflink(object.path, dest) {
-            let mode = if executable { 0o755 } else { 0o644 };
+            let mode = mode & 0o755;
             fs::set_permissions(dest, Permissions::from_mode(mode)).doing("make", dest)?;
             return Ok(Restored::Reflinked);
         }
@@ -117,7 +128,6 @@ impl ObjectCache {
             self.digests.carry(&stamp_of(&object.metadata), &stamp_of(&linked));
             return Ok(Restored::Linked);
         }
-        let mode = if executable { 0o777 } else { 0o666 };
         let found = copy_hashing(object.path, dest, mode)?;
         if found != object.digest {
             files::discard(dest);
@@ -204,6 +214,25 @@ impl ObjectCache {
         false
     }
 
+    /// An object that is one file with what was kept. A writer may have had that open all the time:
+    /// then it is no object.
+    fn remember_linked(
+        &self,
+        path: &Path,
+        before: &Metadata,
+        object: &Path,
+        digest: Digest,
+    ) -> Result<(), ObjectError> {
+        let linked = stamp_of(&fs::symlink_metadata(object).doing("look at", object)?);
+        let before = stamp_of(before);
+        if (FileStamp { changed_ns: before.changed_ns, ..linked }) != before {
+            files::discard(object);
+            return Err(ObjectError::Changing { path: path.to_owned() });
+        }
+        self.digests.remember_own(&linked, digest);
+        Ok(())
+    }
+
     /// What this process has just put there needs no reading.
     pub(super) fn remember(&self, path: &Path, digest: Digest) -> Result<(), ObjectError> {
         let metadata = fs::symlink_metadata(path).doing("look at", path)?;
@@ -272,11 +301,19 @@ fn copy_hashing(from: &Path, to: &Path, mode: u32) -> Result<Digest, ObjectError
     }
 }
 
-/// Takes away the permissions to write; those to execute stay, since a hard link shares them.
+/// Takes away the permissions to write; the others stay as they were, since a hard link shares them
+/// and since a private file stays private.
 fn make_read_only(path: &Path, source: &Metadata) -> Result<(), ObjectError> {
-    let mode = if is_executable(source) { 0o555 } else { 0o444 };
+    let mode = source.permissions().mode() & 0o555 | 0o400;
     fs::set_permissions(path, Permissions::from_mode(mode)).doing("make read-only", path)?;
     Ok(())
+}
+
+/// The mode of a file that is restored, before the umask: for nobody who could not read the object.
+fn writable_mode(object: &Metadata, executable: bool) -> u32 {
+    let read = object.permissions().mode() & 0o444 | 0o400;
+    let execute = if executable { read >> 2 } else { 0 };
+    read | read >> 1 | execute
 }
 
 /// Puts a finished file or folder in its place, over whatever stands there.

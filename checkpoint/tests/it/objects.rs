@@ -1,16 +1,17 @@
 //! The object cache: what comes back is what went in, or nothing.
 
 use std::collections::BTreeSet;
-use std::fs::{self, Permissions};
+use std::fs::{self, Metadata, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use keelboat_checkpoint::{
-    DigestCache, GcPolicy, Inserted, ObjectCache, ObjectError, Restored, stamp_of,
+    DigestCache, GcPolicy, Inserted, ObjectCache, ObjectError, Restore, Restored, is_executable,
+    stamp_of,
 };
-use keelboat_engine::{Content, Digest, Kind, TreeEntry, TreeNode, tree_digest};
+use keelboat_engine::{Content, Digest, FileStamp, Kind, TreeEntry, TreeNode, tree_digest};
 
 use super::common::{content, folder, read, write};
 
@@ -41,6 +42,17 @@ impl Project {
         content(text)
     }
 
+    /// Brings a file or directory back, not executable.
+    fn restore(&self, content: Content, name: &str) -> Result<Option<Restored>, ObjectError> {
+        self.cache.restore(&Restore { content, executable: false }, &self.path(name))
+    }
+
+    /// Changes an object behind the cache's back, unseen: its stamp is a known one.
+    fn damage_unseen(&self, path: &Path, digest: Digest) {
+        self.damage(path);
+        self.digests.remember_own(&stamp_of(&metadata(path)), digest);
+    }
+
     /// Changes an object behind the cache's back.
     fn damage(&self, path: &Path) {
         fs::set_permissions(path, Permissions::from_mode(0o600)).expect("it can be written");
@@ -52,13 +64,24 @@ impl Project {
     }
 }
 
+fn metadata(path: &Path) -> Metadata {
+    fs::symlink_metadata(path).expect("it is there")
+}
+
+fn mode(path: &Path) -> u32 {
+    metadata(path).permissions().mode() & 0o777
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("its mode is set");
+}
+
 #[test]
 fn a_kept_file_shares_its_bytes_and_comes_back() {
     let project = project();
     let kept = project.keep("out.txt", "result");
     let object = project.cache.object_path(&kept.digest).unwrap().unwrap();
-    let metadata = fs::metadata(&object).unwrap();
-    assert_eq!(metadata.permissions().mode() & 0o777, 0o444);
+    assert_eq!(mode(&object) & 0o222, 0, "nobody can write to it");
     let published = fs::metadata(project.path("out.txt")).unwrap();
     assert_eq!(project.digests.lookup(&stamp_of(&published)), Some(kept.digest));
     assert_eq!(
@@ -67,10 +90,10 @@ fn a_kept_file_shares_its_bytes_and_comes_back() {
     );
 
     fs::remove_file(project.path("out.txt")).unwrap();
-    let restored = project.cache.restore(&kept.digest, &project.path("sub/out.txt"), Kind::File);
+    let restored = project.restore(kept, "sub/out.txt");
     assert!(matches!(restored.unwrap(), Some(Restored::Copied | Restored::Reflinked)));
     assert_eq!(read(&project.path("sub/out.txt")), b"result");
-    let nothing = project.cache.restore(&Digest::of(b"?"), &project.path("x"), Kind::File);
+    let nothing = project.restore(content("?"), "x");
     assert_eq!(nothing.unwrap(), None);
     assert!(!project.path("x").exists());
     assert_eq!(fs::read_dir(project.path("sub")).unwrap().count(), 1, "nothing is left over");
@@ -83,7 +106,7 @@ fn large_files_come_back_without_a_copy() {
     let kept = project.keep("large", &text);
     fs::remove_file(project.path("large")).unwrap();
     for _ in 0..2 {
-        let restored = project.cache.restore(&kept.digest, &project.path("large"), Kind::File);
+        let restored = project.restore(kept, "large");
         assert!(matches!(restored.unwrap(), Some(Restored::Linked | Restored::Reflinked)));
     }
     assert_eq!(fs::metadata(project.path("large")).unwrap().len(), kept.bytes);
@@ -92,6 +115,50 @@ fn large_files_come_back_without_a_copy() {
     let object = project.cache.path_of(&kept.digest);
     let stamp = stamp_of(&fs::metadata(object).unwrap());
     assert_eq!(project.digests.lookup(&stamp), Some(kept.digest), "needs no reading again");
+}
+
+#[test]
+fn a_file_is_executable_as_recorded_whoever_kept_its_bytes_first() {
+    for (text, large) in [("small".to_owned(), false), ("x".repeat(5 << 20), true)] {
+        for first in [false, true] {
+            let project = project();
+            let kept = content(&text);
+            for (name, executable) in [("first", first), ("second", !first)] {
+                write(&project.path(name), text.as_bytes());
+                set_mode(&project.path(name), if executable { 0o755 } else { 0o644 });
+                project.cache.insert(&project.path(name), &kept).unwrap();
+                assert_eq!(is_executable(&metadata(&project.path(name))), executable);
+            }
+            for executable in [first, !first, first] {
+                let what = Restore { content: kept, executable };
+                let restored = project.cache.restore(&what, &project.path("second")).unwrap();
+                let place = metadata(&project.path("second"));
+                assert_eq!(is_executable(&place), executable, "{restored:?}");
+                assert_eq!(read(&project.path("second")), text.as_bytes());
+                let is_object = place.ino() == metadata(&project.cache.path_of(&kept.digest)).ino();
+                assert!(!is_object || large && executable == first, "{restored:?}");
+                assert_eq!(project.digests.lookup(&stamp_of(&place)), Some(kept.digest));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_private_file_stays_private() {
+    for (published, object) in [(0o600, 0o400), (0o640, 0o440), (0o711, 0o511), (0o755, 0o555)] {
+        let project = project();
+        let out = project.path("out");
+        write(&out, b"secret");
+        set_mode(&out, published);
+        project.cache.insert(&out, &content("secret")).unwrap();
+        assert_eq!(mode(&project.cache.path_of(&Digest::of(b"secret"))), object);
+        assert_eq!(mode(&out) & !published, 0, "nobody may do more than before");
+        fs::remove_file(&out).unwrap();
+        let what = Restore { content: content("secret"), executable: object & 0o100 != 0 };
+        project.cache.restore(&what, &out).unwrap();
+        assert_eq!(mode(&out) & !published, 0, "{:o}, not {published:o}", mode(&out));
+        assert_eq!(mode(&out) & 0o700, published & 0o700, "its owner may do the same");
+    }
 }
 
 #[test]
@@ -111,7 +178,7 @@ fn what_is_not_as_claimed_is_refused() {
     let project = project();
     write(&project.path("out"), b"other");
     let refused = project.cache.insert(&project.path("out"), &content("result"));
-    assert!(matches!(refused, Err(ObjectError::Mismatch { .. })), "{refused:?}");
+    assert!(matches!(&refused, Err(error @ ObjectError::Mismatch { .. }) if error.blames_source()));
     fs::create_dir(project.path("dir")).unwrap();
     let refused = project.cache.insert(&project.path("dir"), &content("result"));
     assert!(matches!(refused, Err(ObjectError::WrongKind { .. })), "{refused:?}");
@@ -124,7 +191,8 @@ fn a_damaged_object_is_named_set_aside_and_never_used() {
     let kept = project.keep("out", "result");
     fs::remove_file(project.path("out")).unwrap();
     project.damage(&project.cache.path_of(&kept.digest));
-    let error = project.cache.restore(&kept.digest, &project.path("out"), Kind::File).unwrap_err();
+    let error = project.restore(kept, "out").unwrap_err();
+    assert!(!error.blames_source());
     let ObjectError::Damaged { digest, quarantined, .. } = &error else { panic!("{error}") };
     assert_eq!(*digest, kept.digest);
     assert!(quarantined.exists() && error.hint().is_some());
@@ -133,6 +201,86 @@ fn a_damaged_object_is_named_set_aside_and_never_used() {
     assert_eq!(project.cache.stats().unwrap().damaged, 1);
     project.keep("out", "result");
     assert!(project.cache.has(&kept.digest, Kind::File).unwrap());
+}
+
+#[test]
+fn damage_that_no_stamp_tells_of_is_found_by_reading_and_then_forgotten() {
+    let project = project();
+    let kept = project.keep("out", "result");
+    fs::remove_file(project.path("out")).unwrap();
+    let object = project.cache.path_of(&kept.digest);
+    let keep_and_damage = || {
+        project.keep("out", "result");
+        fs::remove_file(project.path("out")).unwrap();
+        project.damage_unseen(&object, kept.digest);
+        assert!(project.cache.has(&kept.digest, Kind::File).unwrap(), "the stamp is believed");
+        stamp_of(&metadata(&object))
+    };
+    let assert_gone = |stamp: &FileStamp, found: Option<ObjectError>| {
+        assert!(matches!(found, Some(ObjectError::Damaged { .. })), "{found:?}");
+        assert!(!object.exists());
+        assert_eq!(project.digests.lookup(stamp), None);
+        assert!(!project.cache.has(&kept.digest, Kind::File).unwrap());
+    };
+
+    let stamp = keep_and_damage();
+    // A reflink does not read the bytes; only where there are none they are seen.
+    let restored = project.restore(kept, "back");
+    if !matches!(restored, Ok(Some(Restored::Reflinked))) {
+        assert_gone(&stamp, restored.err());
+        assert!(!project.path("back").exists());
+    }
+
+    // Who reads other bytes than a stamp promised says so: then the object is read.
+    for kind_of_look in 0..2 {
+        let stamp = keep_and_damage();
+        project.digests.forget(&stamp);
+        let found = match kind_of_look {
+            0 => project.cache.object_path(&kept.digest).err(),
+            _ => project.cache.has(&kept.digest, Kind::File).err(),
+        };
+        assert_gone(&stamp, found);
+    }
+
+    let stamp = keep_and_damage();
+    let report = project.cache.verify().unwrap();
+    assert_eq!(report.bad.len(), 1);
+    assert!(!object.exists());
+    assert_eq!(project.digests.lookup(&stamp), None);
+}
+
+#[test]
+fn an_object_of_another_size_is_damaged_whatever_its_stamp_promises() {
+    let project = project();
+    let text = "x".repeat(5 << 20);
+    let kept = project.keep("large", &text);
+    fs::remove_file(project.path("large")).unwrap();
+    let object = project.cache.path_of(&kept.digest);
+    set_mode(&object, 0o644);
+    write(&object, &text.as_bytes()[1..]);
+    let stamp = stamp_of(&metadata(&object));
+    project.digests.remember_own(&stamp, kept.digest);
+    let refused = project.restore(kept, "large");
+    assert!(matches!(refused, Err(ObjectError::Damaged { .. })), "{refused:?}");
+    assert!(!object.exists() && !project.path("large").exists());
+    assert_eq!(project.digests.lookup(&stamp), None);
+}
+
+#[test]
+fn a_damaged_part_of_a_directory_is_forgotten_too() {
+    let project = project();
+    let tree = make_tree(&project.path("tree"));
+    project.cache.insert(&project.path("tree"), &tree).unwrap();
+    fs::remove_dir_all(project.path("tree")).unwrap();
+    let part = project.cache.path_of(&Digest::of(b"two"));
+    project.damage_unseen(&part, Digest::of(b"two"));
+    let stamp = stamp_of(&metadata(&part));
+    let restored = project.restore(tree, "back");
+    if !matches!(restored, Ok(Some(_))) {
+        assert!(matches!(restored, Err(ObjectError::Damaged { .. })), "{restored:?}");
+        assert!(!part.exists() && !project.path("back").exists());
+        assert_eq!(project.digests.lookup(&stamp), None);
+    }
 }
 
 #[test]
@@ -196,7 +344,7 @@ fn a_directory_comes_back_as_it_was() {
     assert_eq!(kept, Inserted::Tree { files: 4 });
     fs::remove_dir_all(project.path("tree")).unwrap();
     for _ in 0..2 {
-        let back = project.cache.restore(&tree.digest, &project.path("back"), Kind::Directory);
+        let back = project.restore(tree, "back");
         assert_eq!(back.unwrap(), Some(Restored::Tree { files: 4 }));
         // Kept again only if the digest of what came back is the same.
         project.cache.insert(&project.path("back"), &tree).unwrap();
@@ -204,7 +352,7 @@ fn a_directory_comes_back_as_it_was() {
     }
     assert_eq!(fs::read_dir(project.folder.path()).unwrap().count(), 2);
     write(&project.path("file"), b"in the way");
-    project.cache.restore(&tree.digest, &project.path("file"), Kind::Directory).unwrap();
+    project.restore(tree, "file").unwrap();
     assert!(project.path("file/run").exists());
 }
 
@@ -216,7 +364,7 @@ fn a_directory_with_a_lost_or_damaged_part_does_not_come_back() {
     fs::remove_dir_all(project.path("tree")).unwrap();
     let part = project.cache.path_of(&Digest::of(b"two"));
     project.damage(&part);
-    let back = || project.cache.restore(&tree.digest, &project.path("back"), Kind::Directory);
+    let back = || project.restore(tree, "back");
     assert!(matches!(back(), Err(ObjectError::Damaged { .. })));
     assert_eq!(back().unwrap(), None);
     assert_eq!(project.cache.verify().unwrap().incomplete, vec![tree.digest]);
