@@ -268,6 +268,49 @@ fn the_graph_grows_from_lines_and_json() {
 }
 
 #[test]
+fn what_is_dormant_depends_on_what_the_file_says() {
+    let workflow = load(
+        r#"
+        [workflow]
+        params = { base = "https://host.example", dir = "work" }
+        [task.list]
+        outputs = { list = "list" }
+        run = "ls"
+        [task.part]
+        foreach = { p = { from = "list.list" } }
+        inputs = { data = "{{ params.base }}/{{ p }}.csv" }
+        outputs = { o = "{{ dir }}/{{ p }}.csv" }
+        run = "part"
+        [task.smooth]
+        foreach = { p = { from = "list.list" } }
+        inputs = { o = "work/{{ p }}.csv" }
+        outputs = { o = "smooth/{{ p }}.csv" }
+        run = "smooth"
+        [task.one]
+        inputs = { o = "smooth/a.csv" }
+        run = "one"
+        [task.last]
+        inputs = { o = { from = "smooth.o" } }
+        after = ["one"]
+        run = "last"
+        "#,
+    );
+    let dormant = workflow.dormant();
+    let depends: Vec<_> =
+        dormant.iter().map(|dormant| (dormant.name, dormant.depends_on.clone())).collect();
+    assert_eq!(
+        depends,
+        [
+            ("part", vec!["list"]),
+            ("smooth", vec!["list", "part"]),
+            ("one", vec!["smooth"]),
+            ("last", vec!["smooth", "one"]),
+        ]
+    );
+    assert!(load("[task.t]\nrun = 'a'").dormant().is_empty());
+}
+
+#[test]
 fn an_empty_list_makes_no_tasks_and_an_empty_from() {
     let mut workflow = load(
         r#"

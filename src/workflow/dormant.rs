@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Workflow;
 use super::declaration::{Declaration, InputSource};
-use super::grow::patterns_of;
+use super::paths::scheme_of;
 use super::pattern::Pattern;
 
 /// A declaration whose tasks depend on what others will write.
@@ -35,9 +35,13 @@ impl Workflow {
         if dormant.is_empty() {
             return Vec::new();
         }
-        let written: Vec<Vec<Pattern>> = self.declarations.iter().map(patterns_of).collect();
+        let written: Vec<Vec<Pattern>> = self
+            .declarations
+            .iter()
+            .map(|declaration| self.patterns_written(declaration))
+            .collect();
         let before = |at: usize| {
-            let read = patterns_read(&self.declarations[at]);
+            let read = self.patterns_read(&self.declarations[at]);
             let may_write = |other: &usize| {
                 let mut read = read.iter();
                 read.any(|path| written[*other].iter().any(|written| written.may_equal(path)))
@@ -53,15 +57,39 @@ impl Workflow {
             .map(|at| Dormant { name: &self.declarations[at].name, depends_on: before(at) })
             .collect()
     }
-}
 
-/// The paths that a declaration's tasks may read.
-fn patterns_read(declaration: &Declaration) -> Vec<Pattern> {
-    let items = declaration.inputs.iter().flat_map(|named| &named.items);
-    items
-        .filter_map(|item| match &item.source {
-            InputSource::Path(text) => Some(Pattern::of(&text.value)),
+    /// The paths that a declaration's tasks may read.
+    fn patterns_read(&self, declaration: &Declaration) -> Vec<Pattern> {
+        let items = declaration.inputs.iter().flat_map(|named| &named.items);
+        let texts = items.filter_map(|item| match &item.source {
+            InputSource::Path(text) => Some(self.with_parameters(&text.value)),
             InputSource::Urls(_) | InputSource::From(_) => None,
-        })
-        .collect()
+        });
+        texts.filter(|text| scheme_of(text).is_none()).map(|text| Pattern::of(&text)).collect()
+    }
+
+    /// The paths that a declaration's tasks may write.
+    fn patterns_written(&self, declaration: &Declaration) -> Vec<Pattern> {
+        let items = declaration.outputs.iter().flat_map(|named| &named.items);
+        items.map(|item| Pattern::of(&self.with_parameters(&item.path.value))).collect()
+    }
+
+    /// The template with the values of parameters in their places, where they stand by themselves.
+    fn with_parameters(&self, template: &str) -> String {
+        let mut filled = String::with_capacity(template.len());
+        let mut rest = template;
+        while let Some((before, (inner, after))) =
+            rest.split_once("{{").and_then(|(before, rest)| Some((before, rest.split_once("}}")?)))
+        {
+            let name = inner.trim();
+            let name = name.strip_prefix("params.").unwrap_or(name);
+            filled.push_str(before);
+            match self.params.get(name) {
+                Some(value) => filled.push_str(&value.to_string()),
+                None => filled.extend(["{{", inner, "}}"]),
+            }
+            rest = after;
+        }
+        filled + rest
+    }
 }

@@ -245,7 +245,7 @@ impl Workflow {
 }
 
 /// The paths that a declaration's tasks may write.
-pub(super) fn patterns_of(declaration: &Declaration) -> Vec<Pattern> {
+fn patterns_of(declaration: &Declaration) -> Vec<Pattern> {
     let items = declaration.outputs.iter().flat_map(|named| &named.items);
     items.map(|item: &OutputItem| Pattern::of(&item.path.value)).collect()
 }
