@@ -69,7 +69,7 @@ impl ObjectCache {
         make_read_only(path, &metadata)?;
         let inserted = match fs::rename(path, &object) {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                copy_object(path, &metadata, content, &object)?;
+                self.copy_object(path, &metadata, content, &object)?;
                 fs::remove_file(path).doing("remove", path)?;
                 Inserted::Copied
             }
@@ -190,11 +190,35 @@ impl ObjectCache {
                 Ok(Inserted::AlreadyThere)
             }
             Err(error) if cannot_link(&error) => {
-                copy_object(path, metadata, content, object)?;
+                self.copy_object(path, metadata, content, object)?;
                 Ok(Inserted::Copied)
             }
             Err(error) => Err(crate::IoError::new("make the object", object, error).into()),
         }
+    }
+
+    fn copy_object(
+        &self,
+        path: &Path,
+        metadata: &Metadata,
+        content: &Content,
+        object: &Path,
+    ) -> Result<(), ObjectError> {
+        let temporary = files::fresh_name(files::parent_of(object));
+        let copied = copy_hashing(path, &temporary, files::FILE_MODE).and_then(|found| {
+            if found != content.digest {
+                self.digests.forget(&stamp_of(metadata));
+                let (path, expected) = (path.to_owned(), content.digest);
+                return Err(ObjectError::Mismatch { path, expected, found });
+            }
+            make_read_only(&temporary, metadata)?;
+            fs::rename(&temporary, object).doing("make the object", object)?;
+            Ok(())
+        });
+        if copied.is_err() {
+            files::discard(&temporary);
+        }
+        copied
     }
 
     fn reflink(&self, from: &Path, to: &Path) -> bool {
@@ -262,28 +286,6 @@ pub(super) fn hash_file(path: &Path, digests: &DigestCache) -> Result<Digest, Ob
     Ok(digest)
 }
 
-fn copy_object(
-    path: &Path,
-    metadata: &Metadata,
-    content: &Content,
-    object: &Path,
-) -> Result<(), ObjectError> {
-    let temporary = files::fresh_name(files::parent_of(object));
-    let copied = copy_hashing(path, &temporary, files::FILE_MODE).and_then(|found| {
-        if found != content.digest {
-            let (path, expected) = (path.to_owned(), content.digest);
-            return Err(ObjectError::Mismatch { path, expected, found });
-        }
-        make_read_only(&temporary, metadata)?;
-        fs::rename(&temporary, object).doing("make the object", object)?;
-        Ok(())
-    });
-    if copied.is_err() {
-        files::discard(&temporary);
-    }
-    copied
-}
-
 /// Copies to a new file; the digest is that of the bytes that were written.
 fn copy_hashing(from: &Path, to: &Path, mode: u32) -> Result<Digest, ObjectError> {
     let mut source = File::open(from).doing("open", from)?;
@@ -339,4 +341,35 @@ pub(super) fn swap_in(temporary: &Path, dest: &Path) -> Result<(), ObjectError> 
 fn cannot_link(error: &io::Error) -> bool {
     let refused = [Errno::EXDEV, Errno::EPERM, Errno::EMLINK, Errno::EOPNOTSUPP];
     error.raw_os_error().map(Errno::from_raw).is_some_and(|errno| refused.contains(&errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_written_to_while_it_was_linked_is_no_object() {
+        let folder = tempfile::tempdir().unwrap();
+        let digests = Arc::new(DigestCache::load(folder.path()));
+        let cache = ObjectCache::open(folder.path(), Arc::clone(&digests)).unwrap();
+        let (path, object) = (folder.path().join("out"), folder.path().join("object"));
+        let digest = Digest::of(b"result");
+        for (written, is_object) in [(&b"result"[..], true), (b"result and more", false)] {
+            fs::write(&path, b"result").unwrap();
+            let before = fs::symlink_metadata(&path).unwrap();
+            if !is_object {
+                fs::write(&path, written).unwrap();
+            }
+            fs::hard_link(&path, &object).unwrap();
+            let remembered = cache.remember_linked(&path, &before, &object, digest);
+            let changing = matches!(&remembered, Err(error) if error.blames_source());
+            assert_eq!((remembered.is_ok(), changing), (is_object, !is_object));
+            assert_eq!(object.exists(), is_object);
+            let known = digests.lookup(&stamp_of(&fs::symlink_metadata(&path).unwrap()));
+            assert_eq!(known, is_object.then_some(digest));
+            files::discard(&object);
+        }
+    }
 }
