@@ -7,10 +7,12 @@ mod processes;
 mod project;
 mod server;
 
+mod asking;
 mod bad_input;
 mod crash;
 mod disk;
 mod examples;
 mod interrupt;
+mod kept;
 mod outputs;
 mod transfers;

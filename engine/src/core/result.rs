@@ -71,7 +71,7 @@ impl Core {
             let fact = Fact::Delivered {
                 task: node.spec.name.clone(),
                 path: spec.path.clone(),
-                display: address.to_string(),
+                display: super::transfer::without_secrets(address),
                 content,
             };
             super::record(fact, actions);

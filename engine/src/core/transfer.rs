@@ -267,12 +267,18 @@ pub(super) fn describe(source: &Source) -> String {
     }
 }
 
-fn without_secrets(url: &str) -> String {
+/// An address without user information, query and fragment.
+pub(super) fn without_secrets(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     match url.split_once("://") {
         Some((scheme, rest)) => {
             let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
             let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            // What is no host may be half of a password: a `#` in it cuts the address there.
+            let port = host.rsplit_once(':').map_or("", |(_, port)| port);
+            if !port.bytes().all(|byte| byte.is_ascii_digit()) && !host.starts_with('[') {
+                return format!("{scheme}://...");
+            }
             format!("{scheme}://{host}/{path}")
         }
         None => url.to_owned(),
