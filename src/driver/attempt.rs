@@ -159,14 +159,7 @@ impl Attempt {
     fn move_outputs(&self, edges: &Edges) -> Result<(MemoRecord, Vec<PathBuf>), Failure> {
         let root = edges.project.root();
         let memory = Memory(&edges.digests);
-        for output in &self.outputs {
-            if edges.project.resolve(&output.path).symlink_metadata().is_ok() {
-                let comes =
-                    edges.digest(&self.scratch.join(output.scratch_path.as_ref()), output.kind);
-                let comes = comes.ok().map(|content| content.digest);
-                aside::keep_before_output(edges, &output.path, comes)?;
-            }
-        }
+        self.keep_what_is_replaced(edges)?;
         let contents = publish(&self.scratch, &self.outputs, root, &memory)
             .map_err(|error| error.failure())?;
         let mut record = MemoRecord::default();
@@ -177,15 +170,29 @@ impl Attempt {
                 let place = edges.project.resolve(&output.path);
                 let published = place.symlink_metadata();
                 executable = published.is_ok_and(|metadata| is_executable(&metadata));
-                if let Err(error) = edges.objects.insert(&place, content) {
-                    let text = format!("{} is not kept in the object cache: {error}", output.path);
-                    edges.tell(Message::Warning(text));
-                }
+                keep_object(edges, &output.path, &place, content)?;
                 places.push(place);
             }
             record.outputs.push(OutputRecord { path: output.path.clone(), content, executable });
         }
         Ok((record, places))
+    }
+
+    /// Nothing is moved aside for a task that did not write all of its outputs.
+    fn keep_what_is_replaced(&self, edges: &Edges) -> Result<(), Failure> {
+        let written = |output: &OutputSpec| self.scratch.join(output.scratch_path.as_ref());
+        let is_there = |output: &OutputSpec| written(output).symlink_metadata().is_ok();
+        if !self.outputs.iter().all(|output| output.optional || is_there(output)) {
+            return Ok(());
+        }
+        for output in &self.outputs {
+            if edges.project.resolve(&output.path).symlink_metadata().is_ok() {
+                let comes = edges.digest(&written(output), output.kind).ok();
+                let comes = comes.map(|content| content.digest);
+                aside::keep_before_output(edges, &output.path, comes)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes the scratch directory.
@@ -194,6 +201,24 @@ impl Attempt {
         script::clear(&self.command, &self.script());
         if let Err(error) = edges.scratch.take_back(&self.scratch, &self.outputs) {
             edges.tell(Message::Warning(format!("a scratch directory is left over: {error}")));
+        }
+    }
+}
+
+/// Keeps an output in the object cache. That it cannot be kept is no failure of the task; that it
+/// changes meanwhile is.
+fn keep_object(edges: &Edges, path: &str, place: &Path, content: &Content) -> Result<(), Failure> {
+    match edges.objects.insert(place, content) {
+        Ok(_) => Ok(()),
+        Err(error) if error.blames_source() => {
+            let cause = format!("{path} changed while it was published");
+            Err(Failure::new(FailureClass::Transient, cause)
+                .with_hint("let every process of the task end before the task does"))
+        }
+        Err(error) => {
+            let text = format!("{path} is not kept in the object cache: {error}");
+            edges.tell(Message::Warning(text));
+            Ok(())
         }
     }
 }

@@ -196,7 +196,7 @@ fn directories_are_placed_whole_and_without_ways_out() {
         let content = digest_path(&tree, Kind::Directory, &Forgetful, false).unwrap();
         let scratch = Scratch::create(dir.path().join(name)).unwrap();
         let placement = Placement { source: &tree, content: &content, name: "tree" };
-        scratch.place_input(&placement, &Forgetful).map(|_| (scratch, content))
+        scratch.place_input(&placement, &Forgetful).map(|()| (scratch, content))
     };
     let (scratch, content) = place("good").unwrap();
     let placed = scratch.path().join("tree");
