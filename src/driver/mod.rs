@@ -38,7 +38,7 @@ use keelboat_engine::{
 
 pub use error::RunError;
 pub use observe::{Observer, Start, TransferView, View};
-pub(crate) use open::WARDEN_COMMAND;
+pub(crate) use open::{WARDEN_COMMAND, is_unfinished};
 pub use plan::{Plan, Verdict, plan};
 pub use targets::means;
 

@@ -6,7 +6,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use keelboat_checkpoint::{Journal, ObjectCache, ProjectLock, Recovered, host_name};
 use keelboat_engine::core::{Core, GraphError, History, Options, Urgency};
-use keelboat_engine::{Digest, Digester, Fact, Resources, Stamped, TaskSpec, Timestamp};
+use keelboat_engine::{
+    Digest, Digester, Fact, Resources, RunOutcome, Stamped, TaskSpec, Timestamp,
+};
 use keelboat_executors::{LocalConfig, WardenCommand};
 use keelboat_staging::{FetchConfig, Recycler};
 
@@ -262,8 +264,8 @@ fn dead_engines(recovered: &Recovered) -> BTreeSet<u32> {
     pids.filter(|pid| *pid != std::process::id()).collect()
 }
 
-/// The newest run and what happened in it, when an engine died over just this plan; otherwise a
-/// new one.
+/// The newest run and what happened in it, when an engine died over just this plan or was stopped;
+/// otherwise a new one.
 fn choose_run(
     project: &Project,
     last: Option<(RunDir, Recovered)>,
@@ -275,9 +277,7 @@ fn choose_run(
             Fact::EngineStarted { plan: before, .. } => Some(*before == plan),
             _ => None,
         });
-        let ended =
-            recovered.facts.iter().any(|stamped| matches!(stamped.fact, Fact::RunEnded { .. }));
-        if same == Some(true) && !ended {
+        if same == Some(true) && is_unfinished(&recovered) {
             return (run, Some(recovered));
         }
         // Of a journal that is taken up again this is told when it is opened for writing.
@@ -286,6 +286,16 @@ fn choose_run(
         }
     }
     (project.new_run(&jiff::Zoned::now()), None)
+}
+
+/// Whether a run died, or was stopped: its last engine did not come to the end of it.
+pub(crate) fn is_unfinished(recovered: &Recovered) -> bool {
+    let end = recovered.facts.iter().rev().find_map(|stamped| match stamped.fact {
+        Fact::RunEnded { outcome } => Some(outcome == RunOutcome::Cancelled),
+        Fact::EngineStarted { .. } => Some(true),
+        _ => None,
+    });
+    end.unwrap_or(false)
 }
 
 fn report_damage(recovered: &Recovered, observer: &mut dyn Observer) {

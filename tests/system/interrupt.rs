@@ -39,7 +39,11 @@ const STOP_MAX: Duration = Duration::from_secs(15);
 
 /// A run whose second task waits for the gate.
 fn start_waiting() -> (Project, Running) {
-    let project = Project::new(WORKFLOW);
+    start_waiting_in(WORKFLOW)
+}
+
+fn start_waiting_in(workflow: &str) -> (Project, Running) {
+    let project = Project::new(workflow);
     let mut engine = project.start_run(&["-j", "2"]);
     engine.wait_for_count(&project, "waits");
     (project, engine)
@@ -136,6 +140,22 @@ fn a_second_interrupt_stops_running_tasks() {
     engine.wait_at_most(STOP_MAX).assert_code(130);
     wait_until_none(&project.mark());
     finish(&project, 2);
+}
+
+#[test]
+fn a_run_that_was_stopped_goes_on_also_with_what_is_not_remembered() {
+    let uncached = "outputs = { out = \"quick.txt\" }\ncache = false";
+    let workflow = WORKFLOW.replace("outputs = { out = \"quick.txt\" }", uncached);
+    let (project, engine) = start_waiting_in(&workflow);
+    engine.signal(Signal::SIGTERM);
+    let stopped = engine.wait_at_most(STOP_MAX);
+    stopped.assert_code(130);
+    // `quick` does not run again.
+    let run = finish(&project, 2);
+    assert_eq!(stopped.events()[0]["run"], run.events()[0]["run"]);
+    // The run is over now: the next one is another run, in which it does.
+    project.run_well(&["-j", "2"]);
+    assert_eq!(project.count("quick"), 2);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::cli::exit::Exit;
 use crate::cli::past::print_json;
 use crate::cli::status::counted;
 use crate::cli::terminal::bytes;
+use crate::driver::is_unfinished;
 use crate::project::RunDir;
 
 /// How long a transfer that nobody goes on with is kept when `--keep-days` does not say.
@@ -96,7 +97,7 @@ pub(super) fn gc(desk: &Desk<'_>, limits: &Limits) -> Result<Exit, CacheError> {
     // To look takes no lock: nothing is touched.
     let lock = if limits.dry_run { None } else { Some(hold(desk, "keelboat cache gc")?) };
     let runs = read_runs(desk)?;
-    let unfinished = runs.first().is_some_and(|(_, journal)| !has_ended(journal));
+    let unfinished = runs.first().is_some_and(|(_, journal)| is_unfinished(journal));
     let mut report = Report { dry_run: limits.dry_run, ..Report::default() };
 
     let state = desk.project.state();
@@ -155,10 +156,6 @@ fn read_runs(desk: &Desk<'_>) -> Result<Journals, CacheError> {
         read.push((run, recovered));
     }
     Ok(read)
-}
-
-fn has_ended(journal: &Recovered) -> bool {
-    journal.facts.iter().any(|stamped| matches!(stamped.fact, Fact::RunEnded { .. }))
 }
 
 /// What the newest run needs when it goes on: its results, what these were made from, and every

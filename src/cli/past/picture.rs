@@ -178,6 +178,7 @@ impl Picture {
         match fact {
             Fact::EngineStarted { pid, host, version, workflow, file, plan: _ } => {
                 self.engine = Some(Engine { pid, host, version, workflow, file });
+                self.outcome = None;
                 self.engines += 1;
                 self.take_up();
             }
