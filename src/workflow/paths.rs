@@ -145,15 +145,24 @@ pub(super) fn check_url(text: &str) -> Result<(), Complaint> {
     if !SCHEMES.contains(&scheme.to_ascii_lowercase().as_str()) {
         return complain(format!("there is no scheme `{scheme}`"), KNOWN);
     }
+    // Values of parameters may be secrets.
+    let redacted = keelboat_staging::redact(text);
+    let shown = if text.contains(['@', '?', '#']) { redacted.as_str() } else { text };
     if text.chars().any(|c| c.is_control() || c == ' ') {
         return complain(
-            format!("the address {text:?} has a space or control character"),
+            format!("the address {shown:?} has a space or control character"),
             "write %20 in place of a space",
         );
     }
     let rest = text.split_once("://").map_or("/", |(_, rest)| rest);
     if rest.is_empty() || (scheme != "file" && rest.starts_with(['/', '?', '#'])) {
-        return complain(format!("the address {text:?} names no host"), "write https://HOST/PATH");
+        return complain(format!("the address {shown:?} names no host"), "write https://HOST/PATH");
+    }
+    if redacted.ends_with("(not a URL)") {
+        return complain(
+            format!("the address {shown:?} cannot be read"),
+            "write %23, %2F, %3A and %40 in place of #, /, : and @ in a name or password",
+        );
     }
     Ok(())
 }
@@ -293,6 +302,15 @@ mod tests {
         }
         for bad in ["htp://h/x", "https:///x", "https://", "https://h/a b", "x"] {
             assert!(check_url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_read_keeps_its_secret() {
+        for text in ["https://me:hunter2#x@host/data", "https://host/a b?sig=hunter2"] {
+            let complaint = check_url(text).expect_err("no address");
+            let told = format!("{complaint:?}");
+            assert!(!told.contains("hunter2"), "{told}");
         }
     }
 
