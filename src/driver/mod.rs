@@ -32,8 +32,8 @@ use std::time::{Duration, Instant};
 use keelboat_checkpoint::Journal;
 use keelboat_engine::core::{Action, Core, Counts, Event, Recall, StageFrom, Urgency};
 use keelboat_engine::{
-    AttemptId, Fact, Failure, FailureClass, FileId, Reuse, RunOutcome, SiteId, Stamped, TaskId,
-    TaskName, Timestamp,
+    AttemptId, Digest, Fact, Failure, FailureClass, FileId, Reuse, RunOutcome, SiteId, Stamped,
+    TaskId, TaskName, Timestamp,
 };
 
 pub use error::RunError;
@@ -388,7 +388,22 @@ impl<'a> Driver<'a> {
     fn expand(&mut self, by: TaskId) -> Event {
         let name = self.core.spec(by).name.clone();
         let project = self.edges.project.clone();
-        let mut read = |path: &str| std::fs::read(project.resolve(path));
+        let node = self.core.graph().task(by);
+        let outputs = node.spec.outputs.iter().zip(&node.outputs);
+        let wrote: BTreeMap<String, Option<Digest>> = outputs
+            .map(|(output, file)| {
+                let content = self.core.content(*file);
+                (output.path.to_string(), content.map(|content| content.digest))
+            })
+            .collect();
+        let mut read = |path: &str| {
+            let bytes = std::fs::read(project.resolve(path))?;
+            let expected = wrote.get(path).copied().flatten();
+            if expected.is_some_and(|expected| expected != Digest::of(&bytes)) {
+                return Err(std::io::Error::other("it is not what the task wrote any more"));
+            }
+            Ok(bytes)
+        };
         match self.workflow.grow(&name, &mut read) {
             Ok(tasks) => {
                 let mut tasks = targets::select(tasks, &self.targets, true);
