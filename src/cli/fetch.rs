@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use keelboat_engine::{Content, Digest, FailureClass, Kind};
 use keelboat_staging::{
-    ConfigError, FetchConfig, FetchError, FetchRequest, Fetched, Fetcher, Forgetful, LocalError,
+    ConfigError, FetchError, FetchRequest, Fetched, Forgetful, LocalError, Stager, StagingConfig,
     digest_path, redact,
 };
 
@@ -97,8 +97,9 @@ fn bring(args: &FetchArgs, terminal: &Terminal) -> Result<(), Problem> {
     let started = Instant::now();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let config = FetchConfig { seed: u64::from(std::process::id()), ..FetchConfig::new(&partial) };
-    let fetched = runtime.block_on(async { Ok(Fetcher::new(config)?.fetch(request).await?) });
+    let config =
+        StagingConfig { seed: u64::from(std::process::id()), ..StagingConfig::new(&partial) };
+    let fetched = runtime.block_on(async { Ok(Stager::new(config)?.fetch(request).await?) });
     watch.end();
     let (path, content, transferred, source) = match fetched {
         Ok(Fetched::New { path, content, transferred, source_used, .. }) => {

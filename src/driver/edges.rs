@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use keelboat_checkpoint::{DigestCache, MemoStore, ObjectCache};
 use keelboat_engine::{Content, Digest, FileStamp, Kind};
 use keelboat_executors::{ExecutorError, LocalExecutor};
-use keelboat_staging::{ConfigError, DigestMemory, Fetcher, LocalError, Recycler, digest_path};
+use keelboat_staging::{ConfigError, DigestMemory, LocalError, Recycler, Stager, digest_path};
 
 use super::late::Late;
 use super::logs::Logs;
@@ -51,7 +51,7 @@ impl Edges {
     }
 
     /// What brings remote files.
-    pub(crate) fn fetcher(&self) -> Result<Fetcher, ConfigError> {
+    pub(crate) fn fetcher(&self) -> Result<Stager, ConfigError> {
         self.late.fetcher()
     }
 

@@ -5,31 +5,31 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use keelboat_engine::{AttemptId, AttemptOutcome, core::Event};
 use keelboat_executors::{Executor as _, ExecutorError, LocalConfig, LocalExecutor, Sink};
-use keelboat_staging::{ConfigError, FetchConfig, Fetcher};
+use keelboat_staging::{ConfigError, Stager, StagingConfig};
 
 use super::edges::tell;
 use super::message::Message;
 
 #[derive(Debug)]
 pub(crate) struct Late {
-    fetch_config: FetchConfig,
+    fetch_config: StagingConfig,
     local_config: LocalConfig,
-    fetcher: Mutex<Option<Fetcher>>,
+    fetcher: Mutex<Option<Stager>>,
     executor: Mutex<Option<Arc<LocalExecutor>>>,
 }
 
 impl Late {
-    pub(crate) fn new(fetch_config: FetchConfig, local_config: LocalConfig) -> Self {
+    pub(crate) fn new(fetch_config: StagingConfig, local_config: LocalConfig) -> Self {
         Self { fetch_config, local_config, fetcher: Mutex::default(), executor: Mutex::default() }
     }
 
     /// What brings remote files; inside the runtime.
-    pub(crate) fn fetcher(&self) -> Result<Fetcher, ConfigError> {
+    pub(crate) fn fetcher(&self) -> Result<Stager, ConfigError> {
         let mut fetcher = lock(&self.fetcher);
         if let Some(fetcher) = &*fetcher {
             return Ok(fetcher.clone());
         }
-        let made = Fetcher::new(self.fetch_config.clone())?;
+        let made = Stager::new(self.fetch_config.clone())?;
         *fetcher = Some(made.clone());
         Ok(made)
     }

@@ -10,7 +10,7 @@ use keelboat_engine::{
     Digest, Digester, Fact, Resources, RunOutcome, Stamped, TaskSpec, Timestamp,
 };
 use keelboat_executors::{LocalConfig, WardenCommand};
-use keelboat_staging::{FetchConfig, Recycler};
+use keelboat_staging::{Recycler, StagingConfig};
 
 use super::clock::Clock;
 use super::edges::{Edges, tell};
@@ -81,7 +81,7 @@ pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<
     let (messages, inbox) = sync_channel(MESSAGES_MAX);
     watch_signals(&runtime, messages.clone());
     let late = Late::new(
-        FetchConfig { offline: options.offline, ..FetchConfig::new(project.partial()) },
+        StagingConfig { offline: options.offline, ..StagingConfig::new(project.partial()) },
         LocalConfig { warden: warden()?, token },
     );
     let edges = connect(options, (project, begun.run), remembered, late, (&runtime, messages))?;

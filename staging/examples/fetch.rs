@@ -5,7 +5,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use keelboat_staging::{FetchConfig, FetchRequest, Fetched, Fetcher};
+use keelboat_staging::{FetchRequest, Fetched, Stager, StagingConfig};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -31,7 +31,7 @@ async fn fetch() -> Result<String, String> {
     if let Some(sha256) = arguments.next() {
         request = request.expecting(sha256.parse().map_err(|error| format!("{error}"))?);
     }
-    let fetcher = Fetcher::new(FetchConfig::new(directory)).map_err(|error| error.to_string())?;
+    let fetcher = Stager::new(StagingConfig::new(directory)).map_err(|error| error.to_string())?;
     match fetcher.fetch(request).await {
         Ok(Fetched::Unchanged) => Ok("unchanged".into()),
         Ok(Fetched::New { path, content, transferred, .. }) => {

@@ -72,6 +72,31 @@ pub(crate) fn host_of(address: &str) -> String {
     host_and_port.unwrap_or_else(|| "file".to_owned())
 }
 
+/// The address of what is below a directory; `path` is decoded, with `/` between its parts.
+pub fn child_address(directory: &str, path: &str) -> String {
+    let (base, query) = match directory.split_once('?') {
+        Some((base, query)) if directory.contains("://") => (base, Some(query)),
+        _ => (directory, None),
+    };
+    let base = base.trim_end_matches('/');
+    if !directory.contains("://") {
+        return format!("{base}/{path}");
+    }
+    let path = percent_encoding::utf8_percent_encode(path, NOT_IN_PATHS);
+    match query {
+        Some(query) => format!("{base}/{path}?{query}"),
+        None => format!("{base}/{path}"),
+    }
+}
+
+/// What is escaped in the path of an address; `/` is not.
+const NOT_IN_PATHS: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
+    .remove(b'/')
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
 /// Whether the name at the end of the address says that it holds data, and so no web page.
 pub(crate) fn names_data(address: &str) -> bool {
     const SUFFIXES: &[&str] = &[

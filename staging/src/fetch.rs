@@ -24,9 +24,9 @@ use crate::retry::RetryBudget;
 use flight::{Flights, Landed};
 use transfer::Job;
 
-/// Limits and places of a [`Fetcher`].
+/// Limits and places of a [`Stager`].
 #[derive(Debug, Clone)]
-pub struct FetchConfig {
+pub struct StagingConfig {
     /// Where files on their way are kept, between runs too.
     pub partial_dir: PathBuf,
     /// Transfers at once with one host.
@@ -47,7 +47,7 @@ pub struct FetchConfig {
     pub offline: bool,
 }
 
-impl FetchConfig {
+impl StagingConfig {
     /// The defaults, with this directory for files on their way.
     pub fn new(partial_dir: impl Into<PathBuf>) -> Self {
         Self {
@@ -163,24 +163,24 @@ pub enum Fetched {
 
 /// Fetches files. Clones share connections, limits and transfers under way.
 #[derive(Debug, Clone)]
-pub struct Fetcher {
+pub struct Stager {
     inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
 struct Inner {
-    config: Arc<FetchConfig>,
+    config: Arc<StagingConfig>,
     protocols: Vec<Arc<dyn Protocol>>,
     flights: Flights,
 }
 
-impl Fetcher {
+impl Stager {
     /// For `file:`, `http:`, `https:`, `s3:`, `gs:` and `az:` addresses. To be used inside a tokio
     /// runtime.
     ///
     /// # Errors
     /// The certificates to trust cannot be read.
-    pub fn new(config: FetchConfig) -> Result<Self, ConfigError> {
+    pub fn new(config: StagingConfig) -> Result<Self, ConfigError> {
         let http = HttpProtocol::new(&config.http).map_err(|cause| ConfigError { cause })?;
         let buckets = BucketProtocol::new(config.http.clone());
         let protocols: Vec<Arc<dyn Protocol>> =
@@ -189,7 +189,7 @@ impl Fetcher {
     }
 
     /// For the schemes of these plain protocols; timeouts, limits and checks are put around them.
-    pub fn with_protocols(config: FetchConfig, protocols: Vec<Arc<dyn Protocol>>) -> Self {
+    pub fn with_protocols(config: StagingConfig, protocols: Vec<Arc<dyn Protocol>>) -> Self {
         crate::partial::sweep(&config.partial_dir, SystemTime::now());
         let limits = crate::protocol::Limits::new(config.per_host_max, config.total_max);
         let open_timeout = config.http.connect_timeout + config.first_byte_timeout;

@@ -1,22 +1,24 @@
 //! Moving bytes for Keelboat: protocols, verified transfers, digests of local files, the scratch
 //! directories of attempts and the atomic publication of what tasks wrote.
 //!
-//! [`Fetcher`] brings remote files here over any [`Protocol`]; [`Scratch`], [`publish`] and
+//! [`Stager`] brings remote files here over any [`Protocol`]; [`Scratch`], [`publish`] and
 //! [`digest_path`] work on local files, synchronously.
 //!
 //! Deliberately absent: what to move and when (decided by `keelboat-engine`), and remembering
 //! (`keelboat-checkpoint`, joined through the port [`DigestMemory`]).
 
 mod address;
+mod credentials;
 mod fetch;
 mod local;
 mod partial;
 mod protocol;
 mod retry;
 
-pub use address::{address_digest, redact};
+pub use address::{address_digest, child_address, redact};
+pub use credentials::{Credential, Credentials, CredentialsError, Secret};
 pub use fetch::{
-    ConfigError, FetchConfig, FetchError, FetchRequest, Fetched, Fetcher, Known, Progress,
+    ConfigError, FetchError, FetchRequest, Fetched, Known, Progress, Stager, StagingConfig,
     TransferEvent,
 };
 pub use local::{
@@ -24,8 +26,8 @@ pub use local::{
     deliver, digest_path, publish, remove_tree, stamp_of,
 };
 pub use protocol::{
-    BoxFuture, BucketProtocol, ByteStream, Condition, Deadlined, FileProtocol, HttpConfig,
-    HttpProtocol, Metadata, OpenRequest, Opened, Protocol, Throttled, TransferError, Validators,
-    Verified,
+    BoxFuture, BucketProtocol, ByteStream, Condition, Courier, Deadlined, Depth, Entry, Errand,
+    FileProtocol, HttpConfig, HttpProtocol, ListRequest, Metadata, OpenRequest, Opened, Proof,
+    Protocol, PutRequest, Sent, Throttled, TransferError, Validators, Verified, Writing,
 };
 pub use retry::RetryBudget;

@@ -1,13 +1,18 @@
-//! The port for protocols: open a file that is elsewhere, at an offset, under a condition.
+//! The port for protocols: open a file that is elsewhere, at an offset, under a condition; list a
+//! directory; write a file.
 //!
 //! An implementation moves bytes and says truthfully what it was told; it does not retry, limit,
-//! time or verify. Those are wrappers: [`Deadlined`], [`Verified`], [`Throttled`].
+//! time or verify. Those are wrappers: [`Deadlined`], [`Verified`], [`Throttled`]. Services that
+//! move whole files by themselves have a port of their own, [`Courier`].
 
 mod bucket;
+mod courier;
 mod deadlined;
 mod error;
 mod file;
 mod http;
+mod listing;
+mod put;
 mod throttled;
 mod verified;
 
@@ -18,11 +23,14 @@ use std::sync::Arc;
 use tokio_util::bytes::Bytes;
 
 pub use bucket::BucketProtocol;
+pub use courier::{Courier, Errand};
 pub use deadlined::Deadlined;
 pub use error::TransferError;
 pub use file::FileProtocol;
 pub(crate) use file::local_path;
 pub use http::{HttpConfig, HttpProtocol};
+pub use listing::{Depth, Entry, ListRequest};
+pub use put::{Proof, PutRequest, Sent, Writing};
 pub(crate) use throttled::Limits;
 pub use throttled::Throttled;
 pub use verified::Verified;
@@ -30,9 +38,10 @@ pub use verified::Verified;
 /// A future on the heap, so that traits with async methods can be objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A way to read files that are elsewhere.
+/// A way to read, list and write files that are elsewhere.
 ///
 /// Every implementation passes the conformance suite in `tests/`: a new protocol is done then.
+/// What an implementation cannot do it leaves to the answers given here, which say so.
 pub trait Protocol: fmt::Debug + Send + Sync {
     /// The lower-case schemes that it serves.
     fn schemes(&self) -> &[&'static str];
@@ -45,6 +54,56 @@ pub trait Protocol: fmt::Debug + Send + Sync {
     /// A [`TransferError`] that says whether another try makes sense.
     fn open<'a>(&'a self, request: &'a OpenRequest)
     -> BoxFuture<'a, Result<Opened, TransferError>>;
+
+    /// Says what is below a directory, in no particular order.
+    ///
+    /// # Errors
+    /// A [`TransferError`]; [`TransferError::Missing`] when there is no such directory.
+    fn list<'a>(
+        &'a self,
+        request: &'a ListRequest,
+    ) -> BoxFuture<'a, Result<Vec<Entry>, TransferError>> {
+        let scheme = crate::address::scheme_of(&request.address);
+        Box::pin(async move { Err(TransferError::cannot_list(&scheme)) })
+    }
+
+    /// How files come to be there.
+    fn writing(&self) -> Writing {
+        Writing::Never
+    }
+
+    /// Writes a local file to its address, with the directories above it.
+    ///
+    /// # Errors
+    /// A [`TransferError`]; what was written by then is left where only this protocol sees it, or
+    /// under the name given, when that is [`Writing::Renamed`].
+    fn put<'a>(&'a self, request: &'a PutRequest) -> BoxFuture<'a, Result<Proof, TransferError>> {
+        let scheme = crate::address::scheme_of(&request.address);
+        Box::pin(async move { Err(TransferError::cannot_write(&scheme)) })
+    }
+
+    /// Gives a file or a directory another name on the same server, in the place of what has that
+    /// name. Asked only of protocols with [`Writing::Renamed`].
+    ///
+    /// # Errors
+    /// A [`TransferError`]; both names are as they were, or the old one is gone.
+    fn rename<'a>(
+        &'a self,
+        from: &'a str,
+        _to: &'a str,
+    ) -> BoxFuture<'a, Result<(), TransferError>> {
+        let scheme = crate::address::scheme_of(from);
+        Box::pin(async move { Err(TransferError::cannot_write(&scheme)) })
+    }
+
+    /// Removes a file, or a directory with all below it. What is not there is no error.
+    ///
+    /// # Errors
+    /// A [`TransferError`].
+    fn remove<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<(), TransferError>> {
+        let scheme = crate::address::scheme_of(address);
+        Box::pin(async move { Err(TransferError::cannot_write(&scheme)) })
+    }
 }
 
 impl<P: Protocol + ?Sized> Protocol for Arc<P> {
@@ -57,6 +116,33 @@ impl<P: Protocol + ?Sized> Protocol for Arc<P> {
         request: &'a OpenRequest,
     ) -> BoxFuture<'a, Result<Opened, TransferError>> {
         (**self).open(request)
+    }
+
+    fn list<'a>(
+        &'a self,
+        request: &'a ListRequest,
+    ) -> BoxFuture<'a, Result<Vec<Entry>, TransferError>> {
+        (**self).list(request)
+    }
+
+    fn writing(&self) -> Writing {
+        (**self).writing()
+    }
+
+    fn put<'a>(&'a self, request: &'a PutRequest) -> BoxFuture<'a, Result<Proof, TransferError>> {
+        (**self).put(request)
+    }
+
+    fn rename<'a>(
+        &'a self,
+        from: &'a str,
+        to: &'a str,
+    ) -> BoxFuture<'a, Result<(), TransferError>> {
+        (**self).rename(from, to)
+    }
+
+    fn remove<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<(), TransferError>> {
+        (**self).remove(address)
     }
 }
 
@@ -76,6 +162,9 @@ pub struct OpenRequest {
     pub address: Arc<str>,
     /// The first byte wanted. A protocol may answer from 0 instead, and says so.
     pub offset: u64,
+    /// The byte after the last one wanted; `None`: up to the end of the file. A protocol may send
+    /// more, and whoever reads stops there.
+    pub end: Option<u64>,
     /// Under which condition.
     pub condition: Condition,
 }

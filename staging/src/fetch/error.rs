@@ -5,7 +5,7 @@ use keelboat_engine::{Digest, Failure, FailureClass};
 use crate::local::LocalError;
 use crate::protocol::TransferError;
 
-/// A [`Fetcher`](crate::Fetcher) cannot be made.
+/// A [`Stager`](crate::Stager) cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot set up HTTP: {cause}")]
 pub struct ConfigError {

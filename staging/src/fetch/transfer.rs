@@ -12,7 +12,7 @@ use tokio_util::bytes::Bytes;
 use super::error::SourceError;
 use super::flight::{Arrived, Landed};
 use super::progress::Observers;
-use super::{FetchConfig, FetchError, FetchRequest, TransferEvent, is_local};
+use super::{FetchError, FetchRequest, StagingConfig, TransferEvent, is_local};
 use crate::address::{address_digest, names_data, redact, scheme_of};
 use crate::local::LocalError;
 use crate::partial::Partial;
@@ -30,7 +30,7 @@ const CHANGES_MAX: u32 = 5;
 /// What one transfer needs.
 #[derive(Debug)]
 pub(super) struct Job {
-    pub(super) config: Arc<FetchConfig>,
+    pub(super) config: Arc<StagingConfig>,
     pub(super) protocols: Vec<Arc<dyn Protocol>>,
     pub(super) request: FetchRequest,
     pub(super) observers: Observers,
@@ -180,14 +180,19 @@ impl Source<'_> {
         if !self.builds_on(partial) {
             let known = self.known_validators();
             let condition = known.map_or(Condition::Always, Condition::IfChanged);
-            return OpenRequest { address, offset: 0, condition };
+            return OpenRequest { address, offset: 0, end: None, condition };
         }
         let known = partial.validators().clone();
         if partial.is_complete() {
-            return OpenRequest { address, offset: 0, condition: Condition::IfChanged(known) };
+            return OpenRequest {
+                address,
+                offset: 0,
+                end: None,
+                condition: Condition::IfChanged(known),
+            };
         }
         let condition = Condition::IfSame { known, length: partial.length() };
-        OpenRequest { address, offset: partial.position(), condition }
+        OpenRequest { address, offset: partial.position(), end: None, condition }
     }
 
     /// The validators of what is known, if they are this address's.

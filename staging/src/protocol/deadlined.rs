@@ -5,7 +5,13 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::bytes::Bytes;
 
-use super::{BoxFuture, ByteStream, OpenRequest, Opened, Protocol, TransferError};
+use super::{
+    BoxFuture, ByteStream, Entry, ListRequest, OpenRequest, Opened, Proof, Protocol, PutRequest,
+    TransferError, Writing,
+};
+
+/// How many answers a whole listing may take the time of.
+const LISTING_ANSWERS: u32 = 10;
 
 /// Gives up when the first byte, or any later one, is late.
 #[derive(Debug)]
@@ -20,6 +26,18 @@ impl<P> Deadlined<P> {
     pub const fn new(inner: P, open_timeout: Duration, stall_timeout: Duration) -> Self {
         Self { inner, open_timeout, stall_timeout }
     }
+
+    async fn answer<T>(
+        &self,
+        answer: impl Future<Output = Result<T, TransferError>>,
+    ) -> Result<T, TransferError> {
+        timeout(self.open_timeout, answer).await.unwrap_or_else(|_elapsed| {
+            Err(TransferError::Stalled {
+                waited: self.open_timeout,
+                phase: "before the answer began".into(),
+            })
+        })
+    }
 }
 
 impl<P: Protocol> Protocol for Deadlined<P> {
@@ -32,14 +50,7 @@ impl<P: Protocol> Protocol for Deadlined<P> {
         request: &'a OpenRequest,
     ) -> BoxFuture<'a, Result<Opened, TransferError>> {
         Box::pin(async move {
-            let answer = timeout(self.open_timeout, self.inner.open(request)).await;
-            let opened = answer.unwrap_or_else(|_elapsed| {
-                Err(TransferError::Stalled {
-                    waited: self.open_timeout,
-                    phase: "before the answer began".into(),
-                })
-            })?;
-            Ok(match opened {
+            Ok(match self.answer(self.inner.open(request)).await? {
                 Opened::Unchanged => Opened::Unchanged,
                 Opened::Body { metadata, offset, stream } => {
                     let stall_timeout = self.stall_timeout;
@@ -49,6 +60,59 @@ impl<P: Protocol> Protocol for Deadlined<P> {
                 }
             })
         })
+    }
+
+    /// A long listing takes many answers; each of them is waited for by the protocol's own client,
+    /// and all of them not longer than a few answers may take.
+    fn list<'a>(
+        &'a self,
+        request: &'a ListRequest,
+    ) -> BoxFuture<'a, Result<Vec<Entry>, TransferError>> {
+        let waited = self.open_timeout * LISTING_ANSWERS;
+        Box::pin(async move {
+            timeout(waited, self.inner.list(request)).await.unwrap_or_else(|_elapsed| {
+                let phase = "while a directory was listed".into();
+                Err(TransferError::Stalled { waited, phase })
+            })
+        })
+    }
+
+    fn writing(&self) -> Writing {
+        self.inner.writing()
+    }
+
+    /// As long as bytes are taken, it may go on; after the last one the server has as long to
+    /// answer as before the first.
+    fn put<'a>(&'a self, request: &'a PutRequest) -> BoxFuture<'a, Result<Proof, TransferError>> {
+        Box::pin(async move {
+            let mut put = self.inner.put(request);
+            let mut sent = request.sent.get();
+            loop {
+                let is_moving = sent > 0 && sent < request.content.bytes;
+                let patience = if is_moving { self.stall_timeout } else { self.open_timeout };
+                if let Ok(result) = timeout(patience, &mut put).await {
+                    return result;
+                }
+                let now = request.sent.get();
+                if now == sent {
+                    let phase = format!("after byte {now} was sent");
+                    return Err(TransferError::Stalled { waited: patience, phase });
+                }
+                sent = now;
+            }
+        })
+    }
+
+    fn rename<'a>(
+        &'a self,
+        from: &'a str,
+        to: &'a str,
+    ) -> BoxFuture<'a, Result<(), TransferError>> {
+        Box::pin(self.answer(self.inner.rename(from, to)))
+    }
+
+    fn remove<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<(), TransferError>> {
+        Box::pin(self.answer(self.inner.remove(address)))
     }
 }
 

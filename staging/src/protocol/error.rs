@@ -88,6 +88,22 @@ pub enum TransferError {
 }
 
 impl TransferError {
+    /// Directories cannot be listed over this scheme.
+    pub(crate) fn cannot_list(scheme: &str) -> Self {
+        Self::Refused {
+            found: format!("directories cannot be listed over {scheme}:"),
+            hint: "name each file, or use an archive (`tar:URL!/directory`)".into(),
+        }
+    }
+
+    /// Files cannot be written over this scheme.
+    pub(crate) fn cannot_write(scheme: &str) -> Self {
+        Self::Refused {
+            found: format!("files cannot be written over {scheme}:"),
+            hint: "use a path, or an address of another scheme".into(),
+        }
+    }
+
     /// The class of a transfer that ends with this.
     pub fn class(&self) -> FailureClass {
         match self {

@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::bytes::Bytes;
 
-use super::{BoxFuture, ByteStream, OpenRequest, Opened, Protocol, TransferError};
+use super::{
+    BoxFuture, ByteStream, Entry, ListRequest, OpenRequest, Opened, Proof, Protocol, PutRequest,
+    TransferError, Writing,
+};
 use crate::address::host_of;
 
 /// The limits that several protocols share.
@@ -91,6 +94,45 @@ impl<P: Protocol> Protocol for Throttled<P> {
                     Opened::Body { metadata, offset, stream }
                 }
             })
+        })
+    }
+
+    fn list<'a>(
+        &'a self,
+        request: &'a ListRequest,
+    ) -> BoxFuture<'a, Result<Vec<Entry>, TransferError>> {
+        Box::pin(async move {
+            let _permits = self.limits.acquire(&request.address).await?;
+            self.inner.list(request).await
+        })
+    }
+
+    fn writing(&self) -> Writing {
+        self.inner.writing()
+    }
+
+    fn put<'a>(&'a self, request: &'a PutRequest) -> BoxFuture<'a, Result<Proof, TransferError>> {
+        Box::pin(async move {
+            let _permits = self.limits.acquire(&request.address).await?;
+            self.inner.put(request).await
+        })
+    }
+
+    fn rename<'a>(
+        &'a self,
+        from: &'a str,
+        to: &'a str,
+    ) -> BoxFuture<'a, Result<(), TransferError>> {
+        Box::pin(async move {
+            let _permits = self.limits.acquire(from).await?;
+            self.inner.rename(from, to).await
+        })
+    }
+
+    fn remove<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<(), TransferError>> {
+        Box::pin(async move {
+            let _permits = self.limits.acquire(address).await?;
+            self.inner.remove(address).await
         })
     }
 }

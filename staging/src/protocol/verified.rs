@@ -6,8 +6,12 @@
 use tokio_util::bytes::Bytes;
 
 use super::{
-    BoxFuture, ByteStream, Condition, Metadata, OpenRequest, Opened, Protocol, TransferError,
+    BoxFuture, ByteStream, Condition, Entry, ListRequest, Metadata, OpenRequest, Opened, Proof,
+    Protocol, PutRequest, TransferError, Writing,
 };
+
+/// Entries of one listing: more of them are refused rather than kept in memory.
+const ENTRIES_MAX: usize = 1_000_000;
 
 /// Refuses answers that contradict themselves or the condition they were asked under.
 #[derive(Debug)]
@@ -36,12 +40,62 @@ impl<P: Protocol> Protocol for Verified<P> {
                 Opened::Unchanged => check_unchanged(&request.condition),
                 Opened::Body { metadata, offset, stream } => {
                     check_start(request, &metadata, offset)?;
-                    let expected = metadata.length;
-                    let stream = Box::new(VerifiedStream { stream, position: offset, expected });
+                    let (expected, end) = (metadata.length, request.end);
+                    let stream =
+                        Box::new(VerifiedStream { stream, position: offset, expected, end });
                     Ok(Opened::Body { metadata, offset, stream })
                 }
             }
         })
+    }
+
+    fn list<'a>(
+        &'a self,
+        request: &'a ListRequest,
+    ) -> BoxFuture<'a, Result<Vec<Entry>, TransferError>> {
+        Box::pin(async move {
+            let entries = self.inner.list(request).await?;
+            check_entries(&entries)?;
+            Ok(entries)
+        })
+    }
+
+    fn writing(&self) -> Writing {
+        self.inner.writing()
+    }
+
+    fn put<'a>(&'a self, request: &'a PutRequest) -> BoxFuture<'a, Result<Proof, TransferError>> {
+        self.inner.put(request)
+    }
+
+    fn rename<'a>(
+        &'a self,
+        from: &'a str,
+        to: &'a str,
+    ) -> BoxFuture<'a, Result<(), TransferError>> {
+        self.inner.rename(from, to)
+    }
+
+    fn remove<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<(), TransferError>> {
+        self.inner.remove(address)
+    }
+}
+
+/// Names from a server become names of files here: none of them leads out of its directory.
+pub(crate) fn check_entries(entries: &[Entry]) -> Result<(), TransferError> {
+    if entries.len() > ENTRIES_MAX {
+        return Err(TransferError::Refused {
+            found: format!("the directory holds {} entries", entries.len()),
+            hint: format!("at most {ENTRIES_MAX} are taken: name a smaller directory"),
+        });
+    }
+    let is_bad = |part: &str| matches!(part, "" | "." | "..") || part.contains(['\0', '\\']);
+    match entries.iter().find(|entry| entry.path.split('/').any(is_bad)) {
+        Some(entry) => Err(TransferError::Refused {
+            found: format!("the directory holds {:?}, which is no name for a file", entry.path),
+            hint: "rename it at its source, or name each file".into(),
+        }),
+        None => Ok(()),
     }
 }
 
@@ -99,12 +153,20 @@ struct VerifiedStream {
     stream: Box<dyn ByteStream>,
     position: u64,
     expected: Option<u64>,
+    /// Where the reader wants it to stop.
+    end: Option<u64>,
 }
 
 impl ByteStream for VerifiedStream {
     fn next(&mut self) -> BoxFuture<'_, Result<Option<Bytes>, TransferError>> {
         Box::pin(async move {
-            let piece = self.stream.next().await?;
+            if self.end.is_some_and(|end| self.position >= end) {
+                return Ok(None);
+            }
+            let mut piece = self.stream.next().await?;
+            if let (Some(end), Some(bytes)) = (self.end, &mut piece) {
+                bytes.truncate(usize::try_from(end - self.position).unwrap_or(usize::MAX));
+            }
             self.position += piece.as_ref().map_or(0, |bytes| bytes.len() as u64);
             match self.expected {
                 Some(expected) if self.position > expected => {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use keelboat_engine::Digest;
-use keelboat_staging::{FetchConfig, FetchError, FetchRequest, Fetched, Fetcher, RetryBudget};
+use keelboat_staging::{FetchError, FetchRequest, Fetched, RetryBudget, Stager, StagingConfig};
 use tempfile::TempDir;
 
 /// nginx and the server of faults, in a temporary directory, until the last test lets go of them.
@@ -165,8 +165,8 @@ pub(crate) fn escaped(name: &str) -> String {
 }
 
 /// Limits for tests: they give up soon.
-pub(crate) fn config(dir: &Path) -> FetchConfig {
-    FetchConfig {
+pub(crate) fn config(dir: &Path) -> StagingConfig {
+    StagingConfig {
         first_byte_timeout: Duration::from_secs(5),
         stall_timeout: Duration::from_millis(400),
         retry: RetryBudget {
@@ -175,13 +175,13 @@ pub(crate) fn config(dir: &Path) -> FetchConfig {
             wait_min: Duration::from_millis(2),
             wait_max: Duration::from_millis(20),
         },
-        ..FetchConfig::new(dir)
+        ..StagingConfig::new(dir)
     }
 }
 
 /// A fetcher of its own directory.
-pub(crate) fn fetcher(dir: &Path) -> Fetcher {
-    Fetcher::new(config(dir)).expect("a fetcher")
+pub(crate) fn fetcher(dir: &Path) -> Stager {
+    Stager::new(config(dir)).expect("a fetcher")
 }
 
 /// What came, which must be these bytes; and how many went over the network.

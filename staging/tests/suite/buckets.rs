@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use keelboat_engine::FailureClass;
-use keelboat_staging::{FetchError, FetchRequest, Fetcher, Protocol};
+use keelboat_staging::{FetchError, FetchRequest, Protocol, Stager};
 
 use crate::common::buckets::Buckets;
 use crate::common::{config, room};
 
 async fn failure(protocol: Arc<dyn Protocol>, address: &str) -> FetchError {
     let dir = room();
-    let fetcher = Fetcher::with_protocols(config(dir.path()), vec![protocol]);
+    let fetcher = Stager::with_protocols(config(dir.path()), vec![protocol]);
     fetcher.fetch(FetchRequest::new(address)).await.expect_err("it fails")
 }
 

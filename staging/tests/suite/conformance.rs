@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use keelboat_engine::{Digest, FailureClass};
 use keelboat_staging::{
-    FetchError, FetchRequest, Fetched, Fetcher, FileProtocol, HttpConfig, HttpProtocol, Known,
-    Protocol, address_digest,
+    FetchError, FetchRequest, Fetched, FileProtocol, HttpConfig, HttpProtocol, Known, Protocol,
+    Stager, address_digest,
 };
 
 use crate::common::buckets::Buckets;
@@ -29,7 +29,7 @@ trait Place: Send + Sync {
 async fn fetch(place: &dyn Place, faults: Vec<Fault>, request: FetchRequest) -> Outcome {
     let dir = room();
     let flaky: Arc<dyn Protocol> = Arc::new(Flaky::new(place.protocol(), faults));
-    let fetcher = Fetcher::with_protocols(config(dir.path()), vec![flaky]);
+    let fetcher = Stager::with_protocols(config(dir.path()), vec![flaky]);
     let result = fetcher.fetch(request).await;
     Outcome { result, _dir: dir }
 }

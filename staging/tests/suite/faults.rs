@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use keelboat_engine::{Digest, FailureClass};
-use keelboat_staging::{FetchConfig, FetchRequest, Fetcher, HttpConfig};
+use keelboat_staging::{FetchRequest, HttpConfig, Stager, StagingConfig};
 
 use crate::common::{Servers, assert_arrived, config, fetch, noise, room};
 
@@ -171,7 +171,7 @@ async fn tls_is_verified_and_never_left() {
     assert!(error.failure.hint.is_some_and(|hint| hint.contains("SSL_CERT_FILE")));
     let http =
         HttpConfig { extra_ca: Some(servers.value("HTTP_CA").into()), ..HttpConfig::default() };
-    let trusting = FetchConfig { http, ..config(dir.path()) };
-    let fetcher = Fetcher::new(trusting).expect("a fetcher");
+    let trusting = StagingConfig { http, ..config(dir.path()) };
+    let fetcher = Stager::new(trusting).expect("a fetcher");
     assert_arrived(fetcher.fetch(FetchRequest::new(address)).await, b"over tls");
 }

@@ -94,7 +94,7 @@ async fn nothing_is_left_behind() {
 async fn leave_partial(address: &str, dir: &Path) {
     let mut config = crate::common::config(dir);
     config.retry.tries_max = 1;
-    let fetcher = keelboat_staging::Fetcher::new(config).expect("a fetcher");
+    let fetcher = keelboat_staging::Stager::new(config).expect("a fetcher");
     fetcher.fetch(FetchRequest::new(address)).await.expect_err("it is cut");
     let data = dir.join(address_digest(address).to_hex()).with_extension("data");
     assert_eq!(data.metadata().expect("a partial file").len(), 120_000);

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use keelboat_engine::{Content, Digest, FailureClass, Kind};
 use keelboat_staging::{
-    FetchConfig, FetchRequest, Fetched, Fetcher, Known, Progress, TransferEvent,
+    FetchRequest, Fetched, Known, Progress, Stager, StagingConfig, TransferEvent,
 };
 
 use crate::common::{Servers, assert_arrived, config, fetch, fetcher, noise, room};
@@ -90,7 +90,7 @@ async fn a_host_gets_no_more_connections_than_it_is_allowed() {
     let bytes = noise(23, 150_000);
     let dir = room();
     // This server refuses a second connection while one is open.
-    let fetcher = Fetcher::new(FetchConfig { per_host_max: 1, ..config(dir.path()) });
+    let fetcher = Stager::new(StagingConfig { per_host_max: 1, ..config(dir.path()) });
     let fetcher = fetcher.expect("a fetcher");
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..4 {
@@ -115,8 +115,8 @@ async fn what_is_known_by_its_digest_needs_no_request() {
 #[tokio::test]
 async fn offline_uses_what_is_known_and_nothing_else() {
     let dir = room();
-    let offline = FetchConfig { offline: true, ..config(dir.path()) };
-    let fetcher = Fetcher::new(offline).expect("a fetcher");
+    let offline = StagingConfig { offline: true, ..config(dir.path()) };
+    let fetcher = Stager::new(offline).expect("a fetcher");
     let nowhere = FetchRequest::new("http://user:pw@127.0.0.1:9/never");
     let there = fetcher.fetch(nowhere.clone().knowing(known(b"x"))).await;
     assert_eq!(there, Ok(Fetched::Unchanged));

@@ -55,7 +55,7 @@ fn s3_at(endpoint: &str) -> BucketProtocol {
 }
 
 fn request(address: &str, offset: u64, condition: Condition) -> OpenRequest {
-    OpenRequest { address: address.into(), offset, condition }
+    OpenRequest { address: address.into(), offset, end: None, condition }
 }
 
 fn known(etag: &str) -> Validators {
