@@ -13,7 +13,7 @@ use crate::common::flaky::{Fault, Flaky};
 use crate::common::{Servers, assert_arrived, config, escaped, noise, room};
 
 /// Where files are put so that a protocol can fetch them.
-trait Place: Send + Sync {
+pub(crate) trait Place: Send + Sync {
     fn protocol(&self) -> Arc<dyn Protocol>;
     /// Puts a file there, in the place of an older one, and says its address.
     fn put(&self, name: &str, bytes: &[u8]) -> String;
@@ -35,7 +35,7 @@ async fn fetch(place: &dyn Place, faults: Vec<Fault>, request: FetchRequest) -> 
 }
 
 /// How it ended, with the directory that the file is in.
-struct Outcome {
+pub(crate) struct Outcome {
     result: Result<Fetched, FetchError>,
     _dir: tempfile::TempDir,
 }
@@ -50,7 +50,7 @@ impl Outcome {
     }
 }
 
-async fn conformance(place: impl Place + 'static) {
+pub(crate) async fn conformance(place: impl Place + 'static) {
     let shared: Arc<dyn Place> = Arc::new(place);
     let place = &*shared;
     for name in
