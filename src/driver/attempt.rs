@@ -10,11 +10,11 @@ use std::time::Duration;
 use keelboat_checkpoint::is_executable;
 use keelboat_engine::core::{Core, Event};
 use keelboat_engine::{
-    AttemptId, AttemptOutcome, Command, Content, Failure, FailureClass, InputSpec, MemoRecord,
-    OutputRecord, OutputSpec, Source, TaskName, Usage,
+    AttemptId, AttemptOutcome, Command, Content, Failure, FailureClass, InputSpec, Kind,
+    MemoRecord, OutputRecord, OutputSpec, Source, TaskName, Usage,
 };
 use keelboat_executors::{Executor as _, LaunchSpec};
-use keelboat_staging::{LocalError, Placement, publish};
+use keelboat_staging::{LocalError, Placement, Scratch, publish};
 
 use super::edges::{Edges, GRACE, Memory};
 use super::message::Message;
@@ -131,6 +131,10 @@ impl Attempt {
         let memory = Memory(&edges.digests);
         let scratch = edges.scratch.make(self.scratch.clone(), &self.outputs)?;
         for (input, content) in &self.inputs {
+            if let (Source::Urls(_), Kind::Directory) = (&input.source, content.kind) {
+                place_tree(&scratch, input, content, edges)?;
+                continue;
+            }
             let source = source_of(input, content, edges);
             let name = &input.scratch_path;
             let placement = Placement { source: &source, content, name };
@@ -230,6 +234,23 @@ fn source_of(input: &InputSpec, content: &Content, edges: &Edges) -> PathBuf {
         Source::Urls(_) => edges.objects.path_of(&content.digest),
         Source::Path(path) => edges.project.resolve(path),
     }
+}
+
+/// A directory that came from elsewhere is in the object cache file by file.
+fn place_tree(
+    scratch: &Scratch,
+    input: &InputSpec,
+    content: &Content,
+    edges: &Edges,
+) -> Result<(), LocalError> {
+    let destination = scratch.room_for(&input.scratch_path)?;
+    let copied = edges.objects.copy_tree(&content.digest, &destination);
+    let is_there = copied.unwrap_or_else(|error| {
+        edges.tell(Message::Warning(format!("{}: {error}", input.scratch_path)));
+        false
+    });
+    // It is brought again then.
+    if is_there { Ok(()) } else { Err(LocalError::Changed { path: destination }) }
 }
 
 /// An input is not what it was said to be: what is remembered of it is forgotten, so that it is read

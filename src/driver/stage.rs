@@ -1,10 +1,11 @@
 //! Inputs: local files are looked at where they are, remote ones are brought to the object cache.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use keelboat_engine::core::Event;
 use keelboat_engine::{Content, Digest, Fact, Failure, FailureClass, FileId, Kind, SiteId, Source};
-use keelboat_staging::{FetchRequest, Fetched, Known, Progress, address_digest, redact};
+use keelboat_staging::{FetchRequest, Fetched, Known, Progress, address_digest, redact, stamp_of};
 
 use super::edges::Edges;
 use super::message::Message;
@@ -52,15 +53,19 @@ fn look_at(edges: &Edges, wanted: &Wanted) -> Event {
     }
 }
 
-async fn fetch(edges: &Edges, wanted: Wanted) {
-    let Wanted { file, sha256, .. } = wanted;
+async fn fetch(edges: &Arc<Edges>, wanted: Wanted) {
+    let Wanted { file, kind, sha256, .. } = wanted;
     let site = SiteId::HOME;
-    let message = match bring(edges, &wanted.source, file, sha256).await {
+    let message = match bring(edges, &wanted.source, file, (kind, sha256)).await {
         Ok((content, fact)) => {
             let event = Event::Staged { file, site, content };
             match fact {
                 Some(fact) => {
-                    let object = edges.objects.path_of(&content.digest);
+                    let object = match kind {
+                        Kind::File => edges.objects.path_of(&content.digest),
+                        // Many files: their whole file system is brought to the disk.
+                        Kind::Directory => edges.project.state(),
+                    };
                     Message::Fetched(Box::new((fact, event)), object)
                 }
                 None => Message::Events(vec![event]),
@@ -74,19 +79,20 @@ async fn fetch(edges: &Edges, wanted: Wanted) {
 
 /// Brings a remote file to the object cache; with a fact when something came over the network.
 async fn bring(
-    edges: &Edges,
+    edges: &Arc<Edges>,
     source: &Source,
     file: FileId,
-    sha256: Option<Digest>,
+    (kind, sha256): (Kind, Option<Digest>),
 ) -> Result<(Content, Option<Fact>), Failure> {
     let urls: Arc<[Arc<str>]> = match source {
         Source::Urls(urls) => Arc::clone(urls),
         Source::Path(path) => Arc::from([Arc::clone(path)]),
     };
     let display = urls.first().map(|url| redact(url)).unwrap_or_default();
-    let known = known(edges, &urls, sha256);
+    let known = known(edges, &urls, kind, sha256);
     let reporter: Arc<dyn Progress> = Arc::new(Reporter::new(edges, file.0, display.clone()));
-    let request = FetchRequest { urls, sha256, known: known.clone(), progress: Some(reporter) };
+    let request =
+        FetchRequest { urls, kind, sha256, known: known.clone(), progress: Some(reporter) };
     let fetcher = edges.fetcher();
     let fetcher =
         fetcher.map_err(|error| Failure::new(FailureClass::Permanent, error.to_string()))?;
@@ -100,8 +106,7 @@ async fn bring(
             )),
         },
         Fetched::New { path, content, etag, last_modified, transferred, source_used } => {
-            let kept = edges.objects.insert_by_move(&path, &content);
-            kept.map_err(|error| Failure::new(FailureClass::OutOfResources, error.to_string()))?;
+            keep(edges, path, content).await?;
             let fact = Fact::Fetched {
                 source: address_digest(&source_used),
                 display: redact(&source_used),
@@ -115,20 +120,40 @@ async fn bring(
     }
 }
 
+/// Moves what came into the object cache. Its digest is that of the bytes as they came: they are
+/// not read again.
+async fn keep(edges: &Arc<Edges>, path: PathBuf, content: Content) -> Result<(), Failure> {
+    let at_work = Arc::clone(edges);
+    let kept = edges.runtime.spawn_blocking(move || {
+        if content.kind == Kind::File
+            && let Ok(metadata) = path.symlink_metadata()
+        {
+            at_work.digests.remember_own(&stamp_of(&metadata), content.digest);
+        }
+        at_work.objects.insert_by_move(&path, &content).map_err(|error| error.to_string())
+    });
+    let kept = kept.await.map_err(|error| error.to_string()).and_then(|kept| kept);
+    kept.map(drop).map_err(|error| Failure::new(FailureClass::OutOfResources, error))
+}
+
 /// What the object cache has of one of these addresses, or of the digest that it must have.
-fn known(edges: &Edges, urls: &[Arc<str>], sha256: Option<Digest>) -> Option<Known> {
-    let here = |digest: &Digest| edges.objects.object_path(digest).ok().flatten();
+fn known(edges: &Edges, urls: &[Arc<str>], kind: Kind, sha256: Option<Digest>) -> Option<Known> {
+    let is_here = |digest: &Digest| match kind {
+        Kind::File => edges.objects.object_path(digest).is_ok_and(|path| path.is_some()),
+        Kind::Directory => edges.objects.has(digest, kind).unwrap_or(false),
+    };
     for url in urls {
         let source = address_digest(url);
         let Some(record) = edges.memo.source(&source).ok().flatten() else { continue };
         let content = record.content;
-        if sha256.is_none_or(|sha256| sha256 == content.digest) && here(&content.digest).is_some() {
+        let is_wanted = sha256.is_none_or(|sha256| sha256 == content.digest);
+        if is_wanted && content.kind == kind && is_here(&content.digest) {
             let (etag, last_modified) = (record.etag, record.last_modified);
             return Some(Known { content, etag, last_modified, source: Some(source) });
         }
     }
-    let digest = sha256?;
-    let bytes = here(&digest)?.metadata().ok()?.len();
-    let content = Content { digest, bytes, kind: Kind::File };
+    let digest = sha256.filter(|_| kind == Kind::File)?;
+    let bytes = edges.objects.object_path(&digest).ok().flatten()?.metadata().ok()?.len();
+    let content = Content { digest, bytes, kind };
     Some(Known { content, etag: None, last_modified: None, source: None })
 }

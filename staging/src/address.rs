@@ -10,6 +10,12 @@ use reqwest::Url;
 /// What has no scheme is a local path, shown as it is. Of what has one and is no URL nothing else is
 /// shown, since nobody knows where its secrets are.
 pub fn redact(address: &str) -> String {
+    if let Some(member) = member_of(address) {
+        return format!("{}:{}!/{}", member.format, redact(member.archive), member.path);
+    }
+    if is_data(address) {
+        return format!("data:... ({} characters)", address.chars().count());
+    }
     let Some(mut url) = parse(address) else {
         return match address.split_once("://") {
             Some((scheme, _)) => format!("{scheme}://... (not a URL)"),
@@ -52,11 +58,52 @@ pub(crate) fn parse(address: &str) -> Option<Url> {
     is_url.then(|| Url::parse(address).ok()).flatten()
 }
 
+/// One file or directory inside of an archive: `zip:ADDRESS!/PATH`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Member<'a> {
+    /// `zip` or `tar`.
+    pub(crate) format: &'a str,
+    /// The archive's own address.
+    pub(crate) archive: &'a str,
+    /// Where it is in the archive, decoded; empty: all of it.
+    pub(crate) path: String,
+}
+
+/// What an address names inside of an archive, if it is one of those.
+pub(crate) fn member_of(address: &str) -> Option<Member<'_>> {
+    let (format, rest) = address.split_once(':')?;
+    if !matches!(format, "zip" | "tar") {
+        return None;
+    }
+    let (archive, path) = rest.rsplit_once("!/").unwrap_or((rest, ""));
+    let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
+    Some(Member { format, archive, path: path.trim_matches('/').to_owned() })
+}
+
+/// Whether the address is the data itself (RFC 2397).
+pub(crate) fn is_data(address: &str) -> bool {
+    address.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"))
+}
+
 /// Lower-case scheme of an address; `file` for plain paths.
 pub(crate) fn scheme_of(address: &str) -> String {
+    if is_data(address) {
+        return "data".to_owned();
+    }
+    if let Some(member) = member_of(address) {
+        return member.format.to_owned();
+    }
     match address.split_once("://") {
         Some((scheme, _)) => scheme.to_ascii_lowercase(),
         None => "file".to_owned(),
+    }
+}
+
+/// Whether the network is not needed for an address.
+pub(crate) fn is_local(address: &str) -> bool {
+    match member_of(address) {
+        Some(member) => is_local(member.archive),
+        None => is_data(address) || (scheme_of(address) == "file" && host_of(address) == "file"),
     }
 }
 
@@ -120,6 +167,9 @@ mod tests {
         assert_eq!(redact(address), "https://host:8443/a%20b.gz?X-Sig=...&...");
         assert_eq!(redact("/data/a b.gz"), "/data/a b.gz");
         assert_eq!(redact("C:\\x"), "C:\\x");
+        let member = "zip:https://user:pw@h/a.zip?sig=abc!/dir/b%20c";
+        assert_eq!(redact(member), "zip:https://h/a.zip?sig=...!/dir/b c");
+        assert_eq!(redact("data:,secret"), "data:... (12 characters)");
     }
 
     #[test]
@@ -130,6 +180,24 @@ mod tests {
         assert_eq!(scheme_of("HTTPS://h/x"), "https");
         assert_eq!(scheme_of("file:/a"), "file");
         assert_eq!(scheme_of("a:b"), "file");
+    }
+
+    #[test]
+    fn members_of_archives_are_told_apart() {
+        let member = |address| member_of(address).map(|member| (member.archive, member.path));
+        assert_eq!(member("zip:/a/b.zip!/c/d%20e/"), Some(("/a/b.zip", "c/d e".to_owned())));
+        assert_eq!(member("tar:https://h/a.tgz"), Some(("https://h/a.tgz", String::new())));
+        let nested = "zip:tar:https://h/a.tar!/b.zip!/c";
+        assert_eq!(member(nested), Some(("tar:https://h/a.tar!/b.zip", "c".to_owned())));
+        assert_eq!(member("https://h/a.zip!/b"), None);
+        assert!(is_local("zip:/a/b.zip!/c") && !is_local("zip:https://h/b.zip!/c"));
+    }
+
+    #[test]
+    fn children_are_escaped() {
+        assert_eq!(child_address("ftp://h/a/", "b c/d#"), "ftp://h/a/b%20c/d%23");
+        assert_eq!(child_address("https://h/a?sig=1", "b"), "https://h/a/b?sig=1");
+        assert_eq!(child_address("/a b", "c d"), "/a b/c d");
     }
 
     #[test]

@@ -1,28 +1,39 @@
 //! Bringing remote files here: whole, verified, once, and only when they have changed.
 
+mod arrived;
+mod directory;
+mod errand;
 mod error;
 mod flight;
+mod job;
+mod member;
 mod progress;
 mod transfer;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use keelboat_engine::{Content, Digest, FailureClass};
+use keelboat_engine::{Content, Digest, FailureClass, Kind};
 
 pub use error::{ConfigError, FetchError};
+pub(crate) use job::unknown_scheme;
 pub use progress::{Progress, TransferEvent};
 
-use crate::address::{host_of, scheme_of};
+use crate::address::{is_local, redact, scheme_of};
+use crate::local::LocalError;
 use crate::protocol::{
-    BucketProtocol, Deadlined, FileProtocol, HttpConfig, HttpProtocol, Protocol, Throttled,
-    Validators, Verified,
+    BucketProtocol, Courier, DataProtocol, Deadlined, Depth, Entry, FileProtocol, HttpConfig,
+    HttpProtocol, Protocol, Throttled, Validators, Verified,
 };
-use crate::retry::RetryBudget;
+use crate::retry::{Retries, RetryBudget};
+use arrived::Arrived;
+use error::Lost;
 use flight::{Flights, Landed};
-use transfer::Job;
+use job::Job;
+use member::Archives;
+use progress::Observers;
 
 /// Limits and places of a [`Stager`].
 #[derive(Debug, Clone)]
@@ -45,6 +56,8 @@ pub struct StagingConfig {
     pub seed: u64,
     /// Use what is known, ask nobody.
     pub offline: bool,
+    /// Bytes that one member of an archive may unpack to.
+    pub unpacked_max: u64,
 }
 
 impl StagingConfig {
@@ -60,21 +73,31 @@ impl StagingConfig {
             retry: RetryBudget::default(),
             seed: 0,
             offline: false,
+            unpacked_max: 1 << 40,
         }
     }
 }
 
-/// One file that is wanted.
-#[derive(Clone, Default)]
+/// One file or directory that is wanted.
+#[derive(Clone)]
 pub struct FetchRequest {
     /// Addresses of the same file, to be tried in this order. May hold secrets.
     pub urls: Arc<[Arc<str>]>,
+    /// File or directory.
+    pub kind: Kind,
     /// The digest that it must have.
     pub sha256: Option<Digest>,
     /// What is here from an earlier run.
     pub known: Option<Known>,
     /// Who wants to see it advance.
     pub progress: Option<Arc<dyn Progress>>,
+}
+
+impl Default for FetchRequest {
+    /// A file, without an address.
+    fn default() -> Self {
+        Self { urls: Arc::from([]), kind: Kind::File, sha256: None, known: None, progress: None }
+    }
 }
 
 impl FetchRequest {
@@ -87,6 +110,13 @@ impl FetchRequest {
     #[must_use]
     pub fn or_from(mut self, mirror: impl Into<Arc<str>>) -> Self {
         self.urls = self.urls.iter().cloned().chain([mirror.into()]).collect();
+        self
+    }
+
+    /// With this kind.
+    #[must_use]
+    pub fn of_kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
         self
     }
 
@@ -107,7 +137,7 @@ impl FetchRequest {
 
 impl fmt::Debug for FetchRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let urls: Vec<String> = self.urls.iter().map(|url| crate::redact(url)).collect();
+        let urls: Vec<String> = self.urls.iter().map(|url| redact(url)).collect();
         let mut debug = f.debug_struct("FetchRequest");
         debug.field("urls", &urls).field("sha256", &self.sha256).field("known", &self.known);
         debug.finish_non_exhaustive()
@@ -164,14 +194,17 @@ pub enum Fetched {
 /// Fetches files. Clones share connections, limits and transfers under way.
 #[derive(Debug, Clone)]
 pub struct Stager {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
+/// What all clones of a stager share.
 #[derive(Debug)]
-struct Inner {
-    config: Arc<StagingConfig>,
+pub(crate) struct Inner {
+    config: StagingConfig,
     protocols: Vec<Arc<dyn Protocol>>,
+    couriers: Vec<Arc<dyn Courier>>,
     flights: Flights,
+    archives: Archives,
 }
 
 impl Stager {
@@ -184,12 +217,16 @@ impl Stager {
         let http = HttpProtocol::new(&config.http).map_err(|cause| ConfigError { cause })?;
         let buckets = BucketProtocol::new(config.http.clone());
         let protocols: Vec<Arc<dyn Protocol>> =
-            vec![Arc::new(FileProtocol), Arc::new(http), Arc::new(buckets)];
-        Ok(Self::with_protocols(config, protocols))
+            vec![Arc::new(FileProtocol), Arc::new(DataProtocol), Arc::new(http), Arc::new(buckets)];
+        Ok(Self::with_protocols(config, protocols, Vec::new()))
     }
 
     /// For the schemes of these plain protocols; timeouts, limits and checks are put around them.
-    pub fn with_protocols(config: StagingConfig, protocols: Vec<Arc<dyn Protocol>>) -> Self {
+    pub fn with_protocols(
+        config: StagingConfig,
+        protocols: Vec<Arc<dyn Protocol>>,
+        couriers: Vec<Arc<dyn Courier>>,
+    ) -> Self {
         crate::partial::sweep(&config.partial_dir, SystemTime::now());
         let limits = crate::protocol::Limits::new(config.per_host_max, config.total_max);
         let open_timeout = config.http.connect_timeout + config.first_byte_timeout;
@@ -198,13 +235,13 @@ impl Stager {
             Arc::new(Throttled::sharing(Verified::new(deadlined), limits.clone()))
         };
         let protocols = protocols.into_iter().map(wrap).collect();
-        let flights = Flights::default();
-        Self { inner: Arc::new(Inner { config: Arc::new(config), protocols, flights }) }
+        let (flights, archives) = (Flights::default(), Archives::default());
+        Self { inner: Arc::new(Inner { config, protocols, couriers, flights, archives }) }
     }
 
-    /// Brings one file here, or finds that what is known is still right.
+    /// Brings one file or directory here, or finds that what is known is still right.
     ///
-    /// Calls for the same addresses share one transfer. A future that is dropped ends the transfer
+    /// Calls for the same address share one transfer. A future that is dropped ends the transfer
     /// when nobody else waits for it; what came stays for the next one.
     ///
     /// # Errors
@@ -215,30 +252,126 @@ impl Stager {
         {
             return Ok(Fetched::Unchanged);
         }
-        if self.inner.config.offline && !request.urls.iter().any(|url| is_local(url)) {
+        let offline = self.inner.config.offline;
+        if offline && !request.urls.iter().any(|url| is_local(url)) {
             let usable = request.known.is_some() && request.sha256.is_none();
             return if usable { Ok(Fetched::Unchanged) } else { Err(offline_error(&request)) };
         }
-        let inner = &self.inner;
-        let flight = inner.flights.join(&request, |observers| Job {
-            config: Arc::clone(&inner.config),
-            protocols: inner.protocols.clone(),
-            request: request.clone(),
-            observers,
+        let mut failed = Vec::new();
+        for address in request.urls.iter().filter(|url| !offline || is_local(url)) {
+            match self.fetch_from(&request, address).await {
+                Ok(fetched) => return Ok(fetched),
+                Err(lost) => {
+                    let (shown, cause) = (redact(address), lost.error.to_string());
+                    if let Some(progress) = &request.progress {
+                        let (source, cause) = (&*shown, &*cause);
+                        progress.on_event(&TransferEvent::Abandoned { source, cause });
+                    }
+                    // A full disk is no better for another mirror.
+                    let is_local = lost.error.is_local();
+                    failed.push((shown, lost));
+                    if is_local {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(FetchError::of("fetch", failed))
+    }
+
+    /// Says what is below a directory.
+    ///
+    /// # Errors
+    /// It cannot be listed; the error says what to do.
+    pub async fn list(&self, address: &str, depth: Depth) -> Result<Vec<Entry>, FetchError> {
+        let job = Job {
+            stager: Arc::clone(&self.inner),
+            address: address.into(),
+            kind: Kind::Directory,
+            sha256: None,
+            known: None,
+            observers: Observers::default(),
+        };
+        let listed = directory::listing(&job, depth).await;
+        listed.map_err(|error| {
+            let lost = Arc::new(Lost { error, transferred: 0 });
+            FetchError::of("list", vec![(redact(address), lost)])
+        })
+    }
+
+    async fn fetch_from(
+        &self,
+        request: &FetchRequest,
+        address: &Arc<str>,
+    ) -> Result<Fetched, Arc<Lost>> {
+        let known = request.known.clone().filter(|known| {
+            let first = request.urls.first().is_some_and(|first| first == address);
+            known.source.is_some() || first
         });
-        match flight.landed().await? {
-            Landed::Unchanged => Ok(Fetched::Unchanged),
-            Landed::New(arrived) => arrived.claim(),
+        loop {
+            let flight = self.inner.flights.join(Job {
+                stager: Arc::clone(&self.inner),
+                address: Arc::clone(address),
+                kind: request.kind,
+                sha256: request.sha256,
+                known: known.clone(),
+                observers: Observers::of(request.progress.clone()),
+            });
+            let landed = flight.landed().await;
+            // Somebody else's transfer may end in a way that says nothing about this wish.
+            if !flight.serves(request.sha256) {
+                continue;
+            }
+            drop(flight);
+            return match landed? {
+                Landed::Unchanged => Ok(Fetched::Unchanged),
+                Landed::New(arrived) => claim(arrived)
+                    .map_err(|error| Arc::new(Lost { error: error.into(), transferred: 0 })),
+            };
         }
     }
 }
 
-fn is_local(address: &str) -> bool {
-    scheme_of(address) == "file" && host_of(address) == "file"
+impl Inner {
+    pub(crate) fn protocol(&self, address: &str) -> Option<Arc<dyn Protocol>> {
+        let scheme = scheme_of(address);
+        self.protocols.iter().find(|one| one.schemes().contains(&&*scheme)).cloned()
+    }
+
+    pub(crate) fn courier(&self, address: &str) -> Option<Arc<dyn Courier>> {
+        let scheme = scheme_of(address);
+        self.couriers.iter().find(|one| one.schemes().contains(&&*scheme)).cloned()
+    }
+
+    /// The tries at one source, with jitter of its own.
+    pub(crate) fn retries(&self, source: &Digest) -> Retries {
+        let bytes = source.as_bytes().iter().take(8);
+        let salt = bytes.fold(0_u64, |salt, byte| salt << 8 | u64::from(*byte));
+        Retries::new(&self.config.retry, self.config.seed ^ salt, Instant::now())
+    }
+}
+
+/// The last one who waits takes it, others get a further name for it.
+fn claim(arrived: Arc<Arrived>) -> Result<Fetched, LocalError> {
+    match Arc::try_unwrap(arrived) {
+        Ok(arrived) => arrived.take(),
+        Err(shared) => shared.claim(),
+    }
+}
+
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, LocalError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| joined(&error))
+}
+
+fn joined(error: &tokio::task::JoinError) -> LocalError {
+    let error = std::io::Error::other(error.to_string());
+    LocalError::io("write", std::path::Path::new("a file on its way"), error)
 }
 
 fn offline_error(request: &FetchRequest) -> FetchError {
-    let shown = request.urls.first().map(|url| crate::redact(url)).unwrap_or_default();
+    let shown = request.urls.first().map(|url| redact(url)).unwrap_or_default();
     let cause = format!("{shown} is not in the object cache, and the network is not to be used");
     FetchError::new(FailureClass::InputMissing, cause, "run once without --offline", 0)
 }

@@ -8,7 +8,9 @@
 //! (`keelboat-checkpoint`, joined through the port [`DigestMemory`]).
 
 mod address;
+mod archive;
 mod credentials;
+mod deliver;
 mod fetch;
 mod local;
 mod partial;
@@ -17,6 +19,7 @@ mod retry;
 
 pub use address::{address_digest, child_address, redact};
 pub use credentials::{Credential, Credentials, CredentialsError, Secret};
+pub use deliver::{DeliverError, Delivery};
 pub use fetch::{
     ConfigError, FetchError, FetchRequest, Fetched, Known, Progress, Stager, StagingConfig,
     TransferEvent,
@@ -26,8 +29,9 @@ pub use local::{
     deliver, digest_path, publish, remove_tree, stamp_of,
 };
 pub use protocol::{
-    BoxFuture, BucketProtocol, ByteStream, Condition, Courier, Deadlined, Depth, Entry, Errand,
-    FileProtocol, HttpConfig, HttpProtocol, ListRequest, Metadata, OpenRequest, Opened, Proof,
-    Protocol, PutRequest, Sent, Throttled, TransferError, Validators, Verified, Writing,
+    BoxFuture, BucketProtocol, ByteStream, Condition, Courier, DataProtocol, Deadlined, Depth,
+    Entry, Errand, FileProtocol, HttpConfig, HttpProtocol, ListRequest, Metadata, OpenRequest,
+    Opened, Proof, Protocol, PutRequest, Sent, Throttled, TransferError, Validators, Verified,
+    Writing,
 };
 pub use retry::RetryBudget;

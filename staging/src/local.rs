@@ -17,6 +17,7 @@ pub use digest::digest_path;
 pub use error::{LocalError, PublishError};
 pub use memory::{DigestMemory, Forgetful, stamp_of};
 pub use place::Placement;
+pub(crate) use place::{leads_inside, place_tree};
 pub use publish::publish;
 pub use recycle::Recycler;
 pub use remove::remove_tree;

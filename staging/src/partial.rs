@@ -44,6 +44,10 @@ pub(crate) struct Partial {
     position: u64,
     digester: Digester,
     checkpoint_at: (u64, Instant),
+    /// Whether there is a file with the state.
+    has_state: bool,
+    /// Whether the bytes were given away.
+    is_taken: bool,
 }
 
 impl Partial {
@@ -52,10 +56,13 @@ impl Partial {
         fs::create_dir_all(dir).map_err(|error| LocalError::io("create", dir, error))?;
         let (data, data_path) = open_locked(dir, source)?;
         let state_path = data_path.with_extension("state");
+        let state = State::read(&state_path, source);
         let mut partial = Self {
             data,
             data_path,
-            state: State::read(&state_path, source).unwrap_or_else(|| State::new(source)),
+            has_state: state_path.exists(),
+            is_taken: false,
+            state: state.unwrap_or_else(|| State::new(source)),
             state_path,
             position: 0,
             digester: Digester::new(),
@@ -168,12 +175,36 @@ impl Partial {
         head
     }
 
-    /// Gives the bytes a further name, which the caller owns from then on.
-    pub(crate) fn claim(&self) -> Result<PathBuf, LocalError> {
+    /// Where the bytes are.
+    pub(crate) fn path(&self) -> &Path {
+        &self.data_path
+    }
+
+    /// Gives the bytes to the caller, under a name of their own.
+    pub(crate) fn take(&mut self) -> Result<PathBuf, LocalError> {
+        let path = self.claimed_path();
+        fs::rename(&self.data_path, &path)
+            .map_err(|error| LocalError::io("create", &path, error))?;
+        // Nothing is left to be gone on with.
+        if self.has_state
+            && let Err(error) = fs::remove_file(&self.state_path)
+        {
+            tracing::debug!(%error, "the state of a transfer stays");
+        }
+        self.is_taken = true;
+        Ok(path)
+    }
+
+    fn claimed_path(&self) -> PathBuf {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let extension = format!("{}-{number}.{CLAIMED}", std::process::id());
-        let path = self.data_path.with_extension(extension);
+        self.data_path.with_extension(extension)
+    }
+
+    /// Gives the bytes a further name, which the caller owns from then on.
+    pub(crate) fn claim(&self) -> Result<PathBuf, LocalError> {
+        let path = self.claimed_path();
         let linked = fs::hard_link(&self.data_path, &path)
             .or_else(|_| fs::copy(&self.data_path, &path).map(drop));
         linked.map_err(|error| LocalError::io("create", &path, error))?;
@@ -226,7 +257,8 @@ impl Partial {
         Ok(())
     }
 
-    fn write_state(&self) -> Result<(), LocalError> {
+    fn write_state(&mut self) -> Result<(), LocalError> {
+        self.has_state = true;
         let written = self.state.write(&self.state_path);
         written.map_err(|error| LocalError::io("write", &self.state_path, error))
     }
@@ -235,7 +267,7 @@ impl Partial {
 /// What holds no byte is of no use to a later transfer.
 impl Drop for Partial {
     fn drop(&mut self) {
-        if self.position == 0 {
+        if self.position == 0 && !self.is_taken {
             self.discard();
         }
     }

@@ -7,6 +7,7 @@
 
 mod bucket;
 mod courier;
+mod data;
 mod deadlined;
 mod error;
 mod file;
@@ -24,6 +25,7 @@ use tokio_util::bytes::Bytes;
 
 pub use bucket::BucketProtocol;
 pub use courier::{Courier, Errand};
+pub use data::DataProtocol;
 pub use deadlined::Deadlined;
 pub use error::TransferError;
 pub use file::FileProtocol;

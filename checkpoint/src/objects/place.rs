@@ -26,6 +26,15 @@ pub(super) struct Checked<'a> {
     pub(super) metadata: Metadata,
 }
 
+/// Whether what is placed may be the object itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sharing {
+    /// By a hard link, where that is cheaper: whoever gets it only reads.
+    Links,
+    /// Never: whoever gets it may write to it.
+    Never,
+}
+
 impl ObjectCache {
     pub(super) fn insert_file(
         &self,
@@ -93,14 +102,16 @@ impl ObjectCache {
         }
         let object = Checked { digest, path, metadata };
         let temporary = files::fresh_name(files::parent_of(dest));
-        let placed = self.place_copy(&object, &temporary, what.executable).and_then(|restored| {
-            swap_in(&temporary, dest)?;
-            // When `dest` was a link to this object already, the rename did nothing; and removing
-            // a link changes the stamp.
-            files::discard(&temporary);
-            self.remember(dest, digest)?;
-            Ok(restored)
-        });
+        let placed = self
+            .place_copy(&object, &temporary, what.executable, Sharing::Links)
+            .and_then(|restored| {
+                swap_in(&temporary, dest)?;
+                // When `dest` was a link to this object already, the rename did nothing; and removing
+                // a link changes the stamp.
+                files::discard(&temporary);
+                self.remember(dest, digest)?;
+                Ok(restored)
+            });
         if placed.is_err() {
             files::discard(&temporary);
         }
@@ -108,12 +119,13 @@ impl ObjectCache {
     }
 
     /// Makes a file of an object's bytes at a new name. It is the object itself, by a link, only when
-    /// that is executable as it has to be.
+    /// that is executable as it has to be, and may be shared.
     pub(super) fn place_copy(
         &self,
         object: &Checked<'_>,
         dest: &Path,
         executable: bool,
+        sharing: Sharing,
     ) -> Result<Restored, ObjectError> {
         let mode = writable_mode(&object.metadata, executable);
         if self.reflink(object.path, dest) {
@@ -123,7 +135,8 @@ impl ObjectCache {
         }
         let same_mode = is_executable(&object.metadata) == executable;
         let large = object.metadata.len() > COPY_BYTES_MAX;
-        if large && same_mode && fs::hard_link(object.path, dest).is_ok() {
+        let may_link = sharing == Sharing::Links && large && same_mode;
+        if may_link && fs::hard_link(object.path, dest).is_ok() {
             let linked = fs::symlink_metadata(object.path).doing("look at", object.path)?;
             self.digests.carry(&stamp_of(&object.metadata), &stamp_of(&linked));
             return Ok(Restored::Linked);

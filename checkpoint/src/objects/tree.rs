@@ -12,7 +12,7 @@ use keelboat_engine::{Content, Digest, Kind, TreeEntry, TreeNode, tree_digest};
 use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
-use super::place::{self, Checked};
+use super::place::{self, Checked, Sharing};
 use super::{Inserted, ObjectCache, ObjectError, Restored, is_executable};
 use crate::digests::stamp_of;
 use crate::error::IoContext as _;
@@ -68,7 +68,7 @@ impl ObjectCache {
     ) -> Result<Option<Restored>, ObjectError> {
         let Some(entries) = self.manifest(digest)? else { return Ok(None) };
         let temporary = files::fresh_name(files::parent_of(dest));
-        let built = self.build_tree(&entries, &temporary).and_then(|built| {
+        let built = self.build_tree(&entries, &temporary, Sharing::Links).and_then(|built| {
             let Some(files) = built else { return Ok(None) };
             place::swap_in(&temporary, dest)?;
             self.remember_files(&entries, dest)?;
@@ -76,6 +76,17 @@ impl ObjectCache {
         });
         files::discard(&temporary);
         built
+    }
+
+    /// Makes a directory at a new name that shares nothing with the cache; `false`: it is not there.
+    ///
+    /// # Errors
+    /// When it was damaged, or cannot be written.
+    pub fn copy_tree(&self, digest: &Digest, dest: &Path) -> Result<bool, ObjectError> {
+        let Some(entries) = self.manifest(digest)? else { return Ok(false) };
+        let built = self.build_tree(&entries, dest, Sharing::Never)?;
+        self.touch(*digest);
+        Ok(built.is_some())
     }
 
     pub(super) fn has_tree(&self, digest: &Digest) -> Result<bool, ObjectError> {
@@ -141,7 +152,12 @@ impl ObjectCache {
     }
 
     /// Builds a directory at a new name; `None`: a file of it is not in the cache any more.
-    fn build_tree(&self, entries: &[TreeEntry], root: &Path) -> Result<Option<u64>, ObjectError> {
+    fn build_tree(
+        &self,
+        entries: &[TreeEntry],
+        root: &Path,
+        sharing: Sharing,
+    ) -> Result<Option<u64>, ObjectError> {
         fs::create_dir(root).doing("create the folder", root)?;
         let mut files = 0;
         for entry in entries {
@@ -155,7 +171,7 @@ impl ObjectCache {
                     let path = &self.path_of(digest);
                     let Some(metadata) = self.checked(digest, path)? else { return Ok(None) };
                     let object = Checked { digest: *digest, path, metadata };
-                    self.place_copy(&object, &dest, *executable)?;
+                    self.place_copy(&object, &dest, *executable, sharing)?;
                     self.touch(*digest);
                     files += 1;
                 }

@@ -1,5 +1,7 @@
 //! Why a file could not be fetched.
 
+use std::sync::Arc;
+
 use keelboat_engine::{Digest, Failure, FailureClass};
 
 use crate::local::LocalError;
@@ -33,18 +35,21 @@ impl FetchError {
     }
 
     /// What every address answered, in one error. Network trouble wins, since it may go away.
-    pub(super) fn of(mut sources: Vec<(String, SourceError)>, transferred: u64) -> Self {
-        let causes: Vec<String> =
-            sources.iter().map(|(shown, error)| format!("cannot fetch {shown}: {error}")).collect();
-        sources.sort_by_key(|(_, error)| match error.class() {
+    pub(super) fn of(doing: &str, mut sources: Vec<(String, Arc<Lost>)>) -> Self {
+        let transferred = sources.iter().map(|(_, lost)| lost.transferred).sum();
+        let causes: Vec<String> = sources
+            .iter()
+            .map(|(shown, lost)| format!("cannot {doing} {shown}: {}", lost.error))
+            .collect();
+        sources.sort_by_key(|(_, lost)| match lost.error.class() {
             FailureClass::OutOfResources => 0,
             FailureClass::Transient => 1,
             FailureClass::Permanent => 2,
             _ => 3,
         });
         match sources.first() {
-            Some((_, error)) => {
-                Self::new(error.class(), causes.join("; "), error.hint(), transferred)
+            Some((_, lost)) => {
+                Self::new(lost.error.class(), causes.join("; "), lost.error.hint(), transferred)
             }
             None => Self::new(
                 FailureClass::Permanent,
@@ -56,6 +61,14 @@ impl FetchError {
     }
 }
 
+/// A transfer that ended badly.
+#[derive(Debug)]
+pub(super) struct Lost {
+    pub(super) error: SourceError,
+    /// Bytes that came over the network all the same.
+    pub(super) transferred: u64,
+}
+
 /// Why one address did not give the file.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SourceError {
@@ -63,8 +76,16 @@ pub(super) enum SourceError {
     Transfer { error: TransferError, tries: u32 },
     #[error("expected SHA-256 {expected}, found {found} in {bytes} bytes, twice")]
     Mismatch { expected: Digest, found: Digest, bytes: u64, is_web_page: bool },
+    #[error("{path}: {}", lost.error)]
+    Inner { path: String, lost: Arc<Lost> },
     #[error(transparent)]
     Local(#[from] LocalError),
+}
+
+impl From<TransferError> for SourceError {
+    fn from(error: TransferError) -> Self {
+        Self::Transfer { error, tries: 1 }
+    }
 }
 
 impl SourceError {
@@ -72,6 +93,7 @@ impl SourceError {
         match self {
             Self::Transfer { error, .. } => error.class(),
             Self::Mismatch { .. } => FailureClass::Permanent,
+            Self::Inner { lost, .. } => lost.error.class(),
             Self::Local(error) => match error.class() {
                 // What is missing here is not the input.
                 FailureClass::InputMissing => FailureClass::Permanent,
@@ -80,7 +102,7 @@ impl SourceError {
         }
     }
 
-    fn hint(&self) -> String {
+    pub(super) fn hint(&self) -> String {
         match self {
             Self::Transfer { error, .. } => error.hint(),
             Self::Mismatch { is_web_page: true, .. } => {
@@ -91,7 +113,17 @@ impl SourceError {
             Self::Mismatch { .. } => {
                 "the file is another one now: if that is intended, correct `sha256`".into()
             }
+            Self::Inner { lost, .. } => lost.error.hint(),
             Self::Local(error) => error.hint(),
+        }
+    }
+
+    /// Whether the trouble is on this machine, and so the same for every mirror.
+    pub(super) fn is_local(&self) -> bool {
+        match self {
+            Self::Local(_) => true,
+            Self::Inner { lost, .. } => lost.error.is_local(),
+            _ => false,
         }
     }
 }

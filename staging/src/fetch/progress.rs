@@ -1,6 +1,7 @@
 //! Seeing transfers advance.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -53,14 +54,69 @@ pub enum TransferEvent<'a> {
 pub(super) struct Observers(Arc<Mutex<Vec<Arc<dyn Progress>>>>);
 
 impl Observers {
-    pub(super) fn add(&self, observer: Option<&Arc<dyn Progress>>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.extend(observer.cloned());
+    pub(super) fn of(observer: impl Into<Option<Arc<dyn Progress>>>) -> Self {
+        Self(Arc::new(Mutex::new(observer.into().into_iter().collect())))
+    }
+
+    pub(super) fn add_all(&self, others: &Self) {
+        let others = others.lock().clone();
+        self.lock().extend(others);
     }
 
     pub(super) fn tell(&self, event: &TransferEvent<'_>) {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().for_each(|observer| observer.on_event(event));
+        self.lock().iter().for_each(|observer| observer.on_event(event));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<dyn Progress>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Progress for Observers {
+    fn on_event(&self, event: &TransferEvent<'_>) {
+        self.tell(event);
+    }
+}
+
+/// One file's share in the transfer of a directory: those who watch see the bytes of all of them.
+#[derive(Clone)]
+pub(super) struct Share {
+    whole: Observers,
+    length: u64,
+    position: Arc<AtomicU64>,
+    /// Of this file.
+    seen: Arc<AtomicU64>,
+}
+
+impl Share {
+    /// For all files of a directory of this many bytes.
+    pub(super) fn new(whole: Observers, length: u64) -> Self {
+        Self { whole, length, position: Arc::default(), seen: Arc::default() }
+    }
+
+    /// For one more file.
+    pub(super) fn another(&self) -> Self {
+        Self { seen: Arc::default(), ..self.clone() }
+    }
+}
+
+impl Progress for Share {
+    fn on_event(&self, event: &TransferEvent<'_>) {
+        let TransferEvent::Received { position, .. } = event else {
+            return match event {
+                TransferEvent::Opened { .. } => {}
+                other => self.whole.tell(other),
+            };
+        };
+        let before = self.seen.swap(*position, Ordering::Relaxed);
+        // A file that begins again gives back what it had.
+        let all = if *position >= before {
+            self.position.fetch_add(position - before, Ordering::Relaxed) + (position - before)
+        } else {
+            self.position.fetch_sub(before - position, Ordering::Relaxed) - (before - position)
+        };
+        let length = Some(self.length.max(all));
+        self.whole.tell(&TransferEvent::Received { position: all, length });
     }
 }
 

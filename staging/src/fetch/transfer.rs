@@ -1,6 +1,5 @@
-//! One transfer: addresses in order, each with its tries, until the file is here and proven.
+//! One file from one address, byte by byte, with its tries, until it is here and proven.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -9,15 +8,15 @@ use keelboat_engine::{Content, Digest, Kind};
 use tokio::sync::mpsc;
 use tokio_util::bytes::Bytes;
 
+use super::arrived::{Arrived, Held};
 use super::error::SourceError;
-use super::flight::{Arrived, Landed};
-use super::progress::Observers;
-use super::{FetchError, FetchRequest, StagingConfig, TransferEvent, is_local};
-use crate::address::{address_digest, names_data, redact, scheme_of};
-use crate::local::LocalError;
+use super::flight::Landed;
+use super::job::Job;
+use super::{TransferEvent, blocking, joined};
+use crate::address::{address_digest, names_data};
 use crate::partial::Partial;
 use crate::protocol::{
-    ByteStream, Condition, Metadata, OpenRequest, Opened, Protocol, TransferError, Validators,
+    ByteStream, Condition, Metadata, OpenRequest, Opened, Protocol, TransferError,
 };
 use crate::retry::Retries;
 
@@ -27,50 +26,8 @@ const QUEUE_PIECES: usize = 32;
 /// Times that a file may change while it is read before its address is given up.
 const CHANGES_MAX: u32 = 5;
 
-/// What one transfer needs.
-#[derive(Debug)]
-pub(super) struct Job {
-    pub(super) config: Arc<StagingConfig>,
-    pub(super) protocols: Vec<Arc<dyn Protocol>>,
-    pub(super) request: FetchRequest,
-    pub(super) observers: Observers,
-}
-
-/// Tries every address in order.
-pub(super) async fn run(job: Job) -> Result<Landed, FetchError> {
-    let transferred = AtomicU64::new(0);
-    let mut errors = Vec::new();
-    for address in job.request.urls.iter() {
-        if job.config.offline && !is_local(address) {
-            continue;
-        }
-        let shown = redact(address);
-        let source = Source {
-            job: &job,
-            address,
-            shown: &shown,
-            digest: address_digest(address),
-            transferred: &transferred,
-        };
-        match source.fetch().await {
-            Ok(landed) => return Ok(landed),
-            Err(error) => {
-                let cause = error.to_string();
-                job.observers.tell(&TransferEvent::Abandoned { source: &shown, cause: &cause });
-                let is_local = matches!(error, SourceError::Local(_));
-                errors.push((shown, error));
-                // A full disk is no better for another mirror.
-                if is_local {
-                    break;
-                }
-            }
-        }
-    }
-    Err(FetchError::of(errors, transferred.load(Ordering::Relaxed)))
-}
-
 /// One address.
-struct Source<'a> {
+pub(super) struct Source<'a> {
     job: &'a Job,
     address: &'a Arc<str>,
     shown: &'a str,
@@ -93,13 +50,18 @@ enum Tried {
     Failed(TransferError, Partial),
 }
 
-impl Source<'_> {
-    async fn fetch(&self) -> Result<Landed, SourceError> {
-        let protocol = self.protocol()?;
-        let mut tally = self.tally();
+impl<'a> Source<'a> {
+    pub(super) fn new(job: &'a Job, shown: &'a str, transferred: &'a AtomicU64) -> Self {
+        let (address, digest) = (&job.address, address_digest(&job.address));
+        Self { job, address, shown, digest, transferred }
+    }
+
+    pub(super) async fn fetch(&self, protocol: &dyn Protocol) -> Result<Landed, SourceError> {
+        let retries = self.job.stager.retries(&self.digest);
+        let mut tally = Tally { retries, best: 0, changes: 0, mismatches: 0 };
         let mut partial = self.open_partial().await?;
         loop {
-            partial = match self.try_once(&*protocol, partial).await? {
+            partial = match self.try_once(protocol, partial).await? {
                 Tried::Unchanged => return Ok(Landed::Unchanged),
                 Tried::Complete(partial) => match self.accept(partial, &mut tally).await? {
                     Ok(arrived) => return Ok(Landed::New(Arc::new(arrived))),
@@ -112,28 +74,8 @@ impl Source<'_> {
         }
     }
 
-    fn protocol(&self) -> Result<Arc<dyn Protocol>, SourceError> {
-        let scheme = scheme_of(self.address);
-        let found = self.job.protocols.iter().find(|one| one.schemes().contains(&&*scheme));
-        found.cloned().ok_or_else(|| {
-            let error = TransferError::Refused {
-                found: format!("nothing here can read {scheme}: addresses"),
-                hint: "use an http:, https:, s3:, gs:, az: or file: address".into(),
-            };
-            SourceError::Transfer { error, tries: 1 }
-        })
-    }
-
-    fn tally(&self) -> Tally {
-        let bytes = self.digest.as_bytes().iter().take(8);
-        let salt = bytes.fold(0_u64, |salt, byte| salt << 8 | u64::from(*byte));
-        let seed = self.job.config.seed ^ salt;
-        let retries = Retries::new(&self.job.config.retry, seed, Instant::now());
-        Tally { retries, best: 0, changes: 0, mismatches: 0 }
-    }
-
     async fn open_partial(&self) -> Result<Partial, SourceError> {
-        let (dir, source) = (self.job.config.partial_dir.clone(), self.digest);
+        let (dir, source) = (self.job.stager.config.partial_dir.clone(), self.digest);
         blocking(move || Partial::open(&dir, source)).await?.map_err(SourceError::Local)
     }
 
@@ -143,7 +85,7 @@ impl Source<'_> {
         partial: Partial,
     ) -> Result<Tried, SourceError> {
         let builds_on = self.builds_on(&partial);
-        if builds_on && partial.is_complete() && self.job.request.sha256.is_some() {
+        if builds_on && partial.is_complete() && self.job.sha256.is_some() {
             return Ok(Tried::Complete(partial));
         }
         let request = self.open_request(&partial);
@@ -154,7 +96,7 @@ impl Source<'_> {
             Err(error) => return Ok(Tried::Failed(error, partial)),
         };
         let (source, length) = (self.shown, metadata.length);
-        self.job.observers.tell(&TransferEvent::Opened { source, offset, length });
+        self.job.tell(&TransferEvent::Opened { source, offset, length });
         let first = match self.first_piece(&metadata, offset, &mut *stream).await {
             Ok(first) => first,
             Err(error) => return Ok(Tried::Failed(error, partial)),
@@ -170,15 +112,14 @@ impl Source<'_> {
     /// Whether what is here can be gone on with: only with proof that the rest belongs to it,
     /// from the server beforehand or from the declared digest afterwards.
     fn builds_on(&self, partial: &Partial) -> bool {
-        let has_proof =
-            partial.validators().strong().is_some() || self.job.request.sha256.is_some();
+        let has_proof = partial.validators().strong().is_some() || self.job.sha256.is_some();
         partial.position() > 0 && has_proof
     }
 
     fn open_request(&self, partial: &Partial) -> OpenRequest {
         let address = Arc::clone(self.address);
         if !self.builds_on(partial) {
-            let known = self.known_validators();
+            let known = self.job.known_validators();
             let condition = known.map_or(Condition::Always, Condition::IfChanged);
             return OpenRequest { address, offset: 0, end: None, condition };
         }
@@ -195,15 +136,6 @@ impl Source<'_> {
         OpenRequest { address, offset: partial.position(), end: None, condition }
     }
 
-    /// The validators of what is known, if they are this address's.
-    fn known_validators(&self) -> Option<Validators> {
-        let request = &self.job.request;
-        let known = request.known.as_ref().filter(|_| request.sha256.is_none())?;
-        let source = known.source.or_else(|| request.urls.first().map(|url| address_digest(url)));
-        let validators = known.validators();
-        (source == Some(self.digest) && !validators.is_empty()).then_some(validators)
-    }
-
     /// The first piece, if it does not show that this is a web page in the place of data.
     async fn first_piece(
         &self,
@@ -213,7 +145,7 @@ impl Source<'_> {
     ) -> Result<Option<Bytes>, TransferError> {
         let first = stream.next().await?;
         let is_suspect = offset == 0
-            && self.job.request.sha256.is_none()
+            && self.job.sha256.is_none()
             && metadata.media_type.as_deref() == Some("text/html")
             && names_data(self.address);
         if is_suspect && first.as_ref().is_some_and(|bytes| is_web_page(bytes)) {
@@ -250,7 +182,7 @@ impl Source<'_> {
             let Ok(Some(piece)) = next else { break next.map(drop) };
             position += piece.len() as u64;
             self.transferred.fetch_add(piece.len() as u64, Ordering::Relaxed);
-            self.job.observers.tell(&TransferEvent::Received { position, length });
+            self.job.tell(&TransferEvent::Received { position, length });
             // The writer is gone only when it failed, and then says why.
             if sender.send(Some(piece)).await.is_err() {
                 break Ok(());
@@ -275,7 +207,7 @@ impl Source<'_> {
         tally: &mut Tally,
     ) -> Result<Result<Arrived, Partial>, SourceError> {
         let (found, bytes) = (partial.digest(), partial.position());
-        match self.job.request.sha256 {
+        match self.job.sha256 {
             Some(expected) if expected != found => {
                 tally.mismatches += 1;
                 if tally.mismatches < 2 {
@@ -291,7 +223,7 @@ impl Source<'_> {
                 transferred: self.transferred.load(Ordering::Relaxed),
                 source_used: Arc::clone(self.address),
                 is_claimed: AtomicBool::new(false),
-                partial,
+                held: Held::Partial(Box::new(partial)),
             })),
         }
     }
@@ -326,11 +258,7 @@ impl Source<'_> {
         };
         let cause = error.to_string();
         tracing::debug!(source = self.shown, cause, ?wait, "a try failed");
-        self.job.observers.tell(&TransferEvent::Waiting {
-            source: self.shown,
-            cause: &cause,
-            wait,
-        });
+        self.job.tell(&TransferEvent::Waiting { source: self.shown, cause: &cause, wait });
         tokio::time::sleep(wait).await;
         Ok(partial)
     }
@@ -350,17 +278,6 @@ async fn start_over(mut partial: Partial) -> Result<Partial, SourceError> {
         restarted.map(|()| partial)
     });
     restarted.await?.map_err(SourceError::Local)
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, SourceError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| joined(&error))
-}
-
-fn joined(error: &tokio::task::JoinError) -> SourceError {
-    let error = std::io::Error::other(error.to_string());
-    SourceError::Local(LocalError::io("write", Path::new("a partial file"), error))
 }
 
 /// Whether these first bytes are those of an HTML document.

@@ -135,7 +135,7 @@ pub(super) fn copy(source: &Path, destination: &Path) -> Result<(), LocalError> 
 }
 
 /// Copies a directory; never links, so that nothing in it needs a guard.
-pub(super) fn place_tree(source: &Path, destination: &Path) -> Result<(), LocalError> {
+pub(crate) fn place_tree(source: &Path, destination: &Path) -> Result<(), LocalError> {
     for entry in WalkDir::new(source).follow_root_links(true) {
         let entry = entry.map_err(|error| walk_error(source, error))?;
         let below = entry.path().strip_prefix(source).unwrap_or_else(|_| entry.path());
@@ -167,25 +167,29 @@ pub(super) fn place_tree(source: &Path, destination: &Path) -> Result<(), LocalE
 /// verified.
 fn place_symlink(link: &Path, below: &Path, target: &Path) -> Result<(), LocalError> {
     let to = fs::read_link(link).map_err(|error| LocalError::io("read", link, error))?;
-    let mut depth = below.components().count() - 1;
-    for part in to.components() {
-        let is_inside = match part {
-            Component::Normal(_) => {
-                depth += 1;
-                true
-            }
-            Component::CurDir => true,
-            Component::ParentDir => {
-                let is_inside = depth > 0;
-                depth = depth.saturating_sub(1);
-                is_inside
-            }
-            Component::RootDir | Component::Prefix(_) => false,
-        };
-        if !is_inside {
-            let name = format!("{} -> {}", link.display(), to.display());
-            return Err(LocalError::Escapes { name });
-        }
+    if !leads_inside(below.components().count() - 1, &to) {
+        let name = format!("{} -> {}", link.display(), to.display());
+        return Err(LocalError::Escapes { name });
     }
     std::os::unix::fs::symlink(&to, target).map_err(|error| LocalError::io("create", target, error))
+}
+
+/// Whether a link in a directory `depth` levels below the root of a tree leads to what is in the
+/// tree. `..` may stand only at its beginning: after another part it may go up from where a further
+/// link leads.
+pub(crate) fn leads_inside(depth: usize, target: &Path) -> bool {
+    let mut up = 0;
+    let mut down = false;
+    target.components().all(|part| match part {
+        Component::Normal(_) => {
+            down = true;
+            true
+        }
+        Component::CurDir => true,
+        Component::ParentDir => {
+            up += 1;
+            !down && up <= depth
+        }
+        Component::RootDir | Component::Prefix(_) => false,
+    })
 }

@@ -59,6 +59,18 @@ impl Scratch {
         place::place(placement, &destination, memory)
     }
 
+    /// Where an input is to appear under its declared name; nothing is there yet.
+    ///
+    /// # Errors
+    /// The name leads out of the scratch directory or is taken.
+    pub fn room_for(&self, name: &str) -> Result<PathBuf, LocalError> {
+        let destination = self.inside(name)?;
+        match destination.symlink_metadata() {
+            Ok(_) => Err(LocalError::Collision { name: name.to_owned() }),
+            Err(_) => Ok(destination),
+        }
+    }
+
     /// Makes the directories that the outputs are to be written in.
     ///
     /// # Errors

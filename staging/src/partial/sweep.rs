@@ -5,6 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use crate::local::remove_tree;
+
 /// Younger files may belong to a process of another machine, whose id says nothing here.
 const AGE_MIN: Duration = Duration::from_hours(24);
 
@@ -17,16 +19,16 @@ pub(crate) fn sweep(dir: &Path, now: SystemTime) {
         let owner = entry.file_name().to_str().and_then(owner);
         if is_old
             && owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
-            && let Err(error) = fs::remove_file(entry.path())
+            && let Err(error) = remove_tree(&entry.path())
         {
             tracing::debug!(path = %entry.path().display(), %error, "an old file stays");
         }
     }
 }
 
-/// The process in `DIGEST.PID-N.claimed` or `DIGEST-PID-N.data`.
+/// The process in `DIGEST.PID-N.claimed`, `DIGEST.PID-N.own` or `DIGEST-PID-N.data`.
 fn owner(name: &str) -> Option<u32> {
-    let name = ["claimed", "data", "state"].iter().find_map(|end| name.strip_suffix(end))?;
+    let name = ["claimed", "data", "state", "own"].iter().find_map(|end| name.strip_suffix(end))?;
     let (rest, number) = name.strip_suffix('.')?.rsplit_once('-')?;
     number.parse::<u64>().ok()?;
     rest.rsplit(['.', '-']).next()?.parse().ok()
@@ -51,6 +53,7 @@ mod tests {
         let names = [
             (format!("a.{dead}-0.claimed"), false),
             (format!("a-{dead}-1.data"), false),
+            (format!("a.{dead}-2.own"), false),
             (format!("a.{}-0.claimed", std::process::id()), true),
             ("a.data".to_owned(), true),
         ];
@@ -58,7 +61,7 @@ mod tests {
             fs::write(dir.path().join(name), b"x").unwrap();
         }
         sweep(dir.path(), SystemTime::now());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4, "too young");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 5, "too young");
         sweep(dir.path(), SystemTime::now() + AGE_MIN * 2);
         for (name, stays) in &names {
             assert_eq!(dir.path().join(name).exists(), *stays, "{name}");

@@ -82,7 +82,7 @@ impl<P: Protocol> Protocol for Verified<P> {
 }
 
 /// Names from a server become names of files here: none of them leads out of its directory.
-pub(crate) fn check_entries(entries: &[Entry]) -> Result<(), TransferError> {
+fn check_entries(entries: &[Entry]) -> Result<(), TransferError> {
     if entries.len() > ENTRIES_MAX {
         return Err(TransferError::Refused {
             found: format!("the directory holds {} entries", entries.len()),

@@ -10,7 +10,7 @@ use crate::common::{config, room};
 
 async fn failure(protocol: Arc<dyn Protocol>, address: &str) -> FetchError {
     let dir = room();
-    let fetcher = Stager::with_protocols(config(dir.path()), vec![protocol]);
+    let fetcher = Stager::with_protocols(config(dir.path()), vec![protocol], vec![]);
     fetcher.fetch(FetchRequest::new(address)).await.expect_err("it fails")
 }
 

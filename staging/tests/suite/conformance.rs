@@ -29,7 +29,7 @@ pub(crate) trait Place: Send + Sync {
 async fn fetch(place: &dyn Place, faults: Vec<Fault>, request: FetchRequest) -> Outcome {
     let dir = room();
     let flaky: Arc<dyn Protocol> = Arc::new(Flaky::new(place.protocol(), faults));
-    let fetcher = Stager::with_protocols(config(dir.path()), vec![flaky]);
+    let fetcher = Stager::with_protocols(config(dir.path()), vec![flaky], vec![]);
     let result = fetcher.fetch(request).await;
     Outcome { result, _dir: dir }
 }

@@ -1,0 +1,342 @@
+//! Bringing local files and directories to where others see them: whole, verified, retried.
+//!
+//! What is there is looked at first, so that a copy that a crash kept from being recorded is not
+//! sent again. Where files come to be byte by byte, they are written under a name beside the
+//! final one, read back, and renamed; elsewhere the server keeps them from showing until they are
+//! whole, and they are read back unless it has computed a checksum itself.
+
+mod error;
+mod tree;
+mod watch;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use keelboat_engine::{Content, Digest, Digester, Kind};
+
+pub use self::error::DeliverError;
+use self::watch::Watched;
+use crate::address::{address_digest, redact, scheme_of};
+use crate::fetch::{Inner, Progress, Stager, TransferEvent, unknown_scheme};
+use crate::local::{Delivered, DigestMemory, LocalError, deliver};
+use crate::protocol::{
+    Condition, Errand, OpenRequest, Opened, Proof, Protocol, PutRequest, Sent, TransferError,
+    Writing,
+};
+use crate::retry::Retries;
+
+/// One file or directory that is to be elsewhere.
+#[derive(Clone)]
+pub struct Delivery {
+    /// Where it is.
+    pub source: PathBuf,
+    /// What it holds.
+    pub content: Content,
+    /// Where it is to be. May hold secrets.
+    pub address: Arc<str>,
+    /// Who wants to see it advance.
+    pub progress: Option<Arc<dyn Progress>>,
+}
+
+impl std::fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = f.debug_struct("Delivery");
+        debug.field("source", &self.source).field("content", &self.content);
+        debug.field("address", &redact(&self.address)).finish_non_exhaustive()
+    }
+}
+
+impl Stager {
+    /// Brings one file or directory to an address, or finds that it is there.
+    ///
+    /// A reader at the other end sees the old file or the new one. `memory` knows digests of
+    /// local files.
+    ///
+    /// # Errors
+    /// It cannot be written there, or does not arrive as it is.
+    pub async fn deliver<M>(&self, delivery: Delivery, memory: M) -> Result<Delivered, DeliverError>
+    where
+        M: DigestMemory + Send + 'static,
+    {
+        let shown = redact(&delivery.address);
+        let fail = |error| DeliverError { address: shown.clone(), error };
+        if crate::address::member_of(&delivery.address).is_some() {
+            return Err(fail(TransferError::cannot_write(&scheme_of(&delivery.address))));
+        }
+        if scheme_of(&delivery.address) == "file" {
+            return local(delivery, memory).await.map_err(fail);
+        }
+        self.inner.send(&delivery).await.map_err(fail)
+    }
+}
+
+async fn local<M>(delivery: Delivery, memory: M) -> Result<Delivered, TransferError>
+where
+    M: DigestMemory + Send + 'static,
+{
+    let Delivery { source, content, address, .. } = delivery;
+    let done = crate::fetch::blocking(move || deliver(&source, &content, &address, &memory));
+    done.await.and_then(|done| done).map_err(|error| at_home(&error))
+}
+
+/// What went wrong on this side.
+fn at_home(error: &LocalError) -> TransferError {
+    TransferError::Local { class: error.class(), found: error.to_string(), hint: error.hint() }
+}
+
+impl Inner {
+    async fn send(&self, delivery: &Delivery) -> Result<Delivered, TransferError> {
+        if let Some(courier) = self.courier(&delivery.address) {
+            let errand = Errand {
+                address: Arc::clone(&delivery.address),
+                local: delivery.source.clone(),
+                kind: delivery.content.kind,
+                progress: delivery.progress.clone(),
+            };
+            return courier.send(&errand).await.map(|()| Delivered::Copied);
+        }
+        let scheme = scheme_of(&delivery.address);
+        let protocol = self.protocol(&delivery.address).ok_or_else(|| unknown_scheme(&scheme))?;
+        let way = Way { stager: self, protocol: &*protocol, delivery };
+        match (protocol.writing(), delivery.content.kind) {
+            (Writing::Never, _) => Err(TransferError::cannot_write(&scheme)),
+            (Writing::Whole, Kind::File) => way.send_whole(&delivery.address).await,
+            (Writing::Renamed, Kind::File) => way.send_beside().await,
+            (writing, Kind::Directory) => tree::send(&way, writing).await,
+        }
+    }
+}
+
+/// One delivery on its way.
+struct Way<'a> {
+    stager: &'a Inner,
+    protocol: &'a dyn Protocol,
+    delivery: &'a Delivery,
+}
+
+impl Way<'_> {
+    /// Where a file shows only when it is whole.
+    async fn send_whole(&self, address: &Arc<str>) -> Result<Delivered, TransferError> {
+        if self.is_there(address).await? {
+            return Ok(Delivered::AlreadyThere);
+        }
+        self.write(address).await?;
+        Ok(Delivered::Copied)
+    }
+
+    /// Where a file is seen growing.
+    async fn send_beside(&self) -> Result<Delivered, TransferError> {
+        let address = &self.delivery.address;
+        if self.is_there(address).await? {
+            return Ok(Delivered::AlreadyThere);
+        }
+        let beside: Arc<str> = beside(address, &self.delivery.content.digest).into();
+        self.write(&beside).await?;
+        self.rename(&beside, address).await?;
+        Ok(Delivered::Copied)
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> Result<(), TransferError> {
+        let mut tries = self.tries(to);
+        loop {
+            match self.protocol.rename(from, to).await {
+                Ok(()) => return Ok(()),
+                // An earlier try may have done it, and its answer been lost.
+                Err(TransferError::Missing { .. }) if tries.is_repeated() => {
+                    let to: Arc<str> = to.into();
+                    if self.is_there(&to).await? {
+                        return Ok(());
+                    }
+                    return Err(TransferError::Changed {
+                        found: "what was written is gone".into(),
+                    });
+                }
+                Err(error) => tries.wait(error).await?,
+            }
+        }
+    }
+
+    /// Writes the file until it is proven to be there, with as many tries as the budget has.
+    async fn write(&self, address: &Arc<str>) -> Result<(), TransferError> {
+        let Delivery { source, content, .. } = self.delivery;
+        let mut tries = self.tries(address);
+        let mut resume = true;
+        loop {
+            let request = PutRequest {
+                address: Arc::clone(address),
+                source: source.clone(),
+                content: *content,
+                resume,
+                sent: Sent::default(),
+            };
+            let watched = Watched::begin(self.delivery, &request.sent);
+            let put = self.protocol.put(&request).await;
+            watched.end();
+            let error = match put {
+                Ok(Proof::Checked) => return Ok(()),
+                Ok(Proof::Unchecked) => match self.read_back(address, &mut tries).await? {
+                    Some(found) if found == content.digest => return Ok(()),
+                    found => {
+                        // Once more from the beginning, but not for ever.
+                        resume = false;
+                        let found = found.map_or_else(|| "nothing".to_owned(), |it| it.short());
+                        TransferError::Malformed {
+                            found: format!(
+                                "expected SHA-256 {}, read back {found}",
+                                content.digest.short()
+                            ),
+                        }
+                    }
+                },
+                Err(error) => {
+                    if request.sent.get() > 0 && !error.spoils_partial() {
+                        tries.on_progress(request.sent.get());
+                    }
+                    error
+                }
+            };
+            tries.wait(error).await?;
+        }
+    }
+
+    /// Whether the file is at an address already. Only one of the same length is read.
+    async fn is_there(&self, address: &Arc<str>) -> Result<bool, TransferError> {
+        let mut tries = self.tries(address);
+        loop {
+            match self.look(address).await {
+                Ok(found) => return Ok(found == Some(self.delivery.content.digest)),
+                // Whoever may write need not be allowed to read.
+                Err(TransferError::Forbidden { .. } | TransferError::Refused { .. }) => {
+                    return Ok(false);
+                }
+                Err(error) => tries.wait(error).await?,
+            }
+        }
+    }
+
+    async fn read_back(
+        &self,
+        address: &Arc<str>,
+        tries: &mut Tries<'_>,
+    ) -> Result<Option<Digest>, TransferError> {
+        loop {
+            match self.look(address).await {
+                Ok(found) => return Ok(found),
+                Err(error) => tries.wait(error).await?,
+            }
+        }
+    }
+
+    /// The digest of what is at an address, if it has the right length; `None`: it is not there, or
+    /// has another one.
+    async fn look(&self, address: &Arc<str>) -> Result<Option<Digest>, TransferError> {
+        let expected = self.delivery.content.bytes;
+        let request = OpenRequest {
+            address: Arc::clone(address),
+            offset: 0,
+            end: None,
+            condition: Condition::Always,
+        };
+        let opened = match self.protocol.open(&request).await {
+            Err(TransferError::Missing { .. }) => return Ok(None),
+            opened => opened?,
+        };
+        let Opened::Body { metadata, mut stream, .. } = opened else { return Ok(None) };
+        if metadata.length.is_some_and(|length| length != expected) {
+            return Ok(None);
+        }
+        let mut digester = Digester::new();
+        let mut bytes = 0;
+        while let Some(piece) = stream.next().await? {
+            digester.update(&piece);
+            bytes += piece.len() as u64;
+            if bytes > expected {
+                return Ok(None);
+            }
+        }
+        Ok((bytes == expected).then(|| digester.finish()))
+    }
+
+    fn tries(&self, address: &str) -> Tries<'_> {
+        let retries = self.stager.retries(&address_digest(address));
+        Tries { retries, delivery: self.delivery, repeated: false, best: 0 }
+    }
+}
+
+/// The tries at one step, with the waits between them.
+struct Tries<'a> {
+    retries: Retries,
+    delivery: &'a Delivery,
+    repeated: bool,
+    best: u64,
+}
+
+impl Tries<'_> {
+    /// Waits before the next try, or says that there is none.
+    async fn wait(&mut self, error: TransferError) -> Result<(), TransferError> {
+        let retry_after = match &error {
+            TransferError::Busy { retry_after, .. } => *retry_after,
+            _ => None,
+        };
+        let wait = self.retries.on_failure(Instant::now(), retry_after);
+        let Some(wait) = wait.filter(|_| error.is_retryable()) else { return Err(error) };
+        if let Some(progress) = &self.delivery.progress {
+            let (source, cause) = (redact(&self.delivery.address), error.to_string());
+            progress.on_event(&TransferEvent::Waiting { source: &source, cause: &cause, wait });
+        }
+        self.repeated = true;
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
+    const fn is_repeated(&self) -> bool {
+        self.repeated
+    }
+
+    /// More was sent than by any try before.
+    fn on_progress(&mut self, sent: u64) {
+        if sent > self.best {
+            self.best = sent;
+            self.retries.on_progress(Instant::now());
+        }
+    }
+}
+
+/// A hidden name beside an address, the same for the same content: what an earlier try or an
+/// earlier run wrote there is gone on with.
+fn beside(address: &str, digest: &Digest) -> String {
+    let (base, query) = match address.split_once('?') {
+        Some((base, query)) => (base, format!("?{query}")),
+        None => (address, String::new()),
+    };
+    let base = base.trim_end_matches('/');
+    let (directory, name) = base.rsplit_once('/').unwrap_or(("", base));
+    format!("{directory}/.{name}.keelboat-{}{query}", digest.short())
+}
+
+/// A local file and the address that it goes to.
+fn of_file(delivery: &Delivery, source: &Path, content: Content, address: String) -> Delivery {
+    Delivery {
+        source: source.to_owned(),
+        content,
+        address: address.into(),
+        progress: delivery.progress.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_beside_are_hidden_and_of_the_content() {
+        let digest = Digest::of(b"x");
+        let short = digest.short();
+        assert_eq!(
+            beside("ftp://h/out/a%20b", &digest),
+            format!("ftp://h/out/.a%20b.keelboat-{short}")
+        );
+        assert_eq!(beside("sftp://h/d/", &digest), format!("sftp://h/.d.keelboat-{short}"));
+    }
+}

@@ -1,0 +1,100 @@
+//! Directories: file by file, some at once. Where the server can rename, all of it is written
+//! beside its place and shows at once; in buckets and over HTTP each file shows when it is whole.
+//!
+//! Links are sent as the files that they lead to; directories without files in them are not sent.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use keelboat_engine::{Content, Kind};
+use walkdir::WalkDir;
+
+use super::{Way, at_home, beside, of_file};
+use crate::address::child_address;
+use crate::local::{Delivered, Forgetful, LocalError, digest_path};
+use crate::protocol::{TransferError, Writing};
+
+/// Files of one directory that are sent at once; limits of hosts hold besides.
+const FILES_AT_ONCE_MAX: usize = 8;
+
+pub(super) async fn send(way: &Way<'_>, writing: Writing) -> Result<Delivered, TransferError> {
+    let source = way.delivery.source.clone();
+    let files = crate::fetch::blocking(move || files_of(&source)).await;
+    let files = files.and_then(|files| files).map_err(|error| at_home(&error))?;
+    let address = &way.delivery.address;
+    let root: Arc<str> = match writing {
+        Writing::Renamed => beside(address, &way.delivery.content.digest).into(),
+        Writing::Whole | Writing::Never => Arc::clone(address),
+    };
+    if writing == Writing::Renamed && all_there(way, &files, address).await? {
+        return Ok(Delivered::AlreadyThere);
+    }
+    let sent = stream::iter(&files).map(|file| send_file(way, file, &root));
+    let sent: Vec<Delivered> = sent.buffer_unordered(FILES_AT_ONCE_MAX).try_collect().await?;
+    if writing == Writing::Renamed {
+        put_in_place(way, &root).await?;
+        return Ok(Delivered::Copied);
+    }
+    let is_news = sent.contains(&Delivered::Copied);
+    Ok(if is_news { Delivered::Copied } else { Delivered::AlreadyThere })
+}
+
+/// One file of the directory.
+struct Member {
+    path: PathBuf,
+    below: String,
+    content: Content,
+}
+
+fn files_of(root: &Path) -> Result<Vec<Member>, LocalError> {
+    let mut files = Vec::new();
+    for entry in WalkDir::new(root).min_depth(1).follow_links(true).sort_by_file_name() {
+        let entry = entry.map_err(|error| LocalError::io("list", root, error.into()))?;
+        if entry.file_type().is_dir() {
+            continue;
+        }
+        let below = entry.path().strip_prefix(root).ok().and_then(Path::to_str);
+        let Some(below) = below.map(str::to_owned) else {
+            let error = std::io::Error::other("its name is not UTF-8, so it has no address");
+            return Err(LocalError::io("send", entry.path(), error));
+        };
+        let content = digest_path(entry.path(), Kind::File, &Forgetful, true)?;
+        files.push(Member { path: entry.path().to_owned(), below, content });
+    }
+    Ok(files)
+}
+
+async fn send_file(
+    way: &Way<'_>,
+    file: &Member,
+    root: &Arc<str>,
+) -> Result<Delivered, TransferError> {
+    let address = child_address(root, &file.below);
+    let delivery = of_file(way.delivery, &file.path, file.content, address);
+    let way = Way { delivery: &delivery, ..*way };
+    way.send_whole(&delivery.address).await
+}
+
+/// Whether every file is in its place already. Others may be there, too.
+async fn all_there(way: &Way<'_>, files: &[Member], root: &str) -> Result<bool, TransferError> {
+    for file in files {
+        let delivery =
+            of_file(way.delivery, &file.path, file.content, child_address(root, &file.below));
+        let way = Way { delivery: &delivery, ..*way };
+        if !way.is_there(&delivery.address).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// A directory that is there goes away first: for that moment there is none.
+async fn put_in_place(way: &Way<'_>, root: &str) -> Result<(), TransferError> {
+    let address = &way.delivery.address;
+    let mut tries = way.tries(address);
+    while let Err(error) = way.protocol.remove(address).await {
+        tries.wait(error).await?;
+    }
+    way.rename(root, address).await
+}

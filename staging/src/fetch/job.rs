@@ -1,0 +1,78 @@
+//! One address and how to get what is there: byte by byte, out of an archive, file by file of a
+//! directory, or by a service that moves it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use keelboat_engine::{Digest, Kind};
+
+use super::error::{Lost, SourceError};
+use super::flight::Landed;
+use super::progress::Observers;
+use super::transfer::Source;
+use super::{Inner, Known, TransferEvent, directory, errand, member};
+use crate::address::{address_digest, member_of, redact, scheme_of};
+use crate::protocol::{Protocol, TransferError, Validators};
+
+/// What one transfer needs.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) stager: Arc<Inner>,
+    pub(super) address: Arc<str>,
+    pub(super) kind: Kind,
+    pub(super) sha256: Option<Digest>,
+    pub(super) known: Option<Known>,
+    pub(super) observers: Observers,
+}
+
+/// Does it.
+pub(super) async fn run(job: Job) -> Result<Landed, Lost> {
+    let transferred = AtomicU64::new(0);
+    let landed = job.land(&transferred).await;
+    landed.map_err(|error| Lost { error, transferred: transferred.load(Ordering::Relaxed) })
+}
+
+impl Job {
+    async fn land(&self, transferred: &AtomicU64) -> Result<Landed, SourceError> {
+        if let Some(member) = member_of(&self.address) {
+            return member::land(self, &member, transferred).await;
+        }
+        if let Some(courier) = self.stager.courier(&self.address) {
+            return errand::land(self, &*courier, transferred).await;
+        }
+        let protocol = self.protocol()?;
+        if self.kind == Kind::Directory {
+            return directory::land(self, &*protocol, transferred).await;
+        }
+        Source::new(self, &redact(&self.address), transferred).fetch(&*protocol).await
+    }
+
+    pub(super) fn protocol(&self) -> Result<Arc<dyn Protocol>, SourceError> {
+        self.stager.protocol(&self.address).ok_or_else(|| {
+            let error = unknown_scheme(&scheme_of(&self.address));
+            SourceError::Transfer { error, tries: 1 }
+        })
+    }
+
+    /// The validators of what is known, if they are this address's.
+    pub(super) fn known_validators(&self) -> Option<Validators> {
+        let known = self.known.as_ref().filter(|_| self.sha256.is_none())?;
+        let validators = known.validators();
+        let is_of_this = known.source.is_none_or(|source| source == address_digest(&self.address));
+        (is_of_this && !validators.is_empty()).then_some(validators)
+    }
+
+    pub(super) fn tell(&self, event: &TransferEvent<'_>) {
+        self.observers.tell(event);
+    }
+}
+
+/// Nothing here knows what to do with an address of this scheme.
+pub(crate) fn unknown_scheme(scheme: &str) -> TransferError {
+    TransferError::Refused {
+        found: format!("nothing here can read {scheme}: addresses"),
+        hint: "known schemes: http, https, ftp, ftps, sftp, s3, gs, az, globus, file, data, and \
+               zip: or tar: before one of them"
+            .into(),
+    }
+}
