@@ -10,6 +10,7 @@ mod failure;
 mod ids;
 mod key;
 mod plan;
+pub mod queue;
 #[cfg(test)]
 mod sim;
 #[cfg(test)]

@@ -1,0 +1,87 @@
+//! How much at once, and how fast.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The limits of a [`TransferQueue`](super::TransferQueue).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// Connections in all; at least 1.
+    pub total_max: u32,
+    /// Connections with one host that has no limit of its own; at least 1.
+    pub per_host_max: u32,
+    /// Bytes per second in all.
+    pub bytes_per_second: Option<u64>,
+    /// Limits of schemes, lower case.
+    pub schemes: BTreeMap<String, Limit>,
+    /// Limits of single hosts: `host:port`, or `host` for each of its ports.
+    pub hosts: BTreeMap<String, Limit>,
+    /// Bytes of transfers under way, and of finished ones that nobody has taken.
+    pub space_max: Option<u64>,
+    /// When a host counts as down.
+    pub breaker: BreakerPolicy,
+}
+
+/// The limits of one scheme or host; what is absent is the general one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limit {
+    /// Connections at once; at least 1.
+    pub connections: Option<u32>,
+    /// Bytes per second.
+    pub bytes_per_second: Option<u64>,
+}
+
+/// When a host counts as down, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakerPolicy {
+    /// So many missing answers in a row; at least 1.
+    pub failures_max: u32,
+    /// How long it is left alone then; doubled each time that it does not answer afterwards.
+    pub pause_min: Duration,
+    /// The longest time that it is left alone.
+    pub pause_max: Duration,
+}
+
+impl Default for BreakerPolicy {
+    fn default() -> Self {
+        Self {
+            failures_max: 5,
+            pause_min: Duration::from_secs(5),
+            pause_max: Duration::from_mins(2),
+        }
+    }
+}
+
+impl Default for QueueLimits {
+    /// Four connections are what browsers and FTP servers think fair to one host; sixteen fill a
+    /// wide-area line from four of them.
+    fn default() -> Self {
+        Self {
+            total_max: 16,
+            per_host_max: 4,
+            bytes_per_second: None,
+            schemes: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            space_max: None,
+            breaker: BreakerPolicy::default(),
+        }
+    }
+}
+
+impl QueueLimits {
+    pub(super) fn scheme(&self, scheme: &str) -> Limit {
+        self.schemes.get(scheme).copied().unwrap_or_default()
+    }
+
+    /// The limits of a host, with all general ones put in: those of `host:port` before `host`'s.
+    pub(super) fn host(&self, host: &str) -> Limit {
+        let without_port = host.rsplit_once(':').map_or(host, |(name, port)| {
+            let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+            // `s3:bucket` is a bucket's.
+            if is_port { name } else { port }
+        });
+        let own = self.hosts.get(host).or_else(|| self.hosts.get(without_port));
+        let own = own.copied().unwrap_or_default();
+        Limit { connections: Some(own.connections.unwrap_or(self.per_host_max).max(1)), ..own }
+    }
+}
