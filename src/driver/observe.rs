@@ -133,6 +133,10 @@ impl Progress for Reporter {
                 self.tell(format!("{}: {waits}", view.display));
                 view.waits = Some(waits);
             }
+            TransferEvent::Queued { cause, .. } => {
+                self.tell(format!("{}: {cause}", view.display));
+                view.waits = Some((*cause).to_owned());
+            }
             TransferEvent::Abandoned { source, cause } => {
                 let waits = format!("{source} was given up: {cause}");
                 self.tell(waits.clone());

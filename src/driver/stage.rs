@@ -91,8 +91,14 @@ async fn bring(
     let display = urls.first().map(|url| redact(url)).unwrap_or_default();
     let known = known(edges, &urls, kind, sha256);
     let reporter: Arc<dyn Progress> = Arc::new(Reporter::new(edges, file.0, display.clone()));
-    let request =
-        FetchRequest { urls, kind, sha256, known: known.clone(), progress: Some(reporter) };
+    let request = FetchRequest {
+        urls,
+        kind,
+        sha256,
+        known: known.clone(),
+        progress: Some(reporter),
+        priority: 0,
+    };
     let fetcher = edges.fetcher();
     let fetcher =
         fetcher.map_err(|error| Failure::new(FailureClass::Permanent, error.to_string()))?;

@@ -19,6 +19,7 @@ pub use self::error::DeliverError;
 use self::watch::Watched;
 use crate::address::{address_digest, redact, scheme_of};
 use crate::fetch::{Inner, Progress, Stager, TransferEvent, unknown_scheme};
+use crate::gate::Turn;
 use crate::local::{Delivered, DigestMemory, LocalError, deliver};
 use crate::protocol::{
     Condition, Errand, OpenRequest, Opened, Proof, Protocol, PutRequest, Sent, TransferError,
@@ -237,6 +238,7 @@ impl Way<'_> {
             offset: 0,
             end: None,
             condition: Condition::Always,
+            turn: Turn::default(),
         };
         let opened = match self.protocol.open(&request).await {
             Err(TransferError::Missing { .. }) => return Ok(None),

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use keelboat_engine::queue::{Elsewhere, QueueLimits};
 use keelboat_engine::{Content, Digest, FailureClass, Kind};
 
 pub use error::{ConfigError, FetchError};
@@ -22,6 +23,7 @@ pub(crate) use job::unknown_scheme;
 pub use progress::{Progress, TransferEvent};
 
 use crate::address::{is_local, redact, scheme_of};
+use crate::gate::Gate;
 use crate::local::LocalError;
 use crate::protocol::{
     BucketProtocol, Courier, DataProtocol, Deadlined, Depth, Entry, FileProtocol, HttpConfig,
@@ -40,10 +42,8 @@ use progress::Observers;
 pub struct StagingConfig {
     /// Where files on their way are kept, between runs too.
     pub partial_dir: PathBuf,
-    /// Transfers at once with one host.
-    pub per_host_max: usize,
-    /// Transfers at once in all.
-    pub total_max: usize,
+    /// Connections at once, bandwidth, room, and when a host is left alone.
+    pub limits: QueueLimits,
     /// How to talk HTTP.
     pub http: HttpConfig,
     /// From the request to the head of the answer, connecting included.
@@ -65,8 +65,7 @@ impl StagingConfig {
     pub fn new(partial_dir: impl Into<PathBuf>) -> Self {
         Self {
             partial_dir: partial_dir.into(),
-            per_host_max: 4,
-            total_max: 16,
+            limits: QueueLimits::default(),
             http: HttpConfig::default(),
             first_byte_timeout: Duration::from_mins(1),
             stall_timeout: Duration::from_mins(1),
@@ -91,12 +90,15 @@ pub struct FetchRequest {
     pub known: Option<Known>,
     /// Who wants to see it advance.
     pub progress: Option<Arc<dyn Progress>>,
+    /// How urgent it is; more is sooner.
+    pub priority: u8,
 }
 
 impl Default for FetchRequest {
     /// A file, without an address.
     fn default() -> Self {
-        Self { urls: Arc::from([]), kind: Kind::File, sha256: None, known: None, progress: None }
+        let urls = Arc::from([]);
+        Self { urls, kind: Kind::File, sha256: None, known: None, progress: None, priority: 0 }
     }
 }
 
@@ -205,6 +207,7 @@ pub(crate) struct Inner {
     couriers: Vec<Arc<dyn Courier>>,
     flights: Flights,
     archives: Archives,
+    gate: Gate,
 }
 
 impl Stager {
@@ -228,15 +231,22 @@ impl Stager {
         couriers: Vec<Arc<dyn Courier>>,
     ) -> Self {
         crate::partial::sweep(&config.partial_dir, SystemTime::now());
-        let limits = crate::protocol::Limits::new(config.per_host_max, config.total_max);
+        let gate = Gate::new(config.limits.clone(), config.retry.elapsed_max);
         let open_timeout = config.http.connect_timeout + config.first_byte_timeout;
         let wrap = |plain: Arc<dyn Protocol>| -> Arc<dyn Protocol> {
             let deadlined = Deadlined::new(plain, open_timeout, config.stall_timeout);
-            Arc::new(Throttled::sharing(Verified::new(deadlined), limits.clone()))
+            Arc::new(Throttled::new(Verified::new(deadlined), gate.clone()))
         };
         let protocols = protocols.into_iter().map(wrap).collect();
         let (flights, archives) = (Flights::default(), Archives::default());
-        Self { inner: Arc::new(Inner { config, protocols, couriers, flights, archives }) }
+        Self { inner: Arc::new(Inner { config, protocols, couriers, flights, archives, gate }) }
+    }
+
+    /// What else counts against [`QueueLimits::space_max`]: files that were taken and are still
+    /// needed. While nothing goes on there that may free some, one transfer at a time is let in
+    /// beyond the bound.
+    pub fn set_elsewhere(&self, elsewhere: Elsewhere) {
+        self.inner.gate.set_elsewhere(elsewhere);
     }
 
     /// Brings one file or directory here, or finds that what is known is still right.
@@ -290,6 +300,7 @@ impl Stager {
             kind: Kind::Directory,
             sha256: None,
             known: None,
+            priority: 0,
             observers: Observers::default(),
         };
         let listed = directory::listing(&job, depth).await;
@@ -315,6 +326,7 @@ impl Stager {
                 kind: request.kind,
                 sha256: request.sha256,
                 known: known.clone(),
+                priority: request.priority,
                 observers: Observers::of(request.progress.clone()),
             });
             let landed = flight.landed().await;

@@ -12,6 +12,7 @@ mod archive;
 mod credentials;
 mod deliver;
 mod fetch;
+mod gate;
 mod local;
 mod partial;
 mod protocol;
@@ -24,6 +25,8 @@ pub use fetch::{
     ConfigError, FetchError, FetchRequest, Fetched, Known, Progress, Stager, StagingConfig,
     TransferEvent,
 };
+pub use gate::{Gate, Permit, Turn};
+pub use keelboat_engine::queue::{BreakerPolicy, Elsewhere, Limit, QueueLimits};
 pub use local::{
     Delivered, DigestMemory, Forgetful, LocalError, Placement, PublishError, Recycler, Scratch,
     deliver, digest_path, publish, remove_tree, stamp_of,

@@ -33,9 +33,10 @@ pub(crate) use file::local_path;
 pub use http::{HttpConfig, HttpProtocol};
 pub use listing::{Depth, Entry, ListRequest};
 pub use put::{Proof, PutRequest, Sent, Writing};
-pub(crate) use throttled::Limits;
 pub use throttled::Throttled;
 pub use verified::Verified;
+
+use crate::gate::Turn;
 
 /// A future on the heap, so that traits with async methods can be objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -169,6 +170,8 @@ pub struct OpenRequest {
     pub end: Option<u64>,
     /// Under which condition.
     pub condition: Condition,
+    /// How it waits for its turn: the same one for all tries of a transfer.
+    pub turn: Turn,
 }
 
 /// When the bytes are wanted.

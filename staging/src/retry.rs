@@ -81,6 +81,16 @@ impl Retries {
         goes_on.then_some(wait)
     }
 
+    /// Time passed that was nobody's fault: it does not count.
+    pub(crate) fn excuse(&mut self, span: Duration) {
+        self.last_progress += span;
+    }
+
+    /// After this moment no further try begins; `None`: beyond the clock.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.last_progress.checked_add(self.budget.elapsed_max)
+    }
+
     /// Failed tries since the last progress.
     pub(crate) const fn failures(&self) -> u32 {
         self.failures

@@ -89,6 +89,7 @@ impl Progress for Watch {
             TransferEvent::Waiting { source: _, cause, wait } => {
                 self.say(&format!("{cause}; the next try is in {}", span(*wait)));
             }
+            TransferEvent::Queued { cause, .. } => self.say(cause),
             TransferEvent::Abandoned { source, cause } => {
                 self.say(&format!("{source} is given up: {cause}"));
             }

@@ -9,6 +9,7 @@ use keelboat_engine::{Content, Digest, Kind};
 use walkdir::WalkDir;
 
 use super::Fetched;
+use crate::gate::Turn;
 use crate::local::{LocalError, remove_tree};
 use crate::partial::Partial;
 use crate::protocol::Validators;
@@ -22,6 +23,8 @@ pub(super) struct Arrived {
     pub(super) transferred: u64,
     pub(super) source_used: Arc<str>,
     pub(super) is_claimed: AtomicBool,
+    /// Keeps its room until it is claimed.
+    pub(super) _turn: Turn,
 }
 
 /// Where it is.
@@ -116,7 +119,15 @@ impl Arrived {
     ) -> Self {
         let is_claimed = AtomicBool::new(false);
         let held = Held::Own(own);
-        Self { held, content, validators, transferred, source_used, is_claimed }
+        Self {
+            held,
+            content,
+            validators,
+            transferred,
+            source_used,
+            is_claimed,
+            _turn: Turn::default(),
+        }
     }
 
     /// All of it for the only one who waits.

@@ -158,6 +158,7 @@ async fn bring_all(
             kind: Kind::File,
             sha256: None,
             known: None,
+            priority: job.priority,
             observers,
         };
         under_way.spawn(file.bring(child));

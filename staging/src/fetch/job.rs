@@ -12,6 +12,7 @@ use super::progress::Observers;
 use super::transfer::Source;
 use super::{Inner, Known, TransferEvent, directory, errand, member};
 use crate::address::{address_digest, member_of, redact, scheme_of};
+use crate::gate::Turn;
 use crate::protocol::{Protocol, TransferError, Validators};
 
 /// What one transfer needs.
@@ -22,6 +23,7 @@ pub(super) struct Job {
     pub(super) kind: Kind,
     pub(super) sha256: Option<Digest>,
     pub(super) known: Option<Known>,
+    pub(super) priority: u8,
     pub(super) observers: Observers,
 }
 
@@ -60,6 +62,14 @@ impl Job {
         let validators = known.validators();
         let is_of_this = known.source.is_none_or(|source| source == address_digest(&self.address));
         (is_of_this && !validators.is_empty()).then_some(validators)
+    }
+
+    /// How it waits for connections.
+    pub(super) fn turn(&self, shown: &str) -> Turn {
+        let (observers, source) = (self.observers.clone(), shown.to_owned());
+        Turn::with_room(self.priority, move |cause| {
+            observers.tell(&TransferEvent::Queued { source: &source, cause });
+        })
     }
 
     pub(super) fn tell(&self, event: &TransferEvent<'_>) {

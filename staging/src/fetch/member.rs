@@ -94,6 +94,7 @@ async fn archive(
         kind: Kind::File,
         sha256: None,
         known,
+        priority: job.priority,
         observers: job.observers.clone(),
     };
     let landed = job.stager.flights.join(inner).landed().await;

@@ -40,6 +40,13 @@ pub enum TransferEvent<'a> {
         /// How long until the next try.
         wait: Duration,
     },
+    /// It waits for longer than a moment: for its turn, for room, or for a host that is down.
+    Queued {
+        /// From where.
+        source: &'a str,
+        /// For what, in words.
+        cause: &'a str,
+    },
     /// An address was given up; the next one is tried.
     Abandoned {
         /// Which.

@@ -14,6 +14,7 @@ use super::flight::Landed;
 use super::job::Job;
 use super::{TransferEvent, blocking, joined};
 use crate::address::{address_digest, names_data};
+use crate::gate::Turn;
 use crate::partial::Partial;
 use crate::protocol::{
     ByteStream, Condition, Metadata, OpenRequest, Opened, Protocol, TransferError,
@@ -33,6 +34,7 @@ pub(super) struct Source<'a> {
     shown: &'a str,
     digest: Digest,
     transferred: &'a AtomicU64,
+    turn: Turn,
 }
 
 /// The counts by which an address is given up.
@@ -53,7 +55,7 @@ enum Tried {
 impl<'a> Source<'a> {
     pub(super) fn new(job: &'a Job, shown: &'a str, transferred: &'a AtomicU64) -> Self {
         let (address, digest) = (&job.address, address_digest(&job.address));
-        Self { job, address, shown, digest, transferred }
+        Self { job, address, shown, digest, transferred, turn: job.turn(shown) }
     }
 
     pub(super) async fn fetch(&self, protocol: &dyn Protocol) -> Result<Landed, SourceError> {
@@ -61,7 +63,10 @@ impl<'a> Source<'a> {
         let mut tally = Tally { retries, best: 0, changes: 0, mismatches: 0 };
         let mut partial = self.open_partial().await?;
         loop {
-            partial = match self.try_once(protocol, partial).await? {
+            self.turn.set_deadline(tally.retries.deadline());
+            let tried = self.try_once(protocol, partial).await?;
+            tally.retries.excuse(self.turn.take_excused());
+            partial = match tried {
                 Tried::Unchanged => return Ok(Landed::Unchanged),
                 Tried::Complete(partial) => match self.accept(partial, &mut tally).await? {
                     Ok(arrived) => return Ok(Landed::New(Arc::new(arrived))),
@@ -117,23 +122,19 @@ impl<'a> Source<'a> {
     }
 
     fn open_request(&self, partial: &Partial) -> OpenRequest {
-        let address = Arc::clone(self.address);
+        let (address, turn) = (Arc::clone(self.address), self.turn.clone());
         if !self.builds_on(partial) {
             let known = self.job.known_validators();
             let condition = known.map_or(Condition::Always, Condition::IfChanged);
-            return OpenRequest { address, offset: 0, end: None, condition };
+            return OpenRequest { address, offset: 0, end: None, condition, turn };
         }
         let known = partial.validators().clone();
         if partial.is_complete() {
-            return OpenRequest {
-                address,
-                offset: 0,
-                end: None,
-                condition: Condition::IfChanged(known),
-            };
+            let condition = Condition::IfChanged(known);
+            return OpenRequest { address, offset: 0, end: None, condition, turn };
         }
         let condition = Condition::IfSame { known, length: partial.length() };
-        OpenRequest { address, offset: partial.position(), end: None, condition }
+        OpenRequest { address, offset: partial.position(), end: None, condition, turn }
     }
 
     /// The first piece, if it does not show that this is a web page in the place of data.
@@ -223,6 +224,7 @@ impl<'a> Source<'a> {
                 transferred: self.transferred.load(Ordering::Relaxed),
                 source_used: Arc::clone(self.address),
                 is_claimed: AtomicBool::new(false),
+                _turn: self.turn.clone(),
                 held: Held::Partial(Box::new(partial)),
             })),
         }

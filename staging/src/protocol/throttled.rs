@@ -1,78 +1,78 @@
-//! Limits on transfers at once: for each host, and in all.
+//! Limits on transfers: their number, their pace, their room, and hosts that are left alone.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use keelboat_engine::queue::Reserved;
+use tokio::time::Instant;
 use tokio_util::bytes::Bytes;
 
 use super::{
     BoxFuture, ByteStream, Entry, ListRequest, OpenRequest, Opened, Proof, Protocol, PutRequest,
     TransferError, Writing,
 };
-use crate::address::host_of;
+use crate::gate::{Gate, Permit, Turn};
 
-/// The limits that several protocols share.
-#[derive(Debug, Clone)]
-pub(crate) struct Limits(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    total: Arc<Semaphore>,
-    per_host_max: usize,
-    hosts: Mutex<BTreeMap<String, Arc<Semaphore>>>,
-}
-
-/// Held as long as a transfer is under way.
-struct Permits {
-    _host: OwnedSemaphorePermit,
-    _total: OwnedSemaphorePermit,
-}
-
-impl Limits {
-    pub(crate) fn new(per_host_max: usize, total_max: usize) -> Self {
-        Self(Arc::new(Inner {
-            total: Arc::new(Semaphore::new(total_max.max(1))),
-            per_host_max: per_host_max.max(1),
-            hosts: Mutex::new(BTreeMap::new()),
-        }))
-    }
-
-    /// Waits for a turn. The host's comes first, so that a slow host does not use up the total.
-    async fn acquire(&self, address: &str) -> Result<Permits, TransferError> {
-        let closed =
-            |_| TransferError::Unreachable { found: "transfers have been shut down".into() };
-        let host = self.host(host_of(address)).acquire_owned().await.map_err(closed)?;
-        let total = Arc::clone(&self.0.total).acquire_owned().await.map_err(closed)?;
-        Ok(Permits { _host: host, _total: total })
-    }
-
-    fn host(&self, host: String) -> Arc<Semaphore> {
-        let mut hosts = self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot =
-            hosts.entry(host).or_insert_with(|| Arc::new(Semaphore::new(self.0.per_host_max)));
-        Arc::clone(slot)
-    }
-}
-
-/// Waits for a turn before it opens, and keeps it until the stream is dropped.
+/// Waits for a turn before it does anything, keeps it until that is over, and tells the queue how
+/// the host answered.
 ///
-/// The wait has no deadline of its own: those who hold the turns have.
+/// The wait for others has no deadline of its own: those who hold the turns have. A host that
+/// does not answer is waited for as long as the transfer's retry budget allows.
 #[derive(Debug)]
 pub struct Throttled<P> {
     inner: P,
-    limits: Limits,
+    gate: Gate,
 }
 
 impl<P> Throttled<P> {
-    /// At most `per_host_max` transfers with one host and `total_max` in all (at least 1 each).
-    pub fn new(inner: P, per_host_max: usize, total_max: usize) -> Self {
-        Self::sharing(inner, Limits::new(per_host_max, total_max))
+    /// With limits that others behind the same gate count against, too.
+    pub const fn new(inner: P, gate: Gate) -> Self {
+        Self { inner, gate }
     }
 
-    /// With limits that other protocols count against, too.
-    pub(crate) const fn sharing(inner: P, limits: Limits) -> Self {
-        Self { inner, limits }
+    /// Does something that takes a connection, and tells how it ended.
+    async fn within<T>(
+        &self,
+        address: &str,
+        deed: impl Future<Output = Result<T, TransferError>>,
+    ) -> Result<T, TransferError> {
+        let permit = self.gate.enter(address, &Turn::default(), None).await?;
+        let result = deed.await;
+        permit.report(&result);
+        result
+    }
+}
+
+impl<P: Protocol> Throttled<P> {
+    /// Opens a file for which there is room. Where there is none, the connection is given back
+    /// for the time of the wait.
+    async fn open_with_room(&self, request: &OpenRequest) -> Result<Opened, TransferError> {
+        let turn = &request.turn;
+        let mut room = None;
+        loop {
+            let permit = self.gate.enter(&request.address, turn, room).await?;
+            let opened = self.inner.open(request).await;
+            permit.report(&opened);
+            let Opened::Body { metadata, offset, stream } = opened? else {
+                return Ok(Opened::Unchanged);
+            };
+            let reserved =
+                metadata.length.map_or(Reserved::Yes, |bytes| self.gate.reserve(turn, bytes));
+            match (reserved, metadata.length) {
+                (Reserved::Later, Some(_)) => room = metadata.length,
+                (Reserved::Never, Some(bytes)) => return Err(self.gate.too_large(bytes)),
+                _ => {
+                    let position = metadata.length.is_none().then_some(offset);
+                    let (gate, turn) = (self.gate.clone(), turn.clone());
+                    let stream = Box::new(ThrottledStream {
+                        stream,
+                        permit,
+                        gate,
+                        turn,
+                        position,
+                        next_at: None,
+                    });
+                    return Ok(Opened::Body { metadata, offset, stream });
+                }
+            }
+        }
     }
 }
 
@@ -85,26 +85,14 @@ impl<P: Protocol> Protocol for Throttled<P> {
         &'a self,
         request: &'a OpenRequest,
     ) -> BoxFuture<'a, Result<Opened, TransferError>> {
-        Box::pin(async move {
-            let permits = self.limits.acquire(&request.address).await?;
-            Ok(match self.inner.open(request).await? {
-                Opened::Unchanged => Opened::Unchanged,
-                Opened::Body { metadata, offset, stream } => {
-                    let stream = Box::new(ThrottledStream { stream, _permits: permits });
-                    Opened::Body { metadata, offset, stream }
-                }
-            })
-        })
+        Box::pin(self.open_with_room(request))
     }
 
     fn list<'a>(
         &'a self,
         request: &'a ListRequest,
     ) -> BoxFuture<'a, Result<Vec<Entry>, TransferError>> {
-        Box::pin(async move {
-            let _permits = self.limits.acquire(&request.address).await?;
-            self.inner.list(request).await
-        })
+        Box::pin(self.within(&request.address, self.inner.list(request)))
     }
 
     fn writing(&self) -> Writing {
@@ -112,10 +100,7 @@ impl<P: Protocol> Protocol for Throttled<P> {
     }
 
     fn put<'a>(&'a self, request: &'a PutRequest) -> BoxFuture<'a, Result<Proof, TransferError>> {
-        Box::pin(async move {
-            let _permits = self.limits.acquire(&request.address).await?;
-            self.inner.put(request).await
-        })
+        Box::pin(self.within(&request.address, self.inner.put(request)))
     }
 
     fn rename<'a>(
@@ -123,27 +108,52 @@ impl<P: Protocol> Protocol for Throttled<P> {
         from: &'a str,
         to: &'a str,
     ) -> BoxFuture<'a, Result<(), TransferError>> {
-        Box::pin(async move {
-            let _permits = self.limits.acquire(from).await?;
-            self.inner.rename(from, to).await
-        })
+        Box::pin(self.within(from, self.inner.rename(from, to)))
     }
 
     fn remove<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<(), TransferError>> {
-        Box::pin(async move {
-            let _permits = self.limits.acquire(address).await?;
-            self.inner.remove(address).await
-        })
+        Box::pin(self.within(address, self.inner.remove(address)))
     }
 }
 
 struct ThrottledStream {
     stream: Box<dyn ByteStream>,
-    _permits: Permits,
+    permit: Permit,
+    gate: Gate,
+    turn: Turn,
+    /// How far it is, where nobody knows how much will come: it takes room as it goes.
+    position: Option<u64>,
+    /// No more is asked for before.
+    next_at: Option<Instant>,
 }
 
 impl ByteStream for ThrottledStream {
     fn next(&mut self) -> BoxFuture<'_, Result<Option<Bytes>, TransferError>> {
-        self.stream.next()
+        Box::pin(async move {
+            if let Some(next_at) = self.next_at {
+                tokio::time::sleep_until(next_at).await;
+                self.next_at = None;
+            }
+            let piece = self.stream.next().await;
+            match &piece {
+                Ok(Some(bytes)) => self.came(bytes.len() as u64),
+                Ok(None) => {}
+                Err(_) => self.permit.report(&piece),
+            }
+            piece
+        })
+    }
+}
+
+impl ThrottledStream {
+    fn came(&mut self, bytes: u64) {
+        let wait = self.permit.grant(bytes);
+        if !wait.is_zero() {
+            self.next_at = Some(Instant::now() + wait);
+        }
+        if let Some(position) = &mut self.position {
+            *position += bytes;
+            self.gate.occupy(&self.turn, *position);
+        }
     }
 }

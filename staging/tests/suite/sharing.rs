@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use keelboat_engine::{Content, Digest, FailureClass, Kind};
 use keelboat_staging::{
-    FetchRequest, Fetched, Known, Progress, Stager, StagingConfig, TransferEvent,
+    FetchRequest, Fetched, Known, Progress, QueueLimits, Stager, StagingConfig, TransferEvent,
 };
 
 use crate::common::{Servers, assert_arrived, config, fetch, fetcher, noise, room};
@@ -90,7 +90,8 @@ async fn a_host_gets_no_more_connections_than_it_is_allowed() {
     let bytes = noise(23, 150_000);
     let dir = room();
     // This server refuses a second connection while one is open.
-    let fetcher = Stager::new(StagingConfig { per_host_max: 1, ..config(dir.path()) });
+    let limits = QueueLimits { per_host_max: 1, ..QueueLimits::default() };
+    let fetcher = Stager::new(StagingConfig { limits, ..config(dir.path()) });
     let fetcher = fetcher.expect("a fetcher");
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..4 {

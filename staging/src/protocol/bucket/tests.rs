@@ -55,7 +55,13 @@ fn s3_at(endpoint: &str) -> BucketProtocol {
 }
 
 fn request(address: &str, offset: u64, condition: Condition) -> OpenRequest {
-    OpenRequest { address: address.into(), offset, end: None, condition }
+    OpenRequest {
+        address: address.into(),
+        offset,
+        end: None,
+        condition,
+        turn: crate::gate::Turn::default(),
+    }
 }
 
 fn known(etag: &str) -> Validators {

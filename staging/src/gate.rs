@@ -1,0 +1,250 @@
+//! The gate that all transfers of a [`Stager`](crate::Stager) go through: the queue of the engine,
+//! driven by the clock of tokio. What is decided is decided there.
+
+mod permit;
+mod turn;
+mod words;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use keelboat_engine::Timestamp;
+use keelboat_engine::queue::{
+    Elsewhere, QueueLimits, Request, Reserved, RoomId, TicketId, TransferQueue, Wait,
+};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+pub use permit::Permit;
+pub use turn::Turn;
+
+use crate::address::{host_of, scheme_of};
+use crate::protocol::TransferError;
+
+/// Those who wait look up so often why, and say so when it is not for a moment.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Hosts whose last trouble is remembered.
+const TROUBLES_MAX: usize = 256;
+
+/// Shared by all protocols of a stager. Clones are the same gate.
+#[derive(Clone)]
+pub struct Gate(Arc<Shared>);
+
+struct Shared {
+    begun: Instant,
+    /// How long one transfer waits for a host that is down or asked to be left alone, unless its
+    /// turn says otherwise.
+    patience: Duration,
+    space_max: Option<u64>,
+    state: Mutex<State>,
+}
+
+struct State {
+    queue: TransferQueue,
+    waiting: BTreeMap<TicketId, oneshot::Sender<()>>,
+    /// What hosts said last that do not answer.
+    troubles: BTreeMap<Arc<str>, TransferError>,
+}
+
+impl Gate {
+    /// With nobody in it. `patience` is how long one transfer waits for a host that is down or
+    /// asked to be left alone, unless its retry budget ends before.
+    pub fn new(limits: QueueLimits, patience: Duration) -> Self {
+        let space_max = limits.space_max;
+        let queue = TransferQueue::new(limits);
+        let state = State { queue, waiting: BTreeMap::new(), troubles: BTreeMap::new() };
+        let (begun, state) = (Instant::now(), Mutex::new(state));
+        Self(Arc::new(Shared { begun, patience, space_max, state }))
+    }
+
+    /// Waits for a connection to the host of this address; with room for so many bytes in all,
+    /// when that is given.
+    ///
+    /// # Errors
+    /// The host was down, or was to be left alone, for longer than the transfer may wait for it.
+    pub(crate) async fn enter(
+        &self,
+        address: &str,
+        turn: &Turn,
+        bytes: Option<u64>,
+    ) -> Result<Permit, TransferError> {
+        let host: Arc<str> = host_of(address).into();
+        let request = Request {
+            host: Arc::clone(&host),
+            scheme: scheme_of(address).into(),
+            priority: turn.priority(),
+            room: turn.room().zip(bytes),
+        };
+        let (sender, mut started) = oneshot::channel();
+        let ticket = {
+            let mut state = self.lock();
+            let ticket = state.queue.request(self.now(), request);
+            state.waiting.insert(ticket, sender);
+            ticket
+        };
+        // From here on its place is given back however this ends.
+        let permit = Permit::new(self.clone(), ticket, Arc::clone(&host));
+        self.pump();
+        if bytes.is_some() {
+            turn.keep_room(self);
+        }
+        let mut patience = Patience::new(self, turn);
+        while let Some((wait, pause)) = patience.look(ticket, &host)? {
+            let has_come = tokio::time::timeout(pause, &mut started).await.is_ok();
+            patience.waited(wait);
+            if has_come {
+                break;
+            }
+            self.pump();
+        }
+        Ok(permit)
+    }
+
+    /// One more connection to a host that somebody has one with already, if nobody else waits for
+    /// it.
+    pub fn enter_also(&self, address: &str) -> Option<Permit> {
+        let host: Arc<str> = host_of(address).into();
+        let scheme = scheme_of(address).into();
+        let ticket = self.lock().queue.request_extra(self.now(), &host, &scheme)?;
+        Some(Permit::new(self.clone(), ticket, host))
+    }
+
+    /// Room for so many bytes of one transfer in all, at once or not at all.
+    pub(crate) fn reserve(&self, turn: &Turn, bytes: u64) -> Reserved {
+        let Some(room) = turn.room().filter(|_| self.0.space_max.is_some()) else {
+            return Reserved::Yes;
+        };
+        let reserved = self.lock().queue.reserve(room, bytes);
+        if reserved == Reserved::Yes {
+            turn.keep_room(self);
+        }
+        reserved
+    }
+
+    /// So many bytes of a transfer are there, of which nobody knew how many would come.
+    pub(crate) fn occupy(&self, turn: &Turn, bytes: u64) {
+        if let Some(room) = turn.room().filter(|_| self.0.space_max.is_some()) {
+            self.lock().queue.occupy(room, bytes);
+            turn.keep_room(self);
+        }
+    }
+
+    fn release(&self, room: RoomId) {
+        self.lock().queue.release(room);
+        self.pump();
+    }
+
+    /// What else counts against the bound on room.
+    pub(crate) fn set_elsewhere(&self, elsewhere: Elsewhere) {
+        self.lock().queue.set_elsewhere(elsewhere);
+        self.pump();
+    }
+
+    pub(crate) fn too_large(&self, bytes: u64) -> TransferError {
+        words::too_large(bytes, self.0.space_max.unwrap_or(u64::MAX))
+    }
+
+    /// Lets in those whose turn it is.
+    fn pump(&self) {
+        let now = self.now();
+        let mut state = self.lock();
+        let mut started = Vec::new();
+        state.queue.start(now, &mut started);
+        for ticket in started {
+            // Whoever has gone meanwhile gives the place back when its permit is dropped.
+            if let Some(sender) = state.waiting.remove(&ticket)
+                && sender.send(()).is_err()
+            {
+                tracing::trace!("a transfer was given up when its turn came");
+            }
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(1).after(self.0.begun.elapsed())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        let (under_way, queued) = (state.queue.under_way(), state.queue.queued());
+        f.debug_struct("Gate")
+            .field("under_way", &under_way)
+            .field("queued", &queued)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How long one who waits will go on, and what it has said.
+struct Patience<'a> {
+    gate: &'a Gate,
+    turn: &'a Turn,
+    until: Instant,
+    began: Instant,
+    since: Instant,
+    said: Option<std::mem::Discriminant<Wait>>,
+}
+
+impl<'a> Patience<'a> {
+    fn new(gate: &'a Gate, turn: &'a Turn) -> Self {
+        let now = Instant::now();
+        let until = turn.deadline().unwrap_or(now + gate.0.patience);
+        Self { gate, turn, until, began: now, since: now, said: None }
+    }
+
+    /// Why it waits, and for how long until the next look; `None`: its turn has come.
+    fn look(
+        &mut self,
+        ticket: TicketId,
+        host: &str,
+    ) -> Result<Option<(Wait, Duration)>, TransferError> {
+        let now = self.gate.now();
+        let (wait, trouble) = {
+            let state = self.gate.lock();
+            let Some(wait) = state.queue.waiting(now, ticket) else { return Ok(None) };
+            (wait, state.troubles.get(host).cloned())
+        };
+        self.since = Instant::now();
+        let left = self.until.saturating_duration_since(self.since);
+        let mut pause = LOOK;
+        if let Wait::Down { until, .. } | Wait::Asked { until } = wait {
+            let due = until.since(now);
+            if left.is_zero() || matches!(wait, Wait::Asked { .. }) && due > left {
+                return Err(words::given_up(wait, host, now, trouble));
+            }
+            if !due.is_zero() {
+                pause = pause.min(due);
+            }
+            pause = pause.min(left);
+        }
+        self.say(wait, host, now, trouble.as_ref());
+        Ok(Some((wait, pause.max(Duration::from_millis(1)))))
+    }
+
+    fn say(&mut self, wait: Wait, host: &str, now: Timestamp, trouble: Option<&TransferError>) {
+        let kind = std::mem::discriminant(&wait);
+        let is_news = self.said != Some(kind);
+        let left_alone = matches!(wait, Wait::Down { .. } | Wait::Asked { .. });
+        if is_news && (left_alone || self.began.elapsed() >= LOOK) {
+            self.said = Some(kind);
+            self.turn.tell(&words::waits(wait, host, now, trouble));
+        }
+    }
+
+    /// Time that passed while others had their turn is no fault of the host.
+    fn waited(&mut self, wait: Wait) {
+        if !matches!(wait, Wait::Down { .. } | Wait::Asked { .. }) {
+            let span = self.since.elapsed();
+            self.until += span;
+            self.turn.excuse(span);
+        }
+    }
+}

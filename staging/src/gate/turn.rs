@@ -1,0 +1,116 @@
+//! What one transfer brings along to the gate.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use keelboat_engine::queue::RoomId;
+use tokio::time::Instant;
+
+use super::Gate;
+
+/// How urgent a transfer is, how long it waits, who wants to know why, and its room on the disk.
+///
+/// One for all tries of a transfer; clones are the same one. With the last of them the room is
+/// given back.
+#[derive(Clone)]
+pub struct Turn(Arc<Inner>);
+
+/// Is told what a transfer waits for.
+type Listener = Box<dyn Fn(&str) + Send + Sync>;
+
+struct Inner {
+    priority: u8,
+    room: Option<RoomId>,
+    listener: Option<Listener>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    deadline: Option<Instant>,
+    excused: Duration,
+    /// Where there is room for it.
+    room_at: Option<Gate>,
+}
+
+impl Turn {
+    /// Of this urgency (more is sooner), for bytes that are not kept.
+    pub fn new(priority: u8) -> Self {
+        Self(Arc::new(Inner { priority, room: None, listener: None, state: Mutex::default() }))
+    }
+
+    /// For bytes that are kept on the disk as long as this is; somebody is told what it waits for,
+    /// when that takes more than a moment.
+    pub fn with_room(priority: u8, listener: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let room = Some(RoomId(NEXT.fetch_add(1, Ordering::Relaxed)));
+        let listener: Option<Listener> = Some(Box::new(listener));
+        Self(Arc::new(Inner { priority, room, listener, state: Mutex::default() }))
+    }
+
+    /// A host that does not answer is waited for until then.
+    pub(crate) fn set_deadline(&self, deadline: Option<std::time::Instant>) {
+        self.0.lock().deadline = deadline.map(Instant::from_std);
+    }
+
+    /// How long it waited for others since this was asked last: no fault of any host.
+    pub(crate) fn take_excused(&self) -> Duration {
+        std::mem::take(&mut self.0.lock().excused)
+    }
+
+    pub(super) fn priority(&self) -> u8 {
+        self.0.priority
+    }
+
+    pub(super) fn room(&self) -> Option<RoomId> {
+        self.0.room
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.0.lock().deadline
+    }
+
+    pub(super) fn excuse(&self, span: Duration) {
+        self.0.lock().excused += span;
+    }
+
+    pub(super) fn tell(&self, cause: &str) {
+        if let Some(listener) = &self.0.listener {
+            listener(cause);
+        }
+    }
+
+    /// It has room there, to be given back.
+    pub(super) fn keep_room(&self, gate: &Gate) {
+        self.0.lock().room_at.get_or_insert_with(|| gate.clone());
+    }
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let gate = self.lock().room_at.take();
+        if let Some((gate, room)) = gate.zip(self.room) {
+            gate.release(room);
+        }
+    }
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turn").field("priority", &self.0.priority).finish_non_exhaustive()
+    }
+}
