@@ -23,6 +23,7 @@ pub(crate) use job::unknown_scheme;
 pub use progress::{Progress, TransferEvent};
 
 use crate::address::{is_local, redact, scheme_of};
+use crate::credentials::Credentials;
 use crate::gate::Gate;
 use crate::local::LocalError;
 use crate::protocol::{
@@ -46,6 +47,8 @@ pub struct StagingConfig {
     pub limits: QueueLimits,
     /// How to talk HTTP.
     pub http: HttpConfig,
+    /// What gives access to addresses.
+    pub credentials: Credentials,
     /// From the request to the head of the answer, connecting included.
     pub first_byte_timeout: Duration,
     /// Between two pieces of the body.
@@ -67,6 +70,7 @@ impl StagingConfig {
             partial_dir: partial_dir.into(),
             limits: QueueLimits::default(),
             http: HttpConfig::default(),
+            credentials: Credentials::default(),
             first_byte_timeout: Duration::from_mins(1),
             stall_timeout: Duration::from_mins(1),
             retry: RetryBudget::default(),
@@ -218,6 +222,7 @@ impl Stager {
     /// The certificates to trust cannot be read.
     pub fn new(config: StagingConfig) -> Result<Self, ConfigError> {
         let http = HttpProtocol::new(&config.http).map_err(|cause| ConfigError { cause })?;
+        let http = http.with_credentials(config.credentials.clone());
         let buckets = BucketProtocol::new(config.http.clone());
         let protocols: Vec<Arc<dyn Protocol>> =
             vec![Arc::new(FileProtocol), Arc::new(DataProtocol), Arc::new(http), Arc::new(buckets)];

@@ -32,9 +32,9 @@ pub use local::{
     deliver, digest_path, publish, remove_tree, stamp_of,
 };
 pub use protocol::{
-    BoxFuture, BucketProtocol, ByteStream, Condition, Courier, DataProtocol, Deadlined, Depth,
-    Entry, Errand, FileProtocol, HttpConfig, HttpProtocol, ListRequest, Metadata, OpenRequest,
-    Opened, Proof, Protocol, PutRequest, Sent, Throttled, TransferError, Validators, Verified,
-    Writing,
+    AddressPolicy, BoxFuture, BucketProtocol, ByteStream, Condition, Courier, DataProtocol,
+    Deadlined, Depth, Entry, Errand, FileProtocol, HttpConfig, HttpProtocol, ListRequest, Metadata,
+    OpenRequest, Opened, Proof, Protocol, PutRequest, Sent, Throttled, TransferError, Validators,
+    Verified, Writing,
 };
 pub use retry::RetryBudget;

@@ -30,7 +30,7 @@ pub use deadlined::Deadlined;
 pub use error::TransferError;
 pub use file::FileProtocol;
 pub(crate) use file::local_path;
-pub use http::{HttpConfig, HttpProtocol};
+pub use http::{AddressPolicy, HttpConfig, HttpProtocol};
 pub use listing::{Depth, Entry, ListRequest};
 pub use put::{Proof, PutRequest, Sent, Writing};
 pub use throttled::Throttled;

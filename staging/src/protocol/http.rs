@@ -1,22 +1,31 @@
 //! `http:` and `https:`, by one pooled client.
 //!
 //! Bytes come as they are served: no content coding is asked for, since decoded bytes would break
-//! lengths, ranges and digests.
+//! lengths, ranges and digests. Redirects are followed here and not by the client, so that each of
+//! them is checked, and cookies are not kept.
 
 pub(super) mod answer;
+mod autoindex;
+mod exchange;
 pub(super) mod headers;
+mod policy;
+mod upload;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT_ENCODING, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE};
-use reqwest::redirect::{Attempt, Policy};
-use reqwest::{Certificate, Client, ClientBuilder, Url};
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Client, ClientBuilder, RequestBuilder, Url};
 
-use super::{BoxFuture, Condition, OpenRequest, Opened, Protocol, TransferError};
+pub use policy::AddressPolicy;
 
-/// Redirects followed for one file.
-const REDIRECTS_MAX: usize = 10;
+use super::{
+    BoxFuture, Condition, Entry, ListRequest, OpenRequest, Opened, Proof, Protocol, PutRequest,
+    TransferError, Writing,
+};
+use crate::credentials::Credentials;
+use exchange::Redirects;
 
 /// How to talk HTTP.
 #[derive(Debug, Clone)]
@@ -27,6 +36,11 @@ pub struct HttpConfig {
     pub user_agent: String,
     /// PEM file with certificates to trust besides the system's (and those of `SSL_CERT_FILE`).
     pub extra_ca: Option<PathBuf>,
+    /// Which machines may be talked to. A proxy counts as the machine that is talked to.
+    pub address_policy: AddressPolicy,
+    /// Bytes of a file whose length the server does not say: more of them are refused, since such
+    /// an answer may have no end.
+    pub unannounced_bytes_max: u64,
 }
 
 impl Default for HttpConfig {
@@ -35,6 +49,8 @@ impl Default for HttpConfig {
             connect_timeout: Duration::from_secs(15),
             user_agent: concat!("keelboat/", env!("CARGO_PKG_VERSION")).to_owned(),
             extra_ca: None,
+            address_policy: AddressPolicy::default(),
+            unannounced_bytes_max: 256 << 30,
         }
     }
 }
@@ -43,27 +59,45 @@ impl Default for HttpConfig {
 #[derive(Debug, Clone)]
 pub struct HttpProtocol {
     client: Client,
+    /// For parts of files: HTTP/1.1 only, since there each has a connection of its own.
+    parts: Client,
+    policy: AddressPolicy,
+    unannounced_bytes_max: u64,
+    credentials: Credentials,
 }
 
 impl HttpProtocol {
-    /// A client with its own pool of connections.
+    /// A client with its own pool of connections, and without credentials but for those in
+    /// addresses.
     ///
     /// # Errors
     /// A text: the extra certificates cannot be read, or the system has no usable ones.
     pub fn new(config: &HttpConfig) -> Result<Self, String> {
-        let builder = client_builder(config)?.redirect(Policy::custom(follow));
-        let client = builder.build().map_err(|error| answer::describe(&error))?;
-        Ok(Self { client })
+        let build = |builder: ClientBuilder| {
+            let built = builder.redirect(Policy::none()).build();
+            built.map_err(|error| answer::describe(&error))
+        };
+        Ok(Self {
+            client: build(client_builder(config)?)?,
+            parts: build(client_builder(config)?.http1_only())?,
+            policy: config.address_policy,
+            unannounced_bytes_max: config.unannounced_bytes_max,
+            credentials: Credentials::default(),
+        })
     }
 
-    fn request(&self, request: &OpenRequest) -> Result<reqwest::RequestBuilder, TransferError> {
-        let url = Url::parse(&request.address).map_err(|error| TransferError::Refused {
-            found: format!("it is not a URL: {error}"),
-            hint: "write http://host/path".into(),
-        })?;
-        let mut builder = self.client.get(url).header(ACCEPT_ENCODING, "identity");
-        if request.offset > 0 {
-            builder = builder.header(RANGE, format!("bytes={}-", request.offset));
+    /// With these credentials.
+    #[must_use]
+    pub fn with_credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = credentials;
+        self
+    }
+
+    fn request(&self, url: Url, request: &OpenRequest) -> RequestBuilder {
+        let client = if request.end.is_some() { &self.parts } else { &self.client };
+        let mut builder = client.get(url).header(ACCEPT_ENCODING, "identity");
+        if let Some(range) = range_of(request) {
+            builder = builder.header(RANGE, range);
         }
         match &request.condition {
             Condition::Always => {}
@@ -82,18 +116,32 @@ impl HttpProtocol {
                 }
             }
         }
-        Ok(builder)
+        builder
+    }
+}
+
+/// The part that is wanted, when it is not the whole. An empty part is asked for as one byte.
+fn range_of(request: &OpenRequest) -> Option<String> {
+    let first = request.offset;
+    match request.end {
+        Some(end) => Some(format!("bytes={first}-{}", end.saturating_sub(1).max(first))),
+        None if first > 0 => Some(format!("bytes={first}-")),
+        None => None,
     }
 }
 
 /// What all clients have in common.
 pub(super) fn client_builder(config: &HttpConfig) -> Result<ClientBuilder, String> {
-    let builder = Client::builder()
+    let mut builder = Client::builder()
         .user_agent(&config.user_agent)
         .connect_timeout(config.connect_timeout)
         .pool_idle_timeout(Duration::from_secs(30))
         .tcp_keepalive(Duration::from_secs(30))
+        .http2_adaptive_window(true)
         .referer(false);
+    if let Some(resolver) = config.address_policy.resolver() {
+        builder = builder.dns_resolver(resolver);
+    }
     let Some(path) = &config.extra_ca else { return Ok(builder) };
     let unreadable = |error: &dyn std::fmt::Display| {
         format!("cannot read certificates from {}: {error}", path.display())
@@ -113,22 +161,28 @@ impl Protocol for HttpProtocol {
         request: &'a OpenRequest,
     ) -> BoxFuture<'a, Result<Opened, TransferError>> {
         Box::pin(async move {
-            let response = self.request(request)?.send().await;
-            let response = response.map_err(|error| answer::send_error(&error))?;
-            answer::read(response, request)
+            let build = |url| self.request(url, request);
+            let answered = self.exchange(&request.address, Redirects::Anywhere, &build).await?;
+            answer::read(answered, request, self.unannounced_bytes_max)
         })
     }
-}
 
-/// The client itself drops credentials when a redirect leaves the origin; this keeps it from
-/// going round in circles and from leaving TLS.
-fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
-    let was_secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
-    if attempt.previous().len() > REDIRECTS_MAX {
-        return attempt.error(format!("more than {REDIRECTS_MAX} redirects"));
+    fn list<'a>(
+        &'a self,
+        request: &'a ListRequest,
+    ) -> BoxFuture<'a, Result<Vec<Entry>, TransferError>> {
+        Box::pin(self.list_index(request))
     }
-    if was_secure && attempt.url().scheme() != "https" {
-        return attempt.error("a redirect from https to http");
+
+    fn writing(&self) -> Writing {
+        Writing::Whole
     }
-    attempt.follow()
+
+    fn put<'a>(&'a self, request: &'a PutRequest) -> BoxFuture<'a, Result<Proof, TransferError>> {
+        Box::pin(self.upload(request))
+    }
+
+    fn remove<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<(), TransferError>> {
+        Box::pin(self.delete(address))
+    }
 }

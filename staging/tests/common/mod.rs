@@ -2,6 +2,7 @@
 
 pub(crate) mod buckets;
 pub(crate) mod flaky;
+pub(crate) mod raw;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

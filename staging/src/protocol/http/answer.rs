@@ -5,24 +5,59 @@ use std::error::Error as _;
 use reqwest::{Response, StatusCode};
 use tokio_util::bytes::Bytes;
 
+use super::exchange::Answered;
 use super::headers;
+use super::policy::Denied;
 use crate::protocol::{BoxFuture, ByteStream, Metadata, OpenRequest, Opened, TransferError};
 
 /// Whether this answer is the file, or part of it, and if not, why.
-pub(super) fn read(response: Response, request: &OpenRequest) -> Result<Opened, TransferError> {
-    match response.status() {
+pub(super) fn read(
+    answered: Answered,
+    request: &OpenRequest,
+    unannounced_bytes_max: u64,
+) -> Result<Opened, TransferError> {
+    match answered.response.status() {
         StatusCode::OK => {
+            check_coding(&answered, request)?;
+            let response = answered.response;
             let length = headers::content_length(response.headers());
             let metadata = headers::metadata(response.headers(), length);
-            Ok(body(response, metadata, 0, length))
+            Ok(body(response, metadata, 0, Extent::of(0, length, unannounced_bytes_max)))
         }
-        StatusCode::PARTIAL_CONTENT => partial(response, request),
+        StatusCode::PARTIAL_CONTENT => {
+            check_coding(&answered, request)?;
+            partial(answered.response, request)
+        }
         StatusCode::NOT_MODIFIED => Ok(Opened::Unchanged),
         StatusCode::RANGE_NOT_SATISFIABLE if request.offset > 0 => Err(TransferError::Changed {
             found: format!("byte {} on cannot be had (status 416)", request.offset),
         }),
-        status => Err(refusal(status, &response)),
+        _ => Err(refusal(&answered)),
     }
+}
+
+/// Coded bytes are not those of the file, unless its name says that it is kept so: some servers
+/// say `gzip` of what is a `.gz` file at both ends.
+fn check_coding(answered: &Answered, request: &OpenRequest) -> Result<(), TransferError> {
+    let Some(coding) = headers::coding(answered.response.headers()) else { return Ok(()) };
+    let suffixes: &[&str] = match &*coding {
+        "gzip" | "x-gzip" => &["gz", "tgz", "bgz", "svgz", "bam"],
+        "bzip2" | "x-bzip2" | "x-bzip" => &["bz2", "tbz2", "tbz"],
+        "compress" | "x-compress" => &["Z"],
+        "zstd" => &["zst", "tzst"],
+        "xz" | "x-xz" => &["xz", "txz"],
+        _ => &[],
+    };
+    let is_kept_so =
+        |path: &str| path.rsplit_once('.').is_some_and(|(_, suffix)| suffixes.contains(&suffix));
+    let asked = crate::address::parse(&request.address);
+    if is_kept_so(answered.url.path()) || asked.is_some_and(|url| is_kept_so(url.path())) {
+        return Ok(());
+    }
+    Err(TransferError::Refused {
+        found: format!("the server sent it coded as {coding}, which was not asked for"),
+        hint: "have the server send the file as it is, or use an address where it does".into(),
+    })
 }
 
 fn partial(response: Response, request: &OpenRequest) -> Result<Opened, TransferError> {
@@ -30,7 +65,7 @@ fn partial(response: Response, request: &OpenRequest) -> Result<Opened, Transfer
     let Some(range) = headers::content_range(response.headers()) else {
         return malformed("status 206 without a usable Content-Range".into());
     };
-    if request.offset == 0 {
+    if request.offset == 0 && request.end.is_none() {
         return malformed("status 206 to a request for the whole file".into());
     }
     if range.first != request.offset {
@@ -42,24 +77,26 @@ fn partial(response: Response, request: &OpenRequest) -> Result<Opened, Transfer
         return malformed("Content-Length and Content-Range disagree".into());
     }
     let metadata = headers::metadata(response.headers(), range.total);
-    Ok(body(response, metadata, range.first, Some(announced)))
+    Ok(body(response, metadata, range.first, Extent::of(range.first, Some(announced), u64::MAX)))
 }
 
-fn body(response: Response, metadata: Metadata, offset: u64, announced: Option<u64>) -> Opened {
-    let end = announced.map(|length| offset + length);
+fn body(response: Response, metadata: Metadata, offset: u64, extent: Extent) -> Opened {
     let length = metadata.length;
-    let stream = Box::new(HttpStream { response, position: offset, end, length });
+    let stream = Box::new(HttpStream { response, position: offset, extent, length });
     Opened::Body { metadata, offset, stream }
 }
 
-fn refusal(status: StatusCode, response: &Response) -> TransferError {
+/// What an answer means that is neither the file nor its absence for want of change.
+pub(super) fn refusal(answered: &Answered) -> TransferError {
+    let status = answered.response.status();
     let found = format!("status {status}");
     match status.as_u16() {
         404 | 410 => TransferError::Missing { found },
-        401 | 403 | 407 => TransferError::Forbidden { found },
+        401 | 403 => TransferError::Forbidden { found: format!("{found}; {}", answered.asked) },
+        407 => TransferError::Forbidden { found: format!("{found}, from the proxy") },
         408 | 425 | 429 | 500..=599 => TransferError::Busy {
             found,
-            retry_after: headers::retry_after(response.headers(), jiff::Timestamp::now()),
+            retry_after: headers::retry_after(answered.response.headers(), jiff::Timestamp::now()),
         },
         _ => TransferError::Refused {
             found: format!("the server answered with {found}"),
@@ -70,7 +107,14 @@ fn refusal(status: StatusCode, response: &Response) -> TransferError {
 
 /// Why no answer came.
 pub(in crate::protocol) fn send_error(error: &reqwest::Error) -> TransferError {
+    if let Some(denied) = causes(error).find_map(|cause| cause.downcast_ref::<Denied>()) {
+        return denied.refusal();
+    }
     let found = describe(error);
+    // The client keeps its kinds of errors to itself.
+    if [" parsed", "message head is too large"].iter().any(|text| found.contains(text)) {
+        return TransferError::Malformed { found };
+    }
     if error.is_redirect() || error.is_builder() {
         return TransferError::Refused {
             found,
@@ -89,28 +133,47 @@ pub(in crate::protocol) fn send_error(error: &reqwest::Error) -> TransferError {
 /// The chain of causes without the address, which may hold secrets.
 pub(in crate::protocol) fn describe(error: &reqwest::Error) -> String {
     // The outermost text names the URL; its causes do not.
-    let mut causes = Vec::new();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        causes.push(cause.to_string());
-        source = cause.source();
+    let mut texts: Vec<String> = causes(error).map(ToString::to_string).collect();
+    texts.dedup();
+    if texts.is_empty() { "the request failed".to_owned() } else { texts.join(": ") }
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(error.source(), |&cause| cause.source())
+}
+
+/// How far a body goes.
+enum Extent {
+    /// To this offset, as announced.
+    To(u64),
+    /// Nobody said; at most so far.
+    AtMost(u64),
+}
+
+impl Extent {
+    fn of(offset: u64, announced: Option<u64>, unannounced_bytes_max: u64) -> Self {
+        match announced {
+            Some(length) => Self::To(offset.saturating_add(length)),
+            None => Self::AtMost(unannounced_bytes_max),
+        }
     }
-    causes.dedup();
-    if causes.is_empty() { "the request failed".to_owned() } else { causes.join(": ") }
 }
 
 struct HttpStream {
     response: Response,
     position: u64,
-    /// Where the body should end, when that was announced.
-    end: Option<u64>,
+    extent: Extent,
     /// Bytes of the whole file, when known.
     length: Option<u64>,
 }
 
 impl HttpStream {
     fn cut(&self) -> TransferError {
-        TransferError::Cut { received: self.position, expected: self.length.or(self.end) }
+        let announced = match self.extent {
+            Extent::To(end) => Some(end),
+            Extent::AtMost(_) => None,
+        };
+        TransferError::Cut { received: self.position, expected: self.length.or(announced) }
     }
 }
 
@@ -128,8 +191,12 @@ impl ByteStream for HttpStream {
                 self.cut()
             })?;
             self.position += piece.as_ref().map_or(0, |bytes| bytes.len() as u64);
-            match self.end {
-                Some(end) if piece.is_none() && self.position < end => Err(self.cut()),
+            match self.extent {
+                Extent::To(end) if piece.is_none() && self.position < end => Err(self.cut()),
+                Extent::AtMost(max) if self.position > max => Err(TransferError::Refused {
+                    found: format!("more than {max} bytes came of a file of unknown length"),
+                    hint: "have the server say its length, or allow for more".into(),
+                }),
                 _ => Ok(piece),
             }
         })

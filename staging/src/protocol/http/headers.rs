@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName,
-    LAST_MODIFIED, RETRY_AFTER,
+    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG,
+    HeaderMap, HeaderName, LAST_MODIFIED, RETRY_AFTER,
 };
 
 use crate::protocol::{Metadata, Validators};
@@ -55,6 +55,31 @@ pub(super) fn metadata(headers: &HeaderMap, length: Option<u64>) -> Metadata {
 /// The announced bytes of the body.
 pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     text(headers, &CONTENT_LENGTH)?.trim().parse().ok()
+}
+
+/// The coding of the body, if it has one (several are one text here).
+pub(super) fn coding(headers: &HeaderMap) -> Option<String> {
+    let all = headers.get_all(CONTENT_ENCODING).iter();
+    let codings = all.map(|value| String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase());
+    let codings: Vec<String> = codings
+        .flat_map(|value| value.split(',').map(|one| one.trim().to_owned()).collect::<Vec<_>>())
+        .filter(|one| !one.is_empty() && one != "identity")
+        .collect();
+    (!codings.is_empty()).then(|| codings.join(", "))
+}
+
+/// The SHA-256, in base64, that the server says the file has now: `Repr-Digest: sha-256=:...:`
+/// (RFC 9530) or `Digest: SHA-256=...` (RFC 3230).
+pub(super) fn sha256(headers: &HeaderMap) -> Option<String> {
+    let find = |name: &str| {
+        let all = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        all.flat_map(|value| value.split(',')).find_map(|one| {
+            let (algorithm, digest) = one.trim().split_once('=')?;
+            let is_sha256 = algorithm.eq_ignore_ascii_case("sha-256");
+            is_sha256.then(|| digest.trim_matches(':').to_owned())
+        })
+    };
+    find("repr-digest").or_else(|| find("digest"))
 }
 
 fn validators(headers: &HeaderMap) -> Validators {
@@ -137,6 +162,20 @@ mod tests {
         assert!(!strong("Sun, 06 Nov 1994 08:49:37 GMT"));
         assert!(!strong("Sun, 06 Nov 1994 09:49:37 GMT"), "from the future");
         assert!(strong("Sun, 06 Nov 1994 08:48:37 GMT"));
+    }
+
+    #[test]
+    fn digests_and_codings_are_read_in_all_their_forms() {
+        let digest = |name: &str, value: &str| {
+            let name = HeaderName::try_from(name).expect("a name");
+            sha256(&headers(&[(name, value)]))
+        };
+        assert_eq!(digest("repr-digest", "sha-512=:eA==:, sha-256=:YQ==:"), Some("YQ==".into()));
+        assert_eq!(digest("digest", "SHA-256=YQ=="), Some("YQ==".into()));
+        assert_eq!(digest("digest", "md5=YQ=="), None);
+        let coded = |value| coding(&headers(&[(CONTENT_ENCODING, value)]));
+        assert_eq!(coded("identity"), None);
+        assert_eq!(coded("gzip, BR").as_deref(), Some("gzip, br"));
     }
 
     #[test]
