@@ -128,7 +128,7 @@ impl Attempt {
     }
 
     fn prepare(&self, edges: &Edges) -> Result<(), LocalError> {
-        let memory = Memory(&edges.digests);
+        let memory = Memory(Arc::clone(&edges.digests));
         let scratch = edges.scratch.make(self.scratch.clone(), &self.outputs)?;
         for (input, content) in &self.inputs {
             if let (Source::Urls(_), Kind::Directory) = (&input.source, content.kind) {
@@ -162,7 +162,7 @@ impl Attempt {
 
     fn move_outputs(&self, edges: &Edges) -> Result<(MemoRecord, Vec<PathBuf>), Failure> {
         let root = edges.project.root();
-        let memory = Memory(&edges.digests);
+        let memory = Memory(Arc::clone(&edges.digests));
         self.keep_what_is_replaced(edges)?;
         let contents = publish(&self.scratch, &self.outputs, root, &memory)
             .map_err(|error| error.failure())?;

@@ -50,9 +50,9 @@ impl Edges {
         self.late.executor(&self.messages)
     }
 
-    /// What brings remote files.
-    pub(crate) fn fetcher(&self) -> Result<Stager, ConfigError> {
-        self.late.fetcher()
+    /// What brings remote files, and sends outputs out.
+    pub(crate) fn stager(&self) -> Result<Stager, ConfigError> {
+        self.late.stager()
     }
 
     /// Saves what speeds up the next run, and returns what went wrong in doing so.
@@ -69,7 +69,7 @@ impl Edges {
     }
 
     pub(crate) fn digest(&self, path: &std::path::Path, kind: Kind) -> Result<Content, LocalError> {
-        digest_path(path, kind, &Memory(&self.digests), self.strict)
+        digest_path(path, kind, &Memory(Arc::clone(&self.digests)), self.strict)
     }
 }
 
@@ -80,9 +80,9 @@ pub(crate) fn tell(messages: &SyncSender<Message>, message: Message) {
 }
 
 /// Joins the digest cache to those who hash files.
-pub(crate) struct Memory<'a>(pub(crate) &'a DigestCache);
+pub(crate) struct Memory(pub(crate) Arc<DigestCache>);
 
-impl DigestMemory for Memory<'_> {
+impl DigestMemory for Memory {
     fn recall(&self, stamp: &FileStamp) -> Option<Digest> {
         self.0.lookup(stamp)
     }

@@ -12,25 +12,25 @@ use super::message::Message;
 
 #[derive(Debug)]
 pub(crate) struct Late {
-    fetch_config: StagingConfig,
+    staging_config: StagingConfig,
     local_config: LocalConfig,
-    fetcher: Mutex<Option<Stager>>,
+    stager: Mutex<Option<Stager>>,
     executor: Mutex<Option<Arc<LocalExecutor>>>,
 }
 
 impl Late {
-    pub(crate) fn new(fetch_config: StagingConfig, local_config: LocalConfig) -> Self {
-        Self { fetch_config, local_config, fetcher: Mutex::default(), executor: Mutex::default() }
+    pub(crate) fn new(staging_config: StagingConfig, local_config: LocalConfig) -> Self {
+        Self { staging_config, local_config, stager: Mutex::default(), executor: Mutex::default() }
     }
 
-    /// What brings remote files; inside the runtime.
-    pub(crate) fn fetcher(&self) -> Result<Stager, ConfigError> {
-        let mut fetcher = lock(&self.fetcher);
-        if let Some(fetcher) = &*fetcher {
-            return Ok(fetcher.clone());
+    /// What brings remote files and sends outputs out; inside the runtime.
+    pub(crate) fn stager(&self) -> Result<Stager, ConfigError> {
+        let mut stager = lock(&self.stager);
+        if let Some(stager) = &*stager {
+            return Ok(stager.clone());
         }
-        let made = Stager::new(self.fetch_config.clone())?;
-        *fetcher = Some(made.clone());
+        let made = Stager::new(self.staging_config.clone())?;
+        *stager = Some(made.clone());
         Ok(made)
     }
 

@@ -4,6 +4,7 @@
 mod aside;
 mod attempt;
 mod clock;
+mod deliver;
 mod durable;
 mod edges;
 mod error;
@@ -45,7 +46,7 @@ pub use targets::means;
 use self::attempt::Attempt;
 use self::clock::Clock;
 use self::durable::{Durable, Unseen};
-use self::edges::{Edges, Memory};
+use self::edges::Edges;
 use self::message::{Message, Missed};
 use crate::workflow::Workflow;
 
@@ -423,21 +424,8 @@ impl<'a> Driver<'a> {
         let content = self.core.content(node.outputs[output as usize]);
         let (Some(address), Some(content)) = (spec.deliver_to.clone(), content) else { return };
         let place = self.edges.project.resolve(&spec.path);
-        let edges = Arc::clone(&self.edges);
-        self.edges.pool.submit(move || {
-            let root = edges.project.root();
-            let address = if address.contains("://") || address.starts_with('/') {
-                address.to_string()
-            } else {
-                root.join(address.as_ref()).display().to_string()
-            };
-            let memory = Memory(&edges.digests);
-            let event = match keelboat_staging::deliver(&place, &content, &address, &memory) {
-                Ok(_) => Event::Delivered { task, output },
-                Err(error) => Event::DeliverFailed { task, output, failure: error.failure() },
-            };
-            edges.tell(Message::Events(vec![event]));
-        });
+        let outgoing = deliver::Outgoing { task, output, place, content, address };
+        deliver::begin(&self.edges, outgoing);
     }
 
     fn flush_if_due(&mut self) {

@@ -77,18 +77,27 @@ pub struct TransferView {
 
 /// The transfers under way, as their progress reports them.
 #[derive(Debug, Default)]
-pub(crate) struct Board(Mutex<BTreeMap<u32, TransferView>>);
+pub(crate) struct Board(Mutex<BTreeMap<Moving, TransferView>>);
+
+/// What a transfer moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Moving {
+    /// An input, by the number of its file.
+    Input(u32),
+    /// An output of a task, by their numbers.
+    Output(u32, u32),
+}
 
 impl Board {
     pub(crate) fn view(&self) -> Vec<TransferView> {
         self.lock().values().cloned().collect()
     }
 
-    pub(crate) fn end(&self, transfer: u32) {
+    pub(crate) fn end(&self, transfer: Moving) {
         self.lock().remove(&transfer);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, TransferView>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Moving, TransferView>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -97,12 +106,12 @@ impl Board {
 #[derive(Debug)]
 pub(crate) struct Reporter {
     board: Arc<Board>,
-    transfer: u32,
+    transfer: Moving,
     messages: SyncSender<Message>,
 }
 
 impl Reporter {
-    pub(crate) fn new(edges: &Edges, transfer: u32, display: String) -> Self {
+    pub(crate) fn new(edges: &Edges, transfer: Moving, display: String) -> Self {
         let board = Arc::clone(&edges.board);
         let view = TransferView { display, done: 0, total: None, waits: None };
         board.lock().insert(transfer, view);

@@ -256,7 +256,7 @@ impl Look {
         place: &std::path::Path,
         kind: Kind,
     ) -> Result<keelboat_engine::Content, keelboat_staging::LocalError> {
-        keelboat_staging::digest_path(place, kind, &Memory(&self.digests), self.strict)
+        keelboat_staging::digest_path(place, kind, &Memory(Arc::clone(&self.digests)), self.strict)
     }
 
     fn has_object(&self, content: &keelboat_engine::Content) -> bool {

@@ -9,7 +9,7 @@ use keelboat_staging::{FetchRequest, Fetched, Known, Progress, address_digest, r
 
 use super::edges::Edges;
 use super::message::Message;
-use super::observe::Reporter;
+use super::observe::{Moving, Reporter};
 
 /// A file that the core wants to have at home.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ async fn fetch(edges: &Arc<Edges>, wanted: Wanted) {
         }
         Err(failure) => Message::Events(vec![Event::StageFailed { file, site, failure }]),
     };
-    edges.board.end(file.0);
+    edges.board.end(Moving::Input(file.0));
     edges.tell(message);
 }
 
@@ -90,7 +90,8 @@ async fn bring(
     };
     let display = urls.first().map(|url| redact(url)).unwrap_or_default();
     let known = known(edges, &urls, kind, sha256);
-    let reporter: Arc<dyn Progress> = Arc::new(Reporter::new(edges, file.0, display.clone()));
+    let reporter: Arc<dyn Progress> =
+        Arc::new(Reporter::new(edges, Moving::Input(file.0), display.clone()));
     let request = FetchRequest {
         urls,
         kind,
@@ -99,10 +100,10 @@ async fn bring(
         progress: Some(reporter),
         priority: 0,
     };
-    let fetcher = edges.fetcher();
-    let fetcher =
-        fetcher.map_err(|error| Failure::new(FailureClass::Permanent, error.to_string()))?;
-    let fetched = fetcher.fetch(request).await.map_err(|error| error.failure)?;
+    let stager = edges.stager();
+    let stager =
+        stager.map_err(|error| Failure::new(FailureClass::Permanent, error.to_string()))?;
+    let fetched = stager.fetch(request).await.map_err(|error| error.failure)?;
     match fetched {
         Fetched::Unchanged => match known {
             Some(known) => Ok((known.content, None)),

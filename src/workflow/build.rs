@@ -6,6 +6,7 @@ use std::sync::Arc;
 use keelboat_engine::{Command, Digest, InputSpec, Kind, OutputSpec, Source, TaskName};
 use minijinja::value::Value;
 
+use super::addresses;
 use super::declaration::{InputItem, Named, Text};
 use super::expand::Context;
 use super::explain::explain;
@@ -102,12 +103,12 @@ impl Builder<'_> {
         match &prepared.source {
             PreparedSource::Path(text) => {
                 let Some(path) = self.render(text) else { return false };
-                if paths::scheme_of(&path).is_some() {
-                    if let Err(complaint) = paths::check_url(&path) {
-                        self.complain(text.text, complaint);
+                if addresses::scheme_of(&path).is_some() {
+                    let scratch = addresses::scratch_of_url(&path, &named.label);
+                    match addresses::of_input(&path, self.context.project) {
+                        Ok(address) => specs.push(spec(Source::Urls([address].into()), scratch)),
+                        Err(complaint) => self.complain(text.text, complaint),
                     }
-                    let scratch = paths::scratch_of_url(&path, &named.label);
-                    specs.push(spec(Source::Urls([path].into()), scratch));
                     return false;
                 }
                 match self.context.project.input_path(&path) {
@@ -119,12 +120,19 @@ impl Builder<'_> {
                 }
                 false
             }
+            PreparedSource::Text(text) => {
+                if let Some(address) = self.checked(text, |text| addresses::of_text(text)) {
+                    specs.push(spec(Source::Urls([address].into()), named.label.clone()));
+                }
+                false
+            }
             PreparedSource::Urls(texts) => {
-                let check = |url: &Arc<str>| paths::check_url(url).map(|()| url.clone());
+                let project = self.context.project;
+                let check = |url: &Arc<str>| addresses::of_input(url, project);
                 let urls: Vec<Arc<str>> =
                     texts.iter().filter_map(|text| self.checked(text, check)).collect();
                 if let Some(first) = urls.first() {
-                    let scratch = paths::scratch_of_url(first, &named.label);
+                    let scratch = addresses::scratch_of_url(first, &named.label);
                     specs.push(spec(Source::Urls(urls.into()), scratch));
                 }
                 false
@@ -206,7 +214,7 @@ impl Builder<'_> {
                 let path = self.checked(&prepared.path, |path| project.output_path(path));
                 let Some(path) = path else { continue };
                 let deliver_to = prepared.to.as_ref().and_then(|text| {
-                    self.checked(text, |to| paths::check_destination(to).map(|()| to.clone()))
+                    self.checked(text, |to| addresses::check_destination(to).map(|()| to.clone()))
                 });
                 specs.push(OutputSpec {
                     label: named.label.clone(),

@@ -60,6 +60,8 @@ pub(super) enum InputSource {
     /// A path, or one URL.
     Path(Text),
     Urls(Vec<Text>),
+    /// The bytes themselves.
+    Text(Text),
     /// Outputs of another task.
     From(Text),
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::Workflow;
+use super::addresses::scheme_of;
 use super::declaration::{Declaration, InputSource};
-use super::paths::scheme_of;
 use super::pattern::Pattern;
 
 /// A declaration whose tasks depend on what others will write.
@@ -63,7 +63,7 @@ impl Workflow {
         let items = declaration.inputs.iter().flat_map(|named| &named.items);
         let texts = items.filter_map(|item| match &item.source {
             InputSource::Path(text) => Some(self.with_parameters(&text.value)),
-            InputSource::Urls(_) | InputSource::From(_) => None,
+            InputSource::Urls(_) | InputSource::From(_) | InputSource::Text(_) => None,
         });
         texts.filter(|text| scheme_of(text).is_none()).map(|text| Pattern::of(&text)).collect()
     }

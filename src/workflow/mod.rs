@@ -8,6 +8,7 @@
 //! Deliberately absent: edges between tasks and cycles of paths, which the engine's graph finds;
 //! and running anything.
 
+mod addresses;
 mod build;
 mod circle;
 mod collisions;

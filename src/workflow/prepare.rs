@@ -40,6 +40,7 @@ pub(super) struct PreparedInput<'e, 't> {
 pub(super) enum PreparedSource<'e, 't> {
     Path(Compiled<'e, 't>),
     Urls(Vec<Compiled<'e, 't>>),
+    Text(Compiled<'e, 't>),
     From { text: Compiled<'e, 't>, family: usize, label: usize },
 }
 
@@ -114,7 +115,9 @@ impl<'e, 't> Prepared<'e, 't> {
         let mut texts: Vec<&Compiled<'e, 't>> = Vec::new();
         for input in self.inputs.iter().flat_map(|(_, items)| items) {
             match &input.source {
-                PreparedSource::Path(text) | PreparedSource::From { text, .. } => texts.push(text),
+                PreparedSource::Path(text)
+                | PreparedSource::Text(text)
+                | PreparedSource::From { text, .. } => texts.push(text),
                 PreparedSource::Urls(urls) => texts.extend(urls),
             }
             texts.extend(input.sha256.iter().chain(&input.rename));
@@ -211,6 +214,7 @@ impl<'e, 't> Compiler<'_, 'e, 't> {
     fn input(&mut self, item: &'t InputItem) -> Option<PreparedInput<'e, 't>> {
         let source = match &item.source {
             InputSource::Path(text) => PreparedSource::Path(self.text(text, Mode::Plain)?),
+            InputSource::Text(text) => PreparedSource::Text(self.text(text, Mode::Plain)?),
             InputSource::Urls(urls) => PreparedSource::Urls(
                 urls.iter().filter_map(|text| self.text(text, Mode::Plain)).collect(),
             ),

@@ -6,8 +6,8 @@ use super::reader::{NameRule, Reader, Spot, in_order};
 use toml::de::{DeTable, DeValue};
 
 /// The keys of an input that is a table.
-pub(super) const INPUT_KEYS: [&str; 8] =
-    ["path", "url", "urls", "from", "sha256", "as", "optional", "directory"];
+pub(super) const INPUT_KEYS: [&str; 9] =
+    ["path", "url", "urls", "from", "text", "sha256", "as", "optional", "directory"];
 
 /// The keys of an output that is a table.
 pub(super) const OUTPUT_KEYS: [&str; 4] = ["path", "to", "optional", "directory"];
@@ -84,24 +84,26 @@ impl Reader<'_> {
         }
     }
 
-    /// Exactly one of `path`, `url`, `urls`, `from`.
+    /// Exactly one of `path`, `url`, `urls`, `from`, `text`.
     fn input_source(&mut self, value: &Spot<'_>, table: &DeTable<'_>) -> Option<InputSource> {
         let given: Vec<_> = in_order(table)
             .into_iter()
-            .filter(|(key, _)| ["path", "url", "urls", "from"].contains(&key.get_ref().as_ref()))
+            .filter(|(key, _)| {
+                ["path", "url", "urls", "from", "text"].contains(&key.get_ref().as_ref())
+            })
             .collect();
         let (key, source) = match given.as_slice() {
             [one] => *one,
             [] => {
                 let problem = self
                     .problem(value.span(), "this input does not say where it comes from")
-                    .help("add one of path, url, urls or from");
+                    .help("add one of path, url, urls, from or text");
                 self.problems.push(problem);
                 return None;
             }
             [(first, _), (second, _), ..] => {
                 let problem = self.problem(second.span(), "this input comes from two places").help(
-                    "keep one of path, url, urls, from; several addresses of one file go into urls",
+                    "keep one of path, url, urls, from, text; several addresses of one file go into urls",
                 );
                 let place = self.place(first.span());
                 let problem = self.sources.also(problem, place, "and here");
@@ -129,6 +131,7 @@ impl Reader<'_> {
                 let help = "write from = \"task.output\"";
                 self.text(source, "from", help).map(InputSource::From)
             }
+            "text" => self.text(source, "text", "write text = \"...\"").map(InputSource::Text),
             _ => self.text(source, "path", "write path = \"…\"").map(InputSource::Path),
         }
     }

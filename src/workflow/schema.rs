@@ -153,7 +153,7 @@ enum Input {
     Table(InputTable),
 }
 
-/// One of path, url, urls and from.
+/// One of path, url, urls, from and text.
 #[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct InputTable {
@@ -163,6 +163,8 @@ struct InputTable {
     url: Option<String>,
     /// Addresses of the same file, the preferred one first.
     urls: Option<Vec<String>>,
+    /// The bytes themselves.
+    text: Option<String>,
     /// Outputs of another task: "task.label".
     from: Option<String>,
     /// The digest that the file must have.

@@ -269,6 +269,9 @@ pub(super) fn describe(source: &Source) -> String {
 
 /// An address without user information, query and fragment.
 pub(super) fn without_secrets(url: &str) -> String {
+    if url.starts_with("data:") {
+        return "data:...".to_owned();
+    }
     let url = url.split(['?', '#']).next().unwrap_or_default();
     match url.split_once("://") {
         Some((scheme, rest)) => {

@@ -13,7 +13,7 @@ use walkdir::WalkDir;
 use super::{Way, at_home, beside, of_file};
 use crate::address::child_address;
 use crate::local::{Delivered, Forgetful, LocalError, digest_path};
-use crate::protocol::{TransferError, Writing};
+use crate::protocol::{BoxFuture, TransferError, Writing};
 
 /// Files of one directory that are sent at once; limits of hosts hold besides.
 const FILES_AT_ONCE_MAX: usize = 8;
@@ -30,8 +30,12 @@ pub(super) async fn send(way: &Way<'_>, writing: Writing) -> Result<Delivered, T
     if writing == Writing::Renamed && all_there(way, &files, address).await? {
         return Ok(Delivered::AlreadyThere);
     }
-    let sent = stream::iter(&files).map(|file| send_file(way, file, &root));
-    let sent: Vec<Delivered> = sent.buffer_unordered(FILES_AT_ONCE_MAX).try_collect().await?;
+    let mut sends: Vec<BoxFuture<'_, Result<Delivered, TransferError>>> = Vec::new();
+    for file in &files {
+        sends.push(Box::pin(send_file(way, file, &root)));
+    }
+    let sent = stream::iter(sends).buffer_unordered(FILES_AT_ONCE_MAX);
+    let sent: Vec<Delivered> = sent.try_collect().await?;
     if writing == Writing::Renamed {
         put_in_place(way, &root).await?;
         return Ok(Delivered::Copied);
