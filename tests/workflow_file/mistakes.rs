@@ -128,7 +128,7 @@ pub(crate) const MISTAKES: &[(&str, &str)] = &[
         "bad_addresses",
         "[task.t]\ninputs = { a = 'htp://h/x', b = { url = 'x' }, c = 'https:///x', d = { path = 'x', \
          url = 'https://h' }, e = { as = 'x' }, f = { urls = [] }, g = { path = 'a', as = '../x' }, \
-         h = { url = 'https://h/x', sha256 = '123' } }\noutputs = { o = { path = 'o', to = 's3://b/k' \
+         h = { url = 'https://h/x', sha256 = '123' } }\noutputs = { o = { path = 'o', to = 'htp://b/k' \
          }, p = { to = 'x' } }\nrun = 'a'\n",
     ),
     ("bad_includes", "include = ['gone.toml', 'loop.toml', 'dup.toml']\n[task.t]\nrun = 'a'\n"),
