@@ -28,7 +28,7 @@ use crate::gate::Gate;
 use crate::local::LocalError;
 use crate::protocol::{
     BucketProtocol, Courier, DataProtocol, Deadlined, Depth, Entry, FileProtocol, HttpConfig,
-    HttpProtocol, Protocol, Throttled, Validators, Verified,
+    HttpProtocol, Protocol, SftpConfig, SftpProtocol, Throttled, Validators, Verified,
 };
 use crate::retry::{Retries, RetryBudget};
 use arrived::Arrived;
@@ -215,8 +215,8 @@ pub(crate) struct Inner {
 }
 
 impl Stager {
-    /// For `file:`, `http:`, `https:`, `s3:`, `gs:` and `az:` addresses. To be used inside a tokio
-    /// runtime.
+    /// For `file:`, `data:`, `http:`, `https:`, `s3:`, `gs:`, `az:` and `sftp:` addresses. To be used
+    /// inside a tokio runtime.
     ///
     /// # Errors
     /// The certificates to trust cannot be read.
@@ -224,8 +224,14 @@ impl Stager {
         let http = HttpProtocol::new(&config.http).map_err(|cause| ConfigError { cause })?;
         let http = http.with_credentials(config.credentials.clone());
         let buckets = BucketProtocol::new(config.http.clone());
-        let protocols: Vec<Arc<dyn Protocol>> =
-            vec![Arc::new(FileProtocol), Arc::new(DataProtocol), Arc::new(http), Arc::new(buckets)];
+        let sftp = SftpProtocol::new(SftpConfig::default(), Credentials::default());
+        let protocols: Vec<Arc<dyn Protocol>> = vec![
+            Arc::new(FileProtocol),
+            Arc::new(DataProtocol),
+            Arc::new(http),
+            Arc::new(buckets),
+            Arc::new(sftp),
+        ];
         Ok(Self::with_protocols(config, protocols, Vec::new()))
     }
 

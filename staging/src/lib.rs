@@ -34,7 +34,7 @@ pub use local::{
 pub use protocol::{
     AddressPolicy, BoxFuture, BucketProtocol, ByteStream, Condition, Courier, DataProtocol,
     Deadlined, Depth, Entry, Errand, FileProtocol, HttpConfig, HttpProtocol, ListRequest, Metadata,
-    OpenRequest, Opened, Proof, Protocol, PutRequest, Sent, Throttled, TransferError, Validators,
-    Verified, Writing,
+    OpenRequest, Opened, Proof, Protocol, PutRequest, Sent, SftpConfig, SftpProtocol, Throttled,
+    TransferError, Validators, Verified, Writing,
 };
 pub use retry::RetryBudget;

@@ -14,6 +14,7 @@ mod file;
 mod http;
 mod listing;
 mod put;
+mod sftp;
 mod throttled;
 mod verified;
 
@@ -33,6 +34,7 @@ pub(crate) use file::local_path;
 pub use http::{AddressPolicy, HttpConfig, HttpProtocol};
 pub use listing::{Depth, Entry, ListRequest};
 pub use put::{Proof, PutRequest, Sent, Writing};
+pub use sftp::{SftpConfig, SftpProtocol};
 pub use throttled::Throttled;
 pub use verified::Verified;
 

@@ -3,6 +3,7 @@
 pub(crate) mod buckets;
 pub(crate) mod flaky;
 pub(crate) mod raw;
+pub(crate) mod ssh;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -132,7 +133,7 @@ fn command(script: &str, verb: &str, dir: &Path) -> Command {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/services").join(script);
     let mut command = Command::new("bash");
     command.arg(script).arg(verb).arg(dir.join("servers"));
-    command.env("HTTP_PORT", "auto").env("S3_PORT", "auto");
+    command.env("HTTP_PORT", "auto").env("S3_PORT", "auto").env("SSH_PORT", "auto");
     command.env("SVC_TOOLS", std::env::temp_dir().join("keelboat-ports"));
     command
 }

@@ -15,4 +15,5 @@ mod faults;
 mod hostile;
 mod local;
 mod resume;
+mod sftp;
 mod sharing;

@@ -1,0 +1,292 @@
+//! SSH connections: one for each server and login, with several sessions in it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use keelboat_engine::Digest;
+use russh::client::{Config, Handle, Handler};
+use russh::keys::PublicKeyOrCertificate;
+use russh::{Preferred, cipher};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::SftpConfig;
+use super::address::Server;
+use super::known_hosts::KnownHost;
+use super::login::Login;
+use super::session::Session;
+use crate::credentials::Credential;
+use crate::protocol::TransferError;
+
+/// When nothing has come for so long, the server is asked whether it is there; after three times
+/// without an answer the connection is over.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// Bytes that a server may send in a channel before we say that we have taken them.
+const WINDOW_BYTES: u32 = 16 << 20;
+
+/// Messages that wait in one channel for whoever uses it, before all channels wait. No user has
+/// asked for more than fits.
+const CHANNEL_MESSAGES: usize = 2048;
+
+/// Connections that are kept though nobody uses them.
+const IDLE_MAX: usize = 64;
+
+/// What ends a connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    #[error(transparent)]
+    Ssh(#[from] russh::Error),
+    #[error(transparent)]
+    Host(TransferError),
+}
+
+/// Lets only known servers in.
+#[derive(Debug)]
+pub(super) struct HostCheck(KnownHost);
+
+impl Handler for HostCheck {
+    type Error = Ended;
+
+    async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, Ended> {
+        match shown {
+            PublicKeyOrCertificate::PublicKey { key, .. } => {
+                self.0.check(key).map(|()| true).map_err(Ended::Host)
+            }
+            PublicKeyOrCertificate::Certificate(_) => Ok(false),
+        }
+    }
+}
+
+/// All connections.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    slots: Mutex<BTreeMap<Digest, Arc<Slot>>>,
+}
+
+/// The place of one connection: who finds none makes it, and others wait for that.
+type Slot = tokio::sync::Mutex<Option<Arc<Connection>>>;
+
+impl Connections {
+    /// A session with a server, in the connection that is there already if there is one.
+    pub(super) async fn session(
+        &self,
+        config: &SftpConfig,
+        server: &Server,
+        credential: Option<&Credential>,
+    ) -> Result<Lease, TransferError> {
+        let slot = self.slot(server, credential);
+        let connection = {
+            let mut slot = slot.lock().await;
+            let alive = slot.take().filter(|connection| !connection.handle.is_closed());
+            let connection = match alive {
+                Some(connection) => connection,
+                None => Arc::new(connect(config, server, credential).await?),
+            };
+            *slot = Some(Arc::clone(&connection));
+            connection
+        };
+        Lease::of(connection).await
+    }
+
+    fn slot(&self, server: &Server, credential: Option<&Credential>) -> Arc<Slot> {
+        let password =
+            server.password.as_ref().map(|password| Digest::of(password.reveal().as_bytes()));
+        let scope = credential.map(|credential| credential.scope.as_str());
+        let Server { host, port, user, .. } = server;
+        let key = Digest::of(format!("{host:?} {port} {user:?} {password:?} {scope:?}").as_bytes());
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.len() >= IDLE_MAX {
+            slots.retain(|_, slot| !is_unused(slot));
+        }
+        Arc::clone(slots.entry(key).or_default())
+    }
+}
+
+fn is_unused(slot: &Arc<Slot>) -> bool {
+    let is_free = |connection: &Arc<Connection>| Arc::strong_count(connection) == 1;
+    Arc::strong_count(slot) == 1
+        && slot.try_lock().is_ok_and(|connection| connection.as_ref().is_none_or(is_free))
+}
+
+/// One connection, logged in.
+struct Connection {
+    handle: Handle<HostCheck>,
+    /// Sessions at once.
+    turns: Arc<Semaphore>,
+    /// Each session in use has one.
+    in_use: Arc<()>,
+    idle: Mutex<Vec<Session>>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    fn idle_session(&self) -> Option<Session> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(mut session) = idle.pop() {
+            if session.is_idle() {
+                return Some(session);
+            }
+        }
+        None
+    }
+}
+
+/// A session for one user, with its turn. Dropped, it is closed; given back, the next one has it.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) session: Session,
+    connection: Arc<Connection>,
+    _turn: OwnedSemaphorePermit,
+    _in_use: Arc<()>,
+}
+
+impl Lease {
+    async fn of(connection: Arc<Connection>) -> Result<Self, TransferError> {
+        loop {
+            let turn = Arc::clone(&connection.turns).acquire_owned().await;
+            let turn = turn.map_err(|_closed| TransferError::Unreachable {
+                found: "the connection was shut down".into(),
+            })?;
+            if let Some(session) = connection.idle_session() {
+                return Ok(Self::new(session, connection, turn));
+            }
+            match connection.handle.channel_open_session().await {
+                Ok(channel) => {
+                    let session = Session::start(channel).await?;
+                    return Ok(Self::new(session, connection, turn));
+                }
+                // The server allows fewer sessions than we do: this turn is no more, and there
+                // are those of the sessions in use.
+                Err(russh::Error::ChannelOpenFailure(reason)) => {
+                    if Arc::strong_count(&connection.in_use) == 1 {
+                        let found = format!("it opens no session: {reason:?}");
+                        return Err(TransferError::Busy { found, retry_after: None });
+                    }
+                    turn.forget();
+                }
+                Err(error) => return Err(unreachable(&error)),
+            }
+        }
+    }
+
+    fn new(session: Session, connection: Arc<Connection>, turn: OwnedSemaphorePermit) -> Self {
+        let in_use = Arc::clone(&connection.in_use);
+        Self { session, connection, _turn: turn, _in_use: in_use }
+    }
+
+    /// Keeps the session for the next user. Only for sessions without open questions and files.
+    pub(super) fn give_back(self) {
+        let Self { session, connection, .. } = self;
+        connection.idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+    }
+}
+
+impl Lease {
+    /// Keeps the session if the error is the server's plain answer.
+    pub(super) fn give_back_after(self, error: &TransferError) {
+        if matches!(error, TransferError::Missing { .. } | TransferError::Forbidden { .. }) {
+            self.give_back();
+        }
+    }
+}
+
+async fn connect(
+    config: &SftpConfig,
+    server: &Server,
+    credential: Option<&Credential>,
+) -> Result<Connection, TransferError> {
+    let login = login(config, server, credential)?;
+    let (host, port, files) = (server.host.clone(), server.port, config.known_hosts.clone());
+    let known = tokio::task::spawn_blocking(move || KnownHost::read(&host, port, &files));
+    let known = known.await.map_err(|error| unreachable(&error))??;
+    let connected = timeout(config.connect_timeout, async {
+        let stream = TcpStream::connect((server.host.as_str(), server.port)).await;
+        let stream = stream.map_err(|error| unreachable(&error))?;
+        stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
+        let ssh = Arc::new(ssh_config(&known));
+        let mut handle = russh::client::connect_stream(ssh, stream, HostCheck(known))
+            .await
+            .map_err(|ended| why(ended, server))?;
+        login.perform(&mut handle).await?;
+        Ok(handle)
+    });
+    let handle = connected.await.unwrap_or_else(|_elapsed| {
+        let waited = config.connect_timeout;
+        Err(TransferError::Stalled { waited, phase: "while connecting and logging in".into() })
+    })?;
+    let turns = Arc::new(Semaphore::new(config.sessions_max.max(1)));
+    Ok(Connection { handle, turns, in_use: Arc::default(), idle: Mutex::default() })
+}
+
+fn login(
+    config: &SftpConfig,
+    server: &Server,
+    credential: Option<&Credential>,
+) -> Result<Login, TransferError> {
+    let from_entry = credential.and_then(|entry| entry.user.clone());
+    let user = server.user.clone().or(from_entry).or_else(|| config.user.clone());
+    let user = user.ok_or_else(|| TransferError::Refused {
+        found: "nobody says as which user to log in".into(),
+        hint: "write sftp://user@host/path, or name `user` in the credentials".into(),
+    })?;
+    let from_entry = credential.and_then(|entry| entry.password.clone());
+    let password = server.password.clone();
+    // A password in the address is meant for this server and no key of the entry is.
+    let key_file = credential.and_then(|entry| entry.key_file.clone());
+    Ok(Login {
+        user,
+        key_file: key_file.filter(|_| password.is_none()),
+        passphrase: credential.and_then(|entry| entry.passphrase.clone()),
+        password: password.or(from_entry),
+        agent: config.agent.clone(),
+        default_keys: config.key_files.clone().into(),
+    })
+}
+
+fn ssh_config(known: &KnownHost) -> Config {
+    let mut ciphers = vec![cipher::AES_128_GCM, cipher::AES_256_GCM];
+    let others = Preferred::DEFAULT.cipher.iter().filter(|one| **one != cipher::AES_256_GCM);
+    ciphers.extend(others.copied());
+    Config {
+        window_size: WINDOW_BYTES,
+        channel_buffer_size: CHANNEL_MESSAGES,
+        keepalive_interval: Some(KEEPALIVE),
+        nodelay: true,
+        preferred: Preferred {
+            key: known.preferred().into(),
+            cipher: ciphers.into(),
+            ..Preferred::DEFAULT
+        },
+        ..Config::default()
+    }
+}
+
+/// Why a connection did not come about.
+fn why(ended: Ended, server: &Server) -> TransferError {
+    match ended {
+        Ended::Host(error) => error,
+        Ended::Ssh(error @ russh::Error::NoCommonAlgo { .. }) => TransferError::Refused {
+            found: format!(
+                "{} and this program have no algorithm in common ({error})",
+                server.host
+            ),
+            hint: "the server needs a host key of ed25519 or ecdsa (RSA is not supported), and a \
+                   cipher of this decade"
+                .into(),
+        },
+        Ended::Ssh(error) => unreachable(&error),
+    }
+}
+
+pub(super) fn unreachable(error: &dyn std::error::Error) -> TransferError {
+    TransferError::Unreachable { found: error.to_string() }
+}
