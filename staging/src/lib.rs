@@ -13,6 +13,7 @@ mod credentials;
 mod deliver;
 mod fetch;
 mod gate;
+mod globus;
 mod local;
 mod partial;
 mod protocol;
@@ -26,6 +27,7 @@ pub use fetch::{
     TransferEvent,
 };
 pub use gate::{Gate, Permit, Turn};
+pub use globus::{Globus, GlobusConfig, LocalCollection, login as globus_login};
 pub use keelboat_engine::queue::{BreakerPolicy, Elsewhere, Limit, QueueLimits};
 pub use local::{
     Delivered, DigestMemory, Forgetful, LocalError, Placement, PublishError, Recycler, Scratch,

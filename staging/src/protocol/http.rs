@@ -10,6 +10,8 @@ mod exchange;
 pub(super) mod headers;
 mod policy;
 mod upload;
+pub(crate) mod answer;
+pub(crate) mod headers;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -133,6 +135,8 @@ fn range_of(request: &OpenRequest) -> Option<String> {
 /// What all clients have in common.
 pub(super) fn client_builder(config: &HttpConfig) -> Result<ClientBuilder, String> {
     let mut builder = Client::builder()
+pub(crate) fn client_builder(config: &HttpConfig) -> Result<ClientBuilder, String> {
+    let builder = Client::builder()
         .user_agent(&config.user_agent)
         .connect_timeout(config.connect_timeout)
         .pool_idle_timeout(Duration::from_secs(30))

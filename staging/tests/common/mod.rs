@@ -2,6 +2,7 @@
 
 pub(crate) mod buckets;
 pub(crate) mod flaky;
+pub(crate) mod globus;
 pub(crate) mod raw;
 pub(crate) mod ssh;
 

@@ -12,6 +12,7 @@ mod common;
 mod buckets;
 mod conformance;
 mod faults;
+mod globus;
 mod hostile;
 mod local;
 mod resume;

@@ -110,6 +110,7 @@ pub(in crate::protocol) fn send_error(error: &reqwest::Error) -> TransferError {
     if let Some(denied) = causes(error).find_map(|cause| cause.downcast_ref::<Denied>()) {
         return denied.refusal();
     }
+pub(crate) fn send_error(error: &reqwest::Error) -> TransferError {
     let found = describe(error);
     // The client keeps its kinds of errors to itself.
     if [" parsed", "message head is too large"].iter().any(|text| found.contains(text)) {
@@ -131,7 +132,7 @@ pub(in crate::protocol) fn send_error(error: &reqwest::Error) -> TransferError {
 }
 
 /// The chain of causes without the address, which may hold secrets.
-pub(in crate::protocol) fn describe(error: &reqwest::Error) -> String {
+pub(crate) fn describe(error: &reqwest::Error) -> String {
     // The outermost text names the URL; its causes do not.
     let mut texts: Vec<String> = causes(error).map(ToString::to_string).collect();
     texts.dedup();

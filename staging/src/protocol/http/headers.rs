@@ -102,7 +102,7 @@ fn is_etag(tag: &str) -> bool {
 }
 
 /// How long the server asked to be left alone: seconds, or a date.
-pub(in crate::protocol) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let value = text(headers, &RETRY_AFTER)?.trim();
     let wait = match value.parse() {
         Ok(seconds) => Duration::from_secs(seconds),

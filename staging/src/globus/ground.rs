@@ -1,0 +1,261 @@
+//! The side of this machine: which local paths a collection shows, and a place below them for files
+//! that belong elsewhere.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use keelboat_engine::{Digest, Digester, Kind};
+use walkdir::WalkDir;
+
+use super::LocalCollection;
+use super::address::{Place, is_id};
+use super::tokens::local;
+use crate::protocol::TransferError;
+
+/// Below a mapped directory: what is on its way from or to a path that no collection shows.
+const STAGING_DIR: &str = ".keelboat-globus";
+
+/// All mapped directories of this machine.
+#[derive(Debug)]
+pub(super) struct Ground {
+    collections: Vec<LocalCollection>,
+}
+
+/// Where Globus reads or writes for an errand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Spot {
+    /// On this machine.
+    pub(super) path: PathBuf,
+    /// On the local collection.
+    pub(super) place: Place,
+    /// Whether it is in the staging directory, and not where the errand wants it.
+    pub(super) is_staged: bool,
+}
+
+impl Ground {
+    /// # Errors
+    /// A collection without an id, or a directory that is not there.
+    pub(super) fn new(collections: &[LocalCollection]) -> Result<Self, TransferError> {
+        let mut checked = Vec::with_capacity(collections.len());
+        for given in collections {
+            let refused = |found: String| TransferError::Refused {
+                found,
+                hint: "name the collection's id, an existing directory, and its absolute path on \
+                       the collection"
+                    .into(),
+            };
+            if !is_id(&given.collection) {
+                return Err(refused(format!("{:?} is no id of a collection", given.collection)));
+            }
+            let is_plain = given.path.starts_with('/') && !given.path.split('/').any(|p| p == "..");
+            if !is_plain {
+                return Err(refused(format!("{:?} is no path on a collection", given.path)));
+            }
+            let root = given.root.canonicalize().map_err(|error| {
+                refused(format!(
+                    "cannot find the local directory {}: {error}",
+                    given.root.display()
+                ))
+            })?;
+            let collection = given.collection.to_ascii_lowercase();
+            checked.push(LocalCollection { collection, root, path: given.path.clone() });
+        }
+        Ok(Self { collections: checked })
+    }
+
+    /// The local path of a place, if it is of this machine.
+    pub(super) fn path_of(&self, place: &Place) -> Option<PathBuf> {
+        let here = self.collections.iter().filter(|one| one.collection == place.collection);
+        let below = here.filter_map(|one| {
+            let rest = place.path.strip_prefix(one.path.trim_end_matches('/'))?;
+            let is_below = rest.is_empty() || rest.starts_with('/');
+            is_below.then(|| (one.path.len(), one.root.join(rest.trim_start_matches('/'))))
+        });
+        below.max_by_key(|(length, _)| *length).map(|(_, path)| path)
+    }
+
+    /// Where Globus reads or writes what belongs at `path`, whose directory exists.
+    pub(super) fn spot(&self, path: &Path, address: &str) -> Result<Spot, TransferError> {
+        if let Some((path, place)) = self.shown(path) {
+            return Ok(Spot { path, place, is_staged: false });
+        }
+        let Some(first) = self.collections.first() else {
+            return Err(TransferError::Refused {
+                found: "there is no Globus collection of this machine to transfer to or from"
+                    .into(),
+                hint: "run Globus Connect Personal or Server here, and name its collection with \
+                       the directory that it shows in the configuration"
+                    .into(),
+            });
+        };
+        // The same for the same errand in a later life.
+        let text = format!("{address}\n{}", path.display());
+        let name: String = Digest::of(text.as_bytes()).to_hex().chars().take(32).collect();
+        let dir = first.root.join(STAGING_DIR);
+        fs::create_dir_all(&dir).map_err(|error| local(&dir, "create", &error))?;
+        let above = first.path.trim_end_matches('/');
+        let place = Place {
+            collection: first.collection.clone(),
+            path: format!("{above}/{STAGING_DIR}/{name}"),
+        };
+        Ok(Spot { path: dir.join(name), place, is_staged: true })
+    }
+
+    /// The path without links, and where a collection shows it.
+    fn shown(&self, path: &Path) -> Option<(PathBuf, Place)> {
+        let path = path.parent()?.canonicalize().ok()?.join(path.file_name()?);
+        let below = self.collections.iter().filter_map(|one| {
+            let rest = path.strip_prefix(&one.root).ok()?.to_str()?;
+            let is_plain = !rest.is_empty() && !rest.contains(char::is_control);
+            let place = Place {
+                collection: one.collection.clone(),
+                path: format!("{}/{rest}", one.path.trim_end_matches('/')),
+            };
+            is_plain.then_some((one.root.as_os_str().len(), place))
+        });
+        let (_, place) = below.max_by_key(|(length, _)| *length)?;
+        Some((path, place))
+    }
+}
+
+/// Whether something of this kind is there.
+pub(super) fn is_there(path: &Path, kind: Kind) -> bool {
+    path.symlink_metadata().is_ok_and(|metadata| match kind {
+        Kind::File => metadata.is_file(),
+        Kind::Directory => metadata.is_dir(),
+    })
+}
+
+/// Tells versions of a local file or directory apart, by size, time and inode.
+pub(super) fn stamp(path: &Path, kind: Kind) -> Result<String, TransferError> {
+    if !is_there(path, kind) {
+        return Err(TransferError::Local {
+            class: keelboat_engine::FailureClass::Permanent,
+            found: format!("there is no {} at {}", kind_name(kind), path.display()),
+            hint: "check the path".into(),
+        });
+    }
+    let mut digester = Digester::new();
+    for entry in WalkDir::new(path).sort_by_file_name() {
+        let walked = entry.and_then(|entry| entry.metadata().map(|metadata| (entry, metadata)));
+        let (entry, metadata) =
+            walked.map_err(|error| local(path, "read", &io::Error::other(error)))?;
+        let (size, inode) = (metadata.size(), metadata.ino());
+        let (seconds, nanos) = (metadata.mtime(), metadata.mtime_nsec());
+        let name = entry.path().display();
+        let line = format!("{name}\n{size} {inode} {seconds}.{nanos:09}\n");
+        digester.update(line.as_bytes());
+    }
+    Ok(digester.finish().to_hex())
+}
+
+/// Moves what has come to its place, to another file system too.
+pub(super) fn move_to(from: &Path, to: &Path) -> Result<(), TransferError> {
+    match fs::rename(from, to) {
+        // Somebody with the same errand was faster.
+        Err(error) if error.kind() == ErrorKind::NotFound && to.symlink_metadata().is_ok() => {
+            Ok(())
+        }
+        Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+            copy_to(from, to)?;
+            remove(from);
+            Ok(())
+        }
+        other => other.map_err(|error| local(to, "write", &error)),
+    }
+}
+
+/// Copies a file or a directory, so that nothing shows at `to` before all is there.
+pub(super) fn copy_to(from: &Path, to: &Path) -> Result<(), TransferError> {
+    let name = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let beside = to.with_file_name(format!(".{name}.keelboat-{}", std::process::id()));
+    remove(&beside);
+    let copied = copy_tree(from, &beside).and_then(|()| fs::rename(&beside, to));
+    if copied.is_err() {
+        remove(&beside);
+    }
+    copied.map_err(|error| local(to, "write", &error))
+}
+
+fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in WalkDir::new(from) {
+        let entry = entry.map_err(io::Error::other)?;
+        let below = entry.path().strip_prefix(from).map_err(io::Error::other)?;
+        let target = if below.as_os_str().is_empty() { to.to_owned() } else { to.join(below) };
+        let kind = entry.file_type();
+        if kind.is_dir() {
+            fs::create_dir(&target)?;
+        } else if kind.is_file() {
+            reflink_copy::reflink_or_copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn remove(path: &Path) {
+    if let Err(error) = crate::local::remove_tree(path) {
+        tracing::debug!(path = %path.display(), %error, "it stays");
+    }
+}
+
+pub(super) const fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::File => "file",
+        Kind::Directory => "directory",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "aaaaaaaa-0000-4000-8000-00000000000b";
+
+    fn ground(dir: &Path, path: &str) -> Ground {
+        let collection = ID.to_owned();
+        let path = path.to_owned();
+        Ground::new(&[LocalCollection { collection, root: dir.to_owned(), path }]).unwrap()
+    }
+
+    #[test]
+    fn local_paths_are_found_on_the_collection_and_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let ground = ground(&root, "/data/");
+        let spot = ground.spot(&root.join("x"), "globus://r/x").unwrap();
+        assert_eq!((spot.place.path.as_str(), spot.is_staged), ("/data/x", false));
+        assert_eq!(ground.path_of(&spot.place), Some(root.join("x")));
+        let elsewhere = Place { collection: ID.into(), path: "/database/x".into() };
+        assert_eq!(ground.path_of(&elsewhere), None);
+    }
+
+    #[test]
+    fn what_no_collection_shows_is_staged_under_a_name_that_stays() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let ground = ground(dir.path(), "/");
+        let of = |name: &str| ground.spot(&other.path().join(name), "globus://r/x").unwrap();
+        assert!(of("a").is_staged && of("a") == of("a") && of("a") != of("b"));
+        assert!(of("a").place.path.starts_with("/.keelboat-globus/"));
+        std::os::unix::fs::symlink(dir.path(), other.path().join("link")).unwrap();
+        assert_eq!(of("link/a").place.path, "/a", "by way of a link");
+    }
+
+    #[test]
+    fn without_a_collection_of_this_machine_the_error_says_what_to_do() {
+        let ground = Ground::new(&[]).unwrap();
+        let error = ground.spot(Path::new("/tmp/x"), "globus://r/x").unwrap_err();
+        assert!(error.hint().contains("Globus Connect"), "{error}");
+    }
+
+    #[test]
+    fn stamps_change_with_what_is_below() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = || stamp(dir.path(), Kind::Directory).unwrap();
+        let before = of();
+        fs::write(dir.path().join("a"), b"1").unwrap();
+        assert_ne!(of(), before);
+        assert!(stamp(dir.path(), Kind::File).is_err());
+    }
+}
