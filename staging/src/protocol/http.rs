@@ -4,14 +4,12 @@
 //! lengths, ranges and digests. Redirects are followed here and not by the client, so that each of
 //! them is checked, and cookies are not kept.
 
-pub(super) mod answer;
+pub(crate) mod answer;
 mod autoindex;
 mod exchange;
-pub(super) mod headers;
+pub(crate) mod headers;
 mod policy;
 mod upload;
-pub(crate) mod answer;
-pub(crate) mod headers;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -133,10 +131,8 @@ fn range_of(request: &OpenRequest) -> Option<String> {
 }
 
 /// What all clients have in common.
-pub(super) fn client_builder(config: &HttpConfig) -> Result<ClientBuilder, String> {
-    let mut builder = Client::builder()
 pub(crate) fn client_builder(config: &HttpConfig) -> Result<ClientBuilder, String> {
-    let builder = Client::builder()
+    let mut builder = Client::builder()
         .user_agent(&config.user_agent)
         .connect_timeout(config.connect_timeout)
         .pool_idle_timeout(Duration::from_secs(30))

@@ -106,11 +106,10 @@ pub(super) fn refusal(answered: &Answered) -> TransferError {
 }
 
 /// Why no answer came.
-pub(in crate::protocol) fn send_error(error: &reqwest::Error) -> TransferError {
+pub(crate) fn send_error(error: &reqwest::Error) -> TransferError {
     if let Some(denied) = causes(error).find_map(|cause| cause.downcast_ref::<Denied>()) {
         return denied.refusal();
     }
-pub(crate) fn send_error(error: &reqwest::Error) -> TransferError {
     let found = describe(error);
     // The client keeps its kinds of errors to itself.
     if [" parsed", "message head is too large"].iter().any(|text| found.contains(text)) {
