@@ -28,7 +28,7 @@ use crate::gate::Gate;
 use crate::local::LocalError;
 use crate::protocol::{
     BucketProtocol, Courier, DataProtocol, Deadlined, Depth, Entry, FileProtocol, HttpConfig,
-    HttpProtocol, Protocol, SftpConfig, SftpProtocol, Throttled, Validators, Verified,
+    HttpProtocol, Parallel, Protocol, SftpConfig, SftpProtocol, Spreading, Throttled, Validators, Verified,
 };
 use crate::retry::{Retries, RetryBudget};
 use arrived::Arrived;
@@ -47,6 +47,8 @@ pub struct StagingConfig {
     pub limits: QueueLimits,
     /// How to talk HTTP.
     pub http: HttpConfig,
+    /// When one file comes over several connections.
+    pub spreading: Spreading,
     /// What gives access to addresses.
     pub credentials: Credentials,
     /// From the request to the head of the answer, connecting included.
@@ -70,6 +72,7 @@ impl StagingConfig {
             partial_dir: partial_dir.into(),
             limits: QueueLimits::default(),
             http: HttpConfig::default(),
+            spreading: Spreading::default(),
             credentials: Credentials::default(),
             first_byte_timeout: Duration::from_mins(1),
             stall_timeout: Duration::from_mins(1),
@@ -246,7 +249,9 @@ impl Stager {
         let open_timeout = config.http.connect_timeout + config.first_byte_timeout;
         let wrap = |plain: Arc<dyn Protocol>| -> Arc<dyn Protocol> {
             let deadlined = Deadlined::new(plain, open_timeout, config.stall_timeout);
-            Arc::new(Throttled::new(Verified::new(deadlined), gate.clone()))
+            let spreading = config.spreading.clone();
+            let parallel = Parallel::new(Verified::new(deadlined), gate.clone(), spreading);
+            Arc::new(Throttled::new(parallel, gate.clone()))
         };
         let protocols = protocols.into_iter().map(wrap).collect();
         let (flights, archives) = (Flights::default(), Archives::default());

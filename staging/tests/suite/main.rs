@@ -15,6 +15,7 @@ mod faults;
 mod globus;
 mod hostile;
 mod local;
+mod parallel;
 mod resume;
 mod sftp;
 mod sharing;
