@@ -101,7 +101,7 @@ impl Credential {
 }
 
 /// A regular file's text, if it is not too long. What is no file is not waited for.
-fn read_text(path: &Path, bytes_max: u64) -> std::io::Result<String> {
+pub(crate) fn read_text(path: &Path, bytes_max: u64) -> std::io::Result<String> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(std::io::Error::other("it is not a regular file"));
     }

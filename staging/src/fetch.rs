@@ -227,6 +227,7 @@ impl Stager {
         let http = HttpProtocol::new(&config.http).map_err(|cause| ConfigError { cause })?;
         let http = http.with_credentials(config.credentials.clone());
         let buckets = BucketProtocol::new(config.http.clone());
+        let buckets = buckets.with_credentials(config.credentials.clone());
         let sftp = SftpProtocol::new(SftpConfig::default(), Credentials::default());
         let protocols: Vec<Arc<dyn Protocol>> = vec![
             Arc::new(FileProtocol),

@@ -1,46 +1,51 @@
 //! Objects of buckets: `s3:`, `gs:` and `az:`, by the crate `object_store`.
 //!
-//! Settings and credentials come from the variables that each cloud has for them. Deliberately
-//! absent: retries inside of `object_store` (the fetcher has its own), listing and writing.
+//! Settings and credentials come from the variables that each cloud has for them, from profiles of
+//! AWS, and from the entries of the credentials file. Deliberately absent: retries inside of
+//! `object_store` (the fetcher has its own), and versions of objects.
 
 mod address;
 mod answer;
 mod connect;
+mod listing;
+mod profile;
+mod settings;
+mod store;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::poll_fn;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-
-use futures_core::Stream;
-use object_store::path::Path;
-use object_store::{Attribute, Error, GetOptions, GetRange, GetResult, ObjectStore};
-use tokio_util::bytes::Bytes;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{
-    BoxFuture, ByteStream, Condition, HttpConfig, Metadata, OpenRequest, Opened, Protocol,
-    TransferError, Validators,
+    BoxFuture, Entry, HttpConfig, ListRequest, OpenRequest, Opened, Proof, Protocol, PutRequest,
+    TransferError, Writing,
 };
+use crate::credentials::Credentials;
 use address::{Cloud, ObjectAddress};
-use answer::Seen;
-use connect::Settings;
+use connect::Clients;
+use settings::{Access, Settings};
+use store::Store;
 
 /// Objects of S3 and its kin, of Google Cloud Storage, and of Azure Blob Storage.
 ///
-/// Nothing is made before the first object is wanted. Each bucket has one client, kept.
+/// Nothing is made before the first object is wanted. Each bucket has one client for each entry of
+/// the credentials, kept until its server refuses it and its files say something new.
 pub struct BucketProtocol {
     settings: Settings,
-    stores: Mutex<BTreeMap<(Cloud, String), Arc<Store>>>,
+    clients: Arc<Clients>,
+    stores: Mutex<BTreeMap<StoreName, Arc<Store>>>,
 }
+
+/// Which client: cloud, bucket, and the scope of the entry that it has its credentials from.
+type StoreName = (Cloud, String, Option<String>);
 
 impl BucketProtocol {
     /// With the settings that the environment has: `AWS_…`, `GOOGLE_…`, `AZURE_…`.
     pub fn new(http: HttpConfig) -> Self {
-        Self { settings: Settings { http, variables: None }, stores: Mutex::default() }
+        Self::with_settings(http, None)
     }
 
     /// With these variables in place of the environment's.
@@ -48,20 +53,89 @@ impl BucketProtocol {
         http: HttpConfig,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Self {
-        let variables = Some(variables.into_iter().collect());
-        Self { settings: Settings { http, variables }, stores: Mutex::default() }
+        Self::with_settings(http, Some(variables.into_iter().collect()))
     }
 
-    fn store(&self, object: &ObjectAddress) -> Result<Arc<Store>, TransferError> {
-        let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = (object.cloud, object.bucket.clone());
-        if let Some(store) = stores.get(&name) {
+    fn with_settings(http: HttpConfig, variables: Option<BTreeMap<String, String>>) -> Self {
+        let settings = Settings { variables, credentials: Credentials::default() };
+        Self { settings, clients: Arc::new(Clients::new(http)), stores: Mutex::default() }
+    }
+
+    /// With these entries for the buckets and prefixes that they are about, in the place of what
+    /// the variables say.
+    #[must_use]
+    pub fn with_credentials(mut self, credentials: Credentials) -> Self {
+        self.settings.credentials = credentials;
+        self
+    }
+
+    fn stores(&self) -> MutexGuard<'_, BTreeMap<StoreName, Arc<Store>>> {
+        self.stores.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn store(&self, address: &str, object: &ObjectAddress) -> Result<Arc<Store>, TransferError> {
+        let name = self.name(address, object);
+        if let Some(store) = self.stores().get(&name) {
             return Ok(Arc::clone(store));
         }
-        let objects = self.settings.connect(object.cloud, &object.bucket)?;
-        let store = Arc::new(Store::new(object.cloud, objects));
-        stores.insert(name, Arc::clone(&store));
+        let access = self.settings.access(object.cloud, self.settings.entry(address).as_deref())?;
+        self.connect(name, access, None)
+    }
+
+    fn name(&self, address: &str, object: &ObjectAddress) -> StoreName {
+        let scope = self.settings.entry(address).map(|entry| entry.scope.clone());
+        (object.cloud, object.bucket.clone(), scope)
+    }
+
+    fn connect(
+        &self,
+        name: StoreName,
+        access: Access,
+        region: Option<String>,
+    ) -> Result<Arc<Store>, TransferError> {
+        let (cloud, bucket, _) = &name;
+        let objects = connect::connect(&self.clients, &access, *cloud, bucket)?;
+        let store = Arc::new(Store::new(*cloud, objects, access).in_region(region));
+        self.stores().insert(name, Arc::clone(&store));
         Ok(store)
+    }
+
+    /// A client in the place of one that was refused, if there is reason for another: credentials
+    /// that have been renewed on disk, or a bucket that has said in which region it is.
+    fn renewed(
+        &self,
+        address: &str,
+        object: &ObjectAddress,
+        refused: &Store,
+    ) -> Result<Option<Arc<Store>>, TransferError> {
+        let mut access =
+            self.settings.access(object.cloud, self.settings.entry(address).as_deref())?;
+        let region = refused.region();
+        if let Some(region) = &region
+            && access.value(&["AWS_REGION"]) != Some(region)
+        {
+            access.set("AWS_REGION", region);
+        }
+        if access == refused.access {
+            return Ok(None);
+        }
+        self.connect(self.name(address, object), access, region).map(Some)
+    }
+
+    /// Does something with a bucket, and once more when it is refused and there is another client.
+    async fn with_store<'a, T>(
+        &self,
+        address: &str,
+        object: &'a ObjectAddress,
+        act: impl Fn(Arc<Store>) -> BoxFuture<'a, Result<T, TransferError>> + Send + Sync,
+    ) -> Result<T, TransferError> {
+        let store = self.store(address, object)?;
+        let result = act(Arc::clone(&store)).await;
+        let Err(TransferError::Refused { .. }) = &result else { return result };
+        match self.renewed(address, object, &store)? {
+            Some(store) => act(store).await,
+            None => result,
+        }
     }
 }
 
@@ -82,139 +156,54 @@ impl Protocol for BucketProtocol {
         request: &'a OpenRequest,
     ) -> BoxFuture<'a, Result<Opened, TransferError>> {
         Box::pin(async move {
-            let object = ObjectAddress::parse(&request.address)?;
-            self.store(&object)?.open(&object.key, request).await
+            let object = &ObjectAddress::parse(&request.address)?;
+            let opened = self.with_store(&request.address, object, |store| {
+                Box::pin(async move { store.open(&object.key, request).await })
+            });
+            opened.await
         })
     }
-}
 
-/// One bucket.
-struct Store {
-    cloud: Cloud,
-    objects: Arc<dyn ObjectStore>,
-    /// Whether it has given an object before: its settings are right, then.
-    is_proven: AtomicBool,
-}
-
-impl Store {
-    fn new(cloud: Cloud, objects: Arc<dyn ObjectStore>) -> Self {
-        Self { cloud, objects, is_proven: AtomicBool::new(false) }
-    }
-
-    async fn open(&self, key: &Path, request: &OpenRequest) -> Result<Opened, TransferError> {
-        match self.get(key, options(request)).await? {
-            Got::Object(result) => Ok(body(*result)),
-            Got::Unchanged => Ok(Opened::Unchanged),
-            // Another object than the one that is known: all of it is wanted.
-            Got::Changed => match self.get(key, GetOptions::default()).await? {
-                Got::Object(result) => Ok(body(*result)),
-                Got::Unchanged | Got::Changed => Err(TransferError::Malformed {
-                    found: "a condition failed that was not asked for".into(),
-                }),
-            },
-        }
-    }
-
-    async fn get(&self, key: &Path, mut options: GetOptions) -> Result<Got, TransferError> {
-        let seen = Seen::default();
-        options.extensions.insert(seen.clone());
-        match self.objects.get_opts(key, options).await {
-            Ok(result) => {
-                self.is_proven.store(true, Ordering::Relaxed);
-                Ok(Got::Object(Box::new(result)))
-            }
-            Err(Error::NotModified { .. }) => Ok(Got::Unchanged),
-            Err(Error::Precondition { .. }) => Ok(Got::Changed),
-            Err(error) => {
-                Err(seen.explain(&error, self.cloud, self.is_proven.load(Ordering::Relaxed)))
-            }
-        }
-    }
-}
-
-/// What came of asking for an object.
-enum Got {
-    Object(Box<GetResult>),
-    Unchanged,
-    Changed,
-}
-
-fn options(request: &OpenRequest) -> GetOptions {
-    let mut options = GetOptions::default();
-    if request.offset > 0 {
-        options.range = Some(GetRange::Offset(request.offset));
-    }
-    match &request.condition {
-        Condition::Always => {}
-        Condition::IfSame { known, .. } => {
-            // A weak tag never matches here; without one, the answer's metadata is compared.
-            options.if_match = known.etag.clone().filter(|tag| !tag.starts_with("W/"));
-        }
-        Condition::IfChanged(known) => options.if_none_match.clone_from(&known.etag),
-    }
-    options
-}
-
-fn body(result: GetResult) -> Opened {
-    let metadata = metadata(&result);
-    let (offset, length) = (result.range.start, result.meta.size);
-    let stream = Box::new(ObjectStream { stream: result.into_stream(), position: offset, length });
-    Opened::Body { metadata, offset, stream }
-}
-
-fn metadata(result: &GetResult) -> Metadata {
-    let meta = &result.meta;
-    // `object_store` says 1970 of an object whose server says nothing.
-    let is_dated = meta.last_modified.timestamp() != 0;
-    let last_modified =
-        is_dated.then(|| meta.last_modified.format("%a, %d %b %Y %H:%M:%S GMT").to_string());
-    let media_type = result.attributes.get(&Attribute::ContentType);
-    let media_type = media_type.and_then(|value| value.split(';').next());
-    Metadata {
-        length: Some(meta.size),
-        validators: Validators {
-            etag: meta.e_tag.as_deref().map(quoted),
-            last_modified,
-            // Every cloud has strong ETags: nothing needs to be built on seconds.
-            last_modified_is_strong: false,
-        },
-        accepts_ranges: true,
-        media_type: media_type.map(|value| value.trim().to_ascii_lowercase()),
-    }
-}
-
-/// An entity tag as HTTP has it; some servers forget the quotes.
-fn quoted(tag: &str) -> String {
-    let opaque = tag.strip_prefix("W/").unwrap_or(tag);
-    let is_quoted = opaque.len() >= 2 && opaque.starts_with('"') && opaque.ends_with('"');
-    if is_quoted { tag.to_owned() } else { format!("\"{}\"", tag.trim_matches('"')) }
-}
-
-struct ObjectStream {
-    stream: Pin<Box<dyn Stream<Item = object_store::Result<Bytes>> + Send>>,
-    position: u64,
-    length: u64,
-}
-
-impl ByteStream for ObjectStream {
-    fn next(&mut self) -> BoxFuture<'_, Result<Option<Bytes>, TransferError>> {
+    fn list<'a>(
+        &'a self,
+        request: &'a ListRequest,
+    ) -> BoxFuture<'a, Result<Vec<Entry>, TransferError>> {
         Box::pin(async move {
-            let cut = |received| TransferError::Cut { received, expected: Some(self.length) };
-            loop {
-                match poll_fn(|context| self.stream.as_mut().poll_next(context)).await {
-                    Some(Ok(piece)) if piece.is_empty() => {}
-                    Some(Ok(piece)) => {
-                        self.position += piece.len() as u64;
-                        return Ok(Some(piece));
-                    }
-                    Some(Err(error)) => {
-                        tracing::debug!(%error, "a body ended early");
-                        return Err(cut(self.position));
-                    }
-                    None if self.position < self.length => return Err(cut(self.position)),
-                    None => return Ok(None),
-                }
+            let directory = &ObjectAddress::parse_directory(&request.address)?;
+            let listed = self.with_store(&request.address, directory, |store| {
+                Box::pin(async move { store.list(&directory.key, request.depth).await })
+            });
+            listed.await
+        })
+    }
+
+    fn writing(&self) -> Writing {
+        Writing::Whole
+    }
+
+    fn put<'a>(&'a self, request: &'a PutRequest) -> BoxFuture<'a, Result<Proof, TransferError>> {
+        Box::pin(async move {
+            let object = &ObjectAddress::parse(&request.address)?;
+            let put = self.with_store(&request.address, object, |store| {
+                Box::pin(async move { store.put(&object.key, request).await })
+            });
+            put.await
+        })
+    }
+
+    fn remove<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<(), TransferError>> {
+        Box::pin(async move {
+            let object = &ObjectAddress::parse_directory(address)?;
+            if object.key.as_ref().is_empty() {
+                return Err(TransferError::Refused {
+                    found: "this is a whole bucket, which is not removed from here".into(),
+                    hint: "name an object or a directory in it".into(),
+                });
             }
+            let removed = self.with_store(address, object, |store| {
+                Box::pin(async move { store.remove(&object.key).await })
+            });
+            removed.await
         })
     }
 }

@@ -82,7 +82,7 @@ fn open(request: &OpenRequest) -> Result<Opened, TransferError> {
     Ok(Opened::Body { metadata, offset, stream })
 }
 
-fn open_regular(path: &Path) -> Result<(File, FileStamp), TransferError> {
+pub(super) fn open_regular(path: &Path) -> Result<(File, FileStamp), TransferError> {
     // Without O_NONBLOCK, opening a fifo that nobody writes to would wait for ever.
     let mut options = File::options();
     options.read(true).custom_flags(libc::O_NONBLOCK);

@@ -135,6 +135,7 @@ fn command(script: &str, verb: &str, dir: &Path) -> Command {
     let mut command = Command::new("bash");
     command.arg(script).arg(verb).arg(dir.join("servers"));
     command.env("HTTP_PORT", "auto").env("S3_PORT", "auto").env("SSH_PORT", "auto");
+    command.env("AZURE_PORT", "auto");
     command.env("SVC_TOOLS", std::env::temp_dir().join("keelboat-ports"));
     command
 }

@@ -34,6 +34,41 @@ impl Cloud {
         }
     }
 
+    /// The variables without that beginning which matter to it.
+    pub(super) fn other_variables(self) -> &'static [&'static str] {
+        match self {
+            // Where the files with profiles are.
+            Self::S3 => &["HOME"],
+            Self::Gs => &["SERVICE_ACCOUNT"],
+            Self::Az => &["IDENTITY_ENDPOINT"],
+        }
+    }
+
+    /// The variable that holds an access token.
+    pub(super) fn token_variable(self) -> Option<&'static str> {
+        match self {
+            Self::S3 => None,
+            Self::Gs => Some("GOOGLE_BEARER_TOKEN"),
+            Self::Az => Some("AZURE_STORAGE_TOKEN"),
+        }
+    }
+
+    /// Whether a variable says who asks, and so belongs to others of its owner.
+    pub(super) fn gives_access(self, variable: &str) -> bool {
+        const ABOUT: [&[&str]; 3] = [
+            &["KEY", "TOKEN", "PROFILE", "ROLE", "CONTAINER_CREDENTIALS", "SKIP_SIGNATURE"],
+            &["SERVICE_ACCOUNT", "CREDENTIALS", "TOKEN", "SKIP_SIGNATURE"],
+            &["KEY", "TOKEN", "CLIENT_", "SECRET", "TENANT", "AUTHORITY", "SKIP_SIGNATURE"],
+        ];
+        let [aws, google, azure] = ABOUT;
+        let words = match self {
+            Self::S3 => aws,
+            Self::Gs => google,
+            Self::Az => azure,
+        };
+        words.iter().any(|word| variable.contains(word))
+    }
+
     /// Which variables give access.
     pub(super) fn credentials_hint(self) -> String {
         let hint = match self {
@@ -72,24 +107,48 @@ impl ObjectAddress {
             Some((Cloud::of(scheme)?, bucket, key))
         });
         let (cloud, bucket, key) = parts.ok_or_else(|| refused("it names no object"))?;
-        let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.$".contains(c);
-        if bucket.is_empty() || !bucket.chars().all(is_name) {
-            return Err(refused("this is not the name of a bucket"));
+        check_bucket(bucket)?;
+        if key.is_empty() {
+            return Err(refused("it names no object"));
         }
-        if key.contains(['?', '#']) {
-            return Err(refused("it has a query or a fragment"));
-        }
-        // `object_store` would drop these slashes and read another object.
-        let slashes = key.to_ascii_lowercase().replace("%2f", "/");
-        if slashes.is_empty() || slashes.starts_with('/') || slashes.ends_with('/') {
-            return Err(refused("its key is empty, or begins or ends with a slash"));
-        }
-        let key = Path::from_url_path(key).map_err(|error| {
-            tracing::debug!(%error, "a key that cannot be read");
-            refused("keys with empty segments, `.`, `..` or control characters cannot be read")
-        })?;
-        Ok(Self { cloud, bucket: bucket.to_owned(), key })
+        Ok(Self { cloud, bucket: bucket.to_owned(), key: parse_key(key)? })
     }
+
+    /// Reads the address of a directory, with or without a slash at its end; the key of a whole
+    /// bucket is empty.
+    pub(super) fn parse_directory(address: &str) -> Result<Self, TransferError> {
+        let parts = address.split_once("://").and_then(|(scheme, rest)| {
+            let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+            Some((Cloud::of(scheme)?, bucket, key))
+        });
+        let (cloud, bucket, key) = parts.ok_or_else(|| refused("it names no bucket"))?;
+        check_bucket(bucket)?;
+        let key = key.strip_suffix('/').filter(|key| !key.is_empty()).unwrap_or(key);
+        Ok(Self { cloud, bucket: bucket.to_owned(), key: parse_key(key)? })
+    }
+}
+
+fn check_bucket(bucket: &str) -> Result<(), TransferError> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.$".contains(c);
+    if bucket.is_empty() || !bucket.chars().all(is_name) {
+        return Err(refused("this is not the name of a bucket"));
+    }
+    Ok(())
+}
+
+fn parse_key(key: &str) -> Result<Path, TransferError> {
+    if key.contains(['?', '#']) {
+        return Err(refused("it has a query or a fragment"));
+    }
+    // `object_store` would drop these slashes and read another object.
+    let slashes = key.to_ascii_lowercase().replace("%2f", "/");
+    if slashes.starts_with('/') || slashes.ends_with('/') {
+        return Err(refused("its key begins or ends with a slash"));
+    }
+    Path::from_url_path(key).map_err(|error| {
+        tracing::debug!(%error, "a key that cannot be read");
+        refused("keys with empty segments, `.`, `..` or control characters cannot be read")
+    })
 }
 
 fn refused(found: &str) -> TransferError {
@@ -116,6 +175,22 @@ mod tests {
         assert_eq!(parse("GS://b-1.x/a/b.gz"), expected(Cloud::Gs, "b-1.x", "a/b.gz"));
         assert_eq!(parse("az://$web/a%20b%25%3F"), expected(Cloud::Az, "$web", "a b%?"));
         assert_eq!(parse("s3://b/na%C3%AFve+x~"), expected(Cloud::S3, "b", "naïve+x~"));
+    }
+
+    #[test]
+    fn directories_have_slashes_or_not() {
+        let parse = |address| {
+            let directory = ObjectAddress::parse_directory(address).expect("an address");
+            (directory.bucket, directory.key.to_string())
+        };
+        for (address, key) in
+            [("s3://b", ""), ("s3://b/", ""), ("s3://b/d", "d"), ("s3://b/d/e%20f/", "d/e f")]
+        {
+            assert_eq!(parse(address), ("b".into(), key.into()), "{address}");
+        }
+        for bad in ["s3://", "s3://b//", "s3://b/d//", "s3://b/../", "s3://b?x", "ftp://b/"] {
+            assert!(ObjectAddress::parse_directory(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

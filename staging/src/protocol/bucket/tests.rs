@@ -3,37 +3,62 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keelboat_engine::FailureClass;
-use object_store::memory::InMemory;
-use object_store::{ObjectStoreExt, PutPayload};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use keelboat_engine::{Content, Digest, FailureClass, Kind};
+use reqwest::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use super::answer::{Answer, Refusal, Seen};
+use super::store::quoted;
 use super::*;
+use crate::protocol::{Condition, Metadata, Sent, Validators};
 
 const S3: &[(&str, &str)] =
     &[("AWS_ACCESS_KEY_ID", "AKIDTEST"), ("AWS_SECRET_ACCESS_KEY", "not-to-be-shown")];
 
 /// A server that gives these answers, each to one connection. Its address, and what it was asked.
 async fn serve(answers: Vec<String>) -> (String, JoinHandle<Vec<String>>) {
+    let (address, server, asked) = serve_some(answers).await;
+    let all = tokio::spawn(async move {
+        server.await.expect("all are asked for");
+        std::mem::take(&mut *asked.lock().unwrap())
+    });
+    (address, all)
+}
+
+/// The same, when it may be asked less often; what it was asked by now.
+async fn serve_some(answers: Vec<String>) -> (String, JoinHandle<()>, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = format!("http://{}", listener.local_addr().expect("an address"));
-    let asked = tokio::spawn(async move {
-        let mut asked = Vec::new();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let heads = Arc::clone(&asked);
+    let server = tokio::spawn(async move {
         for answer in answers {
             let (mut client, _) = listener.accept().await.expect("a client");
-            let mut request = Vec::new();
-            while !request.ends_with(b"\r\n\r\n") {
-                request.push(client.read_u8().await.expect("a request"));
-            }
-            asked.push(String::from_utf8(request).expect("text").to_ascii_lowercase());
+            // One that is given up may end anywhere.
+            let Some(head) = read_request(&mut client).await else { continue };
+            heads.lock().unwrap().push(head);
             client.write_all(answer.as_bytes()).await.expect("answered");
             client.shutdown().await.expect("closed");
         }
-        asked
     });
-    (address, asked)
+    (address, server, asked)
+}
+
+/// The head of a request whose body has come as a whole, in lower case.
+async fn read_request(client: &mut TcpStream) -> Option<String> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        request.push(client.read_u8().await.ok()?);
+    }
+    let head = String::from_utf8(request).expect("text").to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let length = length.map_or(0, |length| length.parse().expect("a length"));
+    client.read_exact(&mut vec![0; length]).await.ok()?;
+    Some(head)
 }
 
 fn answer(status: &str, headers: &[&str], body: &str) -> String {
@@ -238,24 +263,110 @@ async fn missing_credentials_are_named() {
 async fn a_store_is_made_once_for_each_bucket() {
     let protocol = s3_at("http://127.0.0.1:9");
     assert!(protocol.stores.lock().unwrap().is_empty(), "nothing is made beforehand");
-    let store = |address| protocol.store(&ObjectAddress::parse(address).unwrap()).unwrap();
+    let store = |address| protocol.store(address, &ObjectAddress::parse(address).unwrap()).unwrap();
     assert!(Arc::ptr_eq(&store("s3://b/k"), &store("s3://b/other")));
     assert!(!Arc::ptr_eq(&store("s3://b/k"), &store("s3://c/k")));
 }
 
+const CHECKSUM: &str = "x-amz-checksum-sha256";
+
+/// Puts a file of so many bytes; what the server is to answer depends on the checksum of them.
+async fn put(bytes: u64, answers: Vec<String>) -> (Result<Proof, TransferError>, Vec<String>) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(bytes).unwrap();
+    let digest = Digest::of(&vec![0; usize::try_from(bytes).unwrap()]);
+    let (endpoint, _server, asked) = serve_some(answers).await;
+    let request = PutRequest {
+        address: "s3://b/k".into(),
+        source: file.path().to_owned(),
+        content: Content { digest, bytes, kind: Kind::File },
+        resume: false,
+        sent: Sent::default(),
+    };
+    let put = s3_at(&endpoint).put(&request).await;
+    assert!(put.is_err() || request.sent.get() == bytes, "{} were sent", request.sent.get());
+    let asked = std::mem::take(&mut *asked.lock().unwrap());
+    (put, asked)
+}
+
+fn checksum_of(bytes: usize) -> String {
+    let digest = Digest::of(&vec![0; bytes]);
+    format!("{CHECKSUM}: {}", BASE64_STANDARD.encode(digest.as_bytes()))
+}
+
 #[tokio::test]
-async fn what_a_store_says_is_passed_on() {
-    let memory = InMemory::new();
-    memory.put(&Path::from("k"), PutPayload::from_static(b"hello")).await.unwrap();
-    let store = Store::new(Cloud::S3, Arc::new(memory));
-    let open = |offset| request("s3://b/k", offset, Condition::Always);
-    let key = Path::from("k");
-    let (metadata, offset, bytes) = read(store.open(&key, &open(0)).await).await;
-    assert_eq!((offset, &*bytes, metadata.length), (0, &b"hello"[..], Some(5)));
-    assert!(metadata.accepts_ranges && !metadata.validators.last_modified_is_strong);
-    let (again, offset, bytes) = read(store.open(&key, &open(3)).await).await;
-    assert_eq!((offset, &*bytes, again.length), (3, &b"lo"[..], Some(5)));
-    assert!(!metadata.validators.differ(&again.validators));
+async fn only_a_checksum_that_the_server_repeats_proves() {
+    let right = checksum_of(1000);
+    for (headers, expected) in [
+        (vec!["ETag: \"a\"", &*right], Proof::Checked),
+        (vec!["ETag: \"a\""], Proof::Unchecked),
+        (vec!["ETag: \"a\"", "x-amz-checksum-sha256: b3RoZXI="], Proof::Unchecked),
+    ] {
+        let (put, asked) = put(1000, vec![answer("200 OK", &headers, "")]).await;
+        assert_eq!(put, Ok(expected));
+        assert!(asked[0].contains(&right.to_ascii_lowercase()), "{}", asked[0]);
+    }
+    let bad = answer("400 Bad Request", &[], "<Error><Code>BadDigest</Code></Error>");
+    let (put, _) = put(1000, vec![bad]).await;
+    assert!(put.expect_err("it is refused").to_string().contains("BadDigest"));
+}
+
+#[tokio::test]
+async fn parts_are_proven_each_and_given_up_together() {
+    let begun = answer(
+        "200 OK",
+        &[],
+        "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>",
+    );
+    let (tag, checksum) = ("ETag: \"p\"", checksum_of(8 << 20));
+    let part = answer("200 OK", &[tag, &checksum], "");
+    let completed = answer(
+        "200 OK",
+        &[],
+        "<CompleteMultipartUploadResult><ETag>w</ETag></CompleteMultipartUploadResult>",
+    );
+    let bytes = 24 << 20;
+    let answers = [&begun, &part, &part, &part, &completed].map(Clone::clone).to_vec();
+    let (proof, _) = put(bytes, answers).await;
+    assert_eq!(proof, Ok(Proof::Checked));
+
+    let silent = answer("200 OK", &[tag], "");
+    let answers = [&begun, &part, &silent, &part, &completed].map(Clone::clone).to_vec();
+    let (proof, _) = put(bytes, answers).await;
+    assert_eq!(proof, Ok(Proof::Unchecked));
+
+    let aborted = answer("204 No Content", &[], "");
+    let slow = answer("503 Slow Down", &[], "<Code>SlowDown</Code>");
+    let answers = [&begun, &slow, &slow, &slow, &aborted].map(Clone::clone).to_vec();
+    let (error, asked) = put(bytes, answers).await;
+    assert!(matches!(error, Err(TransferError::Busy { .. })), "{error:?}");
+    assert!(asked.iter().any(|head| head.starts_with("delete /b/k?uploadid=u ")), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_region_that_amazon_names_is_gone_to() {
+    let store = |variables: &[(&str, &str)]| {
+        let object = ObjectAddress::parse("s3://b/k").unwrap();
+        let protocol = protocol(variables);
+        let store = protocol.store("s3://b/k", &object).unwrap();
+        let seen = Seen::default();
+        seen.note(Answer::Status(Refusal {
+            status: StatusCode::MOVED_PERMANENTLY,
+            code: None,
+            region: Some("eu-west-1".into()),
+            retry_after: None,
+        }));
+        let source = "elsewhere".into();
+        store.explain(&seen, &object_store::Error::Generic { store: "S3", source });
+        let renewed = protocol.renewed("s3://b/k", &object, &store).unwrap()?;
+        let again = protocol.renewed("s3://b/k", &object, &renewed).unwrap();
+        assert!(again.is_none(), "it is gone to once");
+        renewed.access.value(&["AWS_REGION"]).map(str::to_owned)
+    };
+    assert_eq!(store(S3), Some("eu-west-1".into()));
+    assert_eq!(store(&[S3, &[("AWS_REGION", "eu-west-1")]].concat()), None);
+    let own = [S3, &[("AWS_ENDPOINT_URL", "https://s3.example.org")]].concat();
+    assert_eq!(store(&own), None, "only Amazon has regions");
 }
 
 #[test]
