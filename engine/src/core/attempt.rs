@@ -158,6 +158,7 @@ impl Core {
         if state.due <= self.now {
             state.phase = Phase::Ready;
             self.ready.insert((state.counted == Counted::No, task));
+            self.ahead.insert(task);
             return;
         }
         state.phase = Phase::Backoff;

@@ -147,6 +147,8 @@ pub enum Action {
         site: SiteId,
         /// Where to take it from.
         from: StageFrom,
+        /// How much work it unblocks; more is sooner.
+        priority: u8,
     },
     /// See whether an earlier result can be used, and put its outputs in their places.
     Recall {
@@ -213,6 +215,8 @@ pub struct Options {
     pub seed: u64,
     /// Further tries of a transfer that failed in a way that may go away.
     pub stage_retries: u32,
+    /// Transfers that are asked for at one time, if not as many as usual.
+    pub transfers_max: Option<u32>,
 }
 
 /// How many tasks are in which state.

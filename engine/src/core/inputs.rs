@@ -56,6 +56,7 @@ impl Core {
                 self.tasks[task.index()].missing -= 1;
             }
         }
+        self.raise_last(task);
     }
 
     fn ask_for(&mut self, file: FileId) {
@@ -198,8 +199,9 @@ impl Core {
         let state = &mut self.tasks[task.index()];
         state.missing -= 1;
         if state.missing == 0 && state.phase == Phase::Waiting {
-            self.on_inputs_known(task, actions);
+            return self.on_inputs_known(task, actions);
         }
+        self.raise_last(task);
     }
 
     /// Why a task cannot do with this input as it is.

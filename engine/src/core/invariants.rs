@@ -8,6 +8,7 @@ impl Core {
     /// Panics when the state contradicts itself.
     pub(crate) fn check_invariants(&self) {
         self.transfers.check_invariants();
+        self.check_ranks();
         self.check_site_invariants();
         let mut running = 0;
         for task in (0..self.counts.total).map(TaskId) {

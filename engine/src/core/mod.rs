@@ -15,6 +15,7 @@ mod history;
 mod inputs;
 #[cfg(test)]
 mod invariants;
+mod line;
 mod lookup;
 mod placement;
 mod result;
@@ -50,6 +51,8 @@ pub struct Core {
     transfers: Transfers,
     /// Tasks that have to run and have no place; those whose result was lost first (`false`).
     ready: BTreeSet<(bool, TaskId)>,
+    /// Those of them whose remote inputs nobody has asked for ahead.
+    ahead: BTreeSet<TaskId>,
     timers: BTreeSet<(Timestamp, TaskId)>,
     counts: Counts,
     /// Tasks whose output is being read for new tasks.
@@ -93,8 +96,9 @@ impl Core {
             tasks: Vec::new(),
             files: Vec::new(),
             sites: Sites::default(),
-            transfers: Transfers::default(),
+            transfers: Transfers::new(options.transfers_max),
             ready: BTreeSet::new(),
+            ahead: BTreeSet::new(),
             timers: BTreeSet::new(),
             counts: Counts::default(),
             expanding: BTreeSet::new(),
@@ -260,6 +264,7 @@ impl Core {
         while self.course == Course::Going {
             self.place_ready(actions);
             let launched = self.launch_queued(actions);
+            self.prefetch();
             if !launched && !self.transfers.can_start() {
                 break;
             }

@@ -82,6 +82,11 @@ impl Sites {
         self.all.values().flat_map(|site| site.running.iter().copied())
     }
 
+    /// Whether there is no place but the engine's own machine.
+    pub(super) fn is_only_home(&self) -> bool {
+        self.all.keys().all(|site| *site == SiteId::HOME)
+    }
+
     /// Sites without cores hold files and run nothing.
     fn memory_max(&self) -> Option<u64> {
         let able = self.all.values().filter(|site| site.capacity.cores > 0);
@@ -166,12 +171,13 @@ impl Core {
         }
         self.tasks[task.index()].lacking = super::number(lacking.len());
         if lacking.is_empty() {
-            self.queue(task, site);
+            return self.queue(task, site);
         }
+        self.raise_last(task);
     }
 
     /// The inputs of a task that are not at this site.
-    fn lacking(&self, task: TaskId, site: SiteId) -> impl Iterator<Item = FileId> {
+    pub(super) fn lacking(&self, task: TaskId, site: SiteId) -> impl Iterator<Item = FileId> {
         let inputs = self.graph.task(task).inputs.iter().copied();
         inputs.filter(move |file| {
             let state = &self.files[file.index()];
@@ -193,8 +199,9 @@ impl Core {
         let state = &mut self.tasks[task.index()];
         state.lacking -= 1;
         if state.lacking == 0 {
-            self.queue(task, site);
+            return self.queue(task, site);
         }
+        self.raise_last(task);
     }
 
     /// Launches what has its inputs and fits, in order; what does not fit is passed by others

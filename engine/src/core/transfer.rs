@@ -1,21 +1,29 @@
 //! The transfer planner: which file goes where, from where, and when.
 //!
-//! One transfer for one file and site, however many tasks want it. A bounded number is under way;
-//! the rest waits in the order in which it was wanted.
+//! One transfer for one file and site, however many tasks want it. A bounded number is under way.
+//! The rest waits: what is the last missing file of a task goes first, then what most tasks lack,
+//! then what was wanted first. While nothing else is wanted, remote inputs of tasks that are ready
+//! and have no place yet are brought ahead.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-use super::{Action, Core, StageFrom};
+use super::line::{Key, Line, Use};
+use super::task::Knowledge;
+use super::{Action, Core, Phase, StageFrom};
 use crate::{Failure, FailureClass, FileId, SiteId, Source, TaskId};
 
 /// Transfers that are asked for at one time; the rest waits here.
 pub(super) const TRANSFERS_MAX: usize = 512;
 
-#[derive(Debug, Default)]
+/// Tasks that are looked at to know the use of one file.
+const LOOKED_AT_MAX: usize = 1000;
+
+#[derive(Debug)]
 pub(super) struct Transfers {
     wanted: BTreeMap<(FileId, SiteId), Want>,
-    queue: VecDeque<(FileId, SiteId)>,
+    line: Line,
     under_way: usize,
+    max: usize,
     /// How many of them take from each site.
     loads: BTreeMap<SiteId, usize>,
 }
@@ -39,9 +47,21 @@ enum Stage {
 }
 
 impl Transfers {
+    /// At most so many of them under way, if somebody says how many.
+    pub(super) fn new(max: Option<u32>) -> Self {
+        let max = max.map_or(TRANSFERS_MAX, |max| max.max(1) as usize);
+        let (wanted, line, loads) = Default::default();
+        Self { wanted, line, under_way: 0, max, loads }
+    }
+
     /// Whether a transfer can be asked for now.
     pub(super) fn can_start(&self) -> bool {
-        !self.queue.is_empty() && self.under_way < TRANSFERS_MAX
+        !self.line.is_empty() && self.under_way < self.max
+    }
+
+    /// Whether more could be under way than anybody needs now.
+    fn has_spare(&self) -> bool {
+        self.line.is_empty() && self.under_way < self.max
     }
 
     /// Where a transfer takes the file from, if it is under way.
@@ -60,7 +80,6 @@ impl Transfers {
     }
 
     /// Whether a task waits for this file at this site.
-    #[cfg(test)]
     pub(super) fn waits(&self, file: FileId, site: SiteId, task: TaskId) -> bool {
         self.wanted.get(&(file, site)).is_some_and(|want| want.waiting.contains(&task))
     }
@@ -95,7 +114,7 @@ impl Transfers {
         for (key, want) in self.wanted.range_mut(all) {
             if want.stage == Stage::Parked {
                 *want = Want { waiting: std::mem::take(&mut want.waiting), ..Want::default() };
-                self.queue.push_back(*key);
+                self.line.push(*key);
             }
         }
     }
@@ -121,7 +140,7 @@ impl Transfers {
         let Some(from) = self.under_way_from(file, site) else { return };
         self.ended(Stage::UnderWay(from));
         self.set_stage(file, site, Stage::Queued);
-        self.queue.push_back((file, site));
+        self.line.push((file, site));
     }
 
     /// The same, where its source is believed no more: the next one has all of its tries. This
@@ -144,7 +163,7 @@ impl Transfers {
                 self.start_over(file, to);
             }
         }
-        self.queue.retain(|(_, to)| *to != site);
+        self.line.retain(|(_, to)| to != site);
         self.loads.remove(&site);
     }
 
@@ -154,33 +173,128 @@ impl Transfers {
     }
 
     #[cfg(test)]
+    pub(super) fn ranked(&self) -> impl Iterator<Item = (Key, Use)> {
+        self.line.ranked()
+    }
+
+    #[cfg(test)]
     pub(super) fn check_invariants(&self) {
         let under_way =
             self.wanted.values().filter(|want| matches!(want.stage, Stage::UnderWay(_)));
         assert_eq!(under_way.count(), self.under_way, "transfers under way are counted");
-        assert!(self.under_way <= TRANSFERS_MAX, "transfers under way are bounded");
+        assert!(self.under_way <= self.max, "transfers under way are bounded");
+        self.line.check_invariants();
         let from_sites: usize = self.loads.values().sum();
         let site = |want: &&Want| matches!(want.stage, Stage::UnderWay(StageFrom::Site(_)));
         assert_eq!(self.wanted.values().filter(site).count(), from_sites, "loads are counted");
         let queued = self.wanted.values().filter(|want| want.stage == Stage::Queued).count();
-        assert_eq!(queued, self.queue.len(), "each queued transfer is in the queue once");
+        assert_eq!(queued, self.line.len(), "each queued transfer is in the queue once");
     }
 }
 
 impl Core {
     /// A file is needed at a site: by a task that has its place there, or only to be known.
     pub(super) fn want(&mut self, file: FileId, site: SiteId, task: Option<TaskId>) {
-        let queue = &mut self.transfers.queue;
+        let line = &mut self.transfers.line;
         let want = self.transfers.wanted.entry((file, site)).or_insert_with(|| {
-            queue.push_back((file, site));
+            line.push((file, site));
             Want::default()
         });
         want.waiting.extend(task);
+        let waiting = u32::from(task.is_some());
+        line.raise((file, site), Use { unblocks: 0, waiting });
+    }
+
+    /// A task lacks one thing only: if that is a file that is to be brought, it is worth more.
+    pub(super) fn raise_last(&mut self, task: TaskId) {
+        let state = &self.tasks[task.index()];
+        let (missing, site) = match state.phase {
+            Phase::Waiting => (state.missing, SiteId::HOME),
+            Phase::Fetching(site) => (state.lacking, site),
+            _ => return,
+        };
+        if missing != 1 {
+            return;
+        }
+        let mut inputs = self.graph.task(task).inputs.iter().copied();
+        let last = inputs.find(|file| match state.phase {
+            Phase::Waiting => self.files[file.index()].knowledge == Knowledge::Unknown,
+            // It can be there by other ways meanwhile, which shows when its turn comes.
+            _ => self.transfers.waits(*file, site, task),
+        });
+        if let Some(file) = last {
+            self.transfers.line.raise((file, site), Use { unblocks: 1, waiting: 0 });
+        }
+    }
+
+    /// What a transfer is good for now. Of very many who wait some are enough to know that.
+    fn use_of(&self, (file, site): Key) -> Use {
+        let placed = self.transfers.wanted.get(&(file, site)).map_or(&[][..], |want| &want.waiting);
+        let placed = placed.iter().map(|task| self.tasks[task.index()].lacking);
+        let is_unknown = self.files[file.index()].knowledge == Knowledge::Unknown;
+        let readers = self.graph.readers(file).filter(|_| site == SiteId::HOME);
+        let unplaced = readers.take(LOOKED_AT_MAX).filter_map(|reader| {
+            let state = &self.tasks[reader.task.index()];
+            match state.phase {
+                Phase::Waiting if is_unknown => Some(state.missing),
+                Phase::Ready => Some(u32::MAX),
+                _ => None,
+            }
+        });
+        let mut found = Use::default();
+        for missing in placed.take(LOOKED_AT_MAX).chain(unplaced) {
+            found.unblocks += u32::from(missing == 1);
+            found.waiting += 1;
+        }
+        found
+    }
+
+    #[cfg(test)]
+    pub(crate) fn transfers_queued(&self) -> usize {
+        self.transfers.line.len()
+    }
+
+    /// Nothing that is all that a task lacks is ranked as if it were not.
+    #[cfg(test)]
+    pub(super) fn check_ranks(&self) {
+        for (key, ranked) in self.transfers.ranked() {
+            let unblocks = self.use_of(key).unblocks;
+            assert!(ranked.unblocks >= unblocks, "{key:?} unblocks {unblocks}, not {ranked:?}");
+        }
+    }
+
+    fn rank_fresh(&mut self) {
+        while let Some((number, key)) = self.transfers.line.pop_fresh() {
+            let its_use = self.use_of(key);
+            self.transfers.line.rank(number, key, its_use);
+        }
+    }
+
+    /// While tasks compute and nothing else is wanted, brings what others will need that are ready
+    /// and have no place yet. Where there are several sites nobody knows yet which will need it.
+    pub(super) fn prefetch(&mut self) {
+        while self.transfers.has_spare() && self.sites.is_only_home() {
+            let Some(task) = self.ahead.pop_first() else { return };
+            if self.phase(task) != Phase::Ready {
+                continue;
+            }
+            let is_remote = |file: &FileId| {
+                let node = self.graph.file(*file);
+                let given_up = self.files[file.index()].given_up.is_some();
+                matches!(node.source, Source::Urls(_)) && node.producer.is_none() && !given_up
+            };
+            let files: Vec<FileId> =
+                self.lacking(task, SiteId::HOME).filter(|file| is_remote(file)).collect();
+            for file in files {
+                self.want(file, SiteId::HOME, None);
+            }
+        }
     }
 
     pub(super) fn start_transfers(&mut self, actions: &mut Vec<Action>) {
         while self.transfers.can_start() {
-            let Some((file, site)) = self.transfers.queue.pop_front() else { return };
+            self.rank_fresh();
+            let Some(((file, site), its_use)) = self.transfers.line.pop() else { return };
             match self.choose_source(file, site) {
                 Take::Here => {
                     for task in self.transfers.complete(file, site) {
@@ -189,7 +303,8 @@ impl Core {
                 }
                 Take::From(from) => {
                     self.transfers.begun(file, site, from);
-                    actions.push(Action::Stage { file, site, from });
+                    let priority = its_use.priority();
+                    actions.push(Action::Stage { file, site, from, priority });
                 }
                 Take::MadeAgainBy(producer) => {
                     self.transfers.set_stage(file, site, Stage::Parked);

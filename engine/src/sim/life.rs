@@ -215,7 +215,7 @@ impl Life<'_, '_> {
     fn act(&mut self, core: &Core, action: Action) -> Option<RunOutcome> {
         match action {
             Action::Record(fact) => self.oracle.on_fact(&fact, self.world, core),
-            Action::Stage { file, site, from } => {
+            Action::Stage { file, site, from, priority } => {
                 let readers = |site: Phase| {
                     let nodes = core.graph().tasks().iter().zip(0..);
                     nodes.filter(move |(node, t)| {
@@ -224,6 +224,11 @@ impl Life<'_, '_> {
                 };
                 let many = readers(Phase::Fetching(site)).count() > 1;
                 self.world.marks.hit_if(many, Mark::TransferForMany);
+                let is_last = core.transfers_queued() > 0 && priority >= 16;
+                self.world.marks.hit_if(is_last, Mark::LastMissingFirst);
+                let ahead = readers(Phase::Ready).count() > 0 && core.content(file).is_some();
+                let ahead = ahead && readers(Phase::Fetching(site)).count() == 0;
+                self.world.marks.hit_if(ahead, Mark::Prefetched);
                 self.world.later((1, 60), Deed::Stage { file, site, from });
             }
             Action::Recall { task, key, known } => {

@@ -318,3 +318,70 @@ fn a_transfer_that_starts_over_from_elsewhere_has_all_of_its_tries() {
          unstaged x@2 transient => failed b (transient), finish failed",
     );
 }
+
+#[test]
+fn what_unblocks_the_most_is_brought_first() {
+    let options = Options { transfers_max: Some(1), ..Options::default() };
+    let plan = "a: u:a1 u:a2 -> v; b: u:b -> w; c: u:c1 u:c2 -> x; d: u:c1 -> y; e: u:c1 -> z";
+    Script::new(plan, History::default(), options).run(
+        "start       => stage c1@0
+         staged c1@0 => recall d, recall e, stage b@0
+         staged b@0  => recall b, stage c2@0
+         staged c2@0 => recall c, stage a1@0
+         staged a1@0 => stage a2@0
+         staged a2@0 => recall a",
+    );
+}
+
+#[test]
+fn what_became_the_last_missing_file_goes_before_others_of_before() {
+    let options = Options { transfers_max: Some(1), ..Options::default() };
+    Script::new(
+        "a: u:s -> x; b: u:t1 u:t2 -> y; c: u:u -> z; d: u:t1 -> q",
+        History::default(),
+        options,
+    )
+    .run(
+        "start       => stage t1@0
+         staged t1@0 => recall d, stage s@0
+         staged s@0  => recall a, stage t2@0
+         staged t2@0 => recall b, stage u@0",
+    );
+}
+
+#[test]
+fn inputs_of_tasks_without_a_place_are_brought_while_others_compute() {
+    let declared: Vec<_> = (0..10).map(|at| format!("t{at}: u:s{at}= -> x{at}")).collect();
+    let options = Options { transfers_max: Some(9), ..Options::default() };
+    let mut script = Script::new(&declared.join(";"), History::default(), options);
+    let recalls: Vec<_> = (0..10).map(|at| format!("recall t{at}")).collect();
+    script.run(&format!("start => {}\njoin 0 1 =>", recalls.join(", ")));
+    // Eight have a place; what the ninth reads is brought too, and the tenth has to wait.
+    for at in 0..9 {
+        script.run(&format!("miss t{at} => stage s{at}@0"));
+    }
+    script.run(
+        "miss t9    =>
+         staged s8@0 => stage s9@0
+         staged s0@0 => launch t0.1@0",
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_brought_ahead_fails_who_needs_it_only() {
+    let declared: Vec<_> = (0..9).map(|at| format!("t{at}: u:s{at}= -> x{at}")).collect();
+    let mut script = Script::new(
+        &declared.join(";"),
+        History::default(),
+        Options { keep_going: true, ..Options::default() },
+    );
+    let recalls: Vec<_> = (0..9).map(|at| format!("recall t{at}")).collect();
+    script.run(&format!("start => {}\njoin 0 1 =>", recalls.join(", ")));
+    for at in 0..9 {
+        script.run(&format!("miss t{at} => stage s{at}@0"));
+    }
+    script.run(
+        "unstaged s8@0 permanent =>
+         staged s0@0             => launch t0.1@0, failed t8 (permanent)",
+    );
+}

@@ -161,7 +161,7 @@ impl Script {
         let attempt = |id: &AttemptId| format!("{}.{}", self.core.spec(id.task).name, id.ordinal);
         let task = |task: &TaskId| self.core.spec(*task).name.clone();
         Some(match action {
-            Action::Stage { file, site, from } => {
+            Action::Stage { file, site, from, .. } => {
                 let from = match from {
                     StageFrom::Origin => String::new(),
                     StageFrom::Site(site) => format!(" from {}", site.0),
