@@ -336,7 +336,9 @@ impl<'a> Driver<'a> {
         let mut wanted = Vec::new();
         for request in requests {
             match request {
-                Action::Stage { file, from, .. } => wanted.push(self.wanted(file, from)),
+                Action::Stage { file, from, priority, .. } => {
+                    wanted.push(stage::Wanted { priority, ..self.wanted(file, from) });
+                }
                 Action::Recall { task, key, known } => {
                     let name = self.core.spec(task).name.clone();
                     queries.push(recall::Query { task, name, key, known });
@@ -368,7 +370,8 @@ impl<'a> Driver<'a> {
     fn wanted(&self, file: FileId, from: StageFrom) -> stage::Wanted {
         debug_assert_eq!(from, StageFrom::Origin, "there is one site");
         let node = self.core.graph().file(file);
-        stage::Wanted { file, source: node.source.clone(), kind: node.kind, sha256: node.sha256 }
+        let (source, priority) = (node.source.clone(), 0);
+        stage::Wanted { file, source, kind: node.kind, sha256: node.sha256, priority }
     }
 
     fn launch(&mut self, id: AttemptId) {

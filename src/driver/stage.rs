@@ -18,6 +18,8 @@ pub(crate) struct Wanted {
     pub(crate) source: Source,
     pub(crate) kind: Kind,
     pub(crate) sha256: Option<Digest>,
+    /// How much work it unblocks; more is sooner.
+    pub(crate) priority: u8,
 }
 
 /// Begins to stage files; each ends as an event.
@@ -54,9 +56,9 @@ fn look_at(edges: &Edges, wanted: &Wanted) -> Event {
 }
 
 async fn fetch(edges: &Arc<Edges>, wanted: Wanted) {
-    let Wanted { file, kind, sha256, .. } = wanted;
+    let (file, kind) = (wanted.file, wanted.kind);
     let site = SiteId::HOME;
-    let message = match bring(edges, &wanted.source, file, (kind, sha256)).await {
+    let message = match bring(edges, &wanted).await {
         Ok((content, fact)) => {
             let event = Event::Staged { file, site, content };
             match fact {
@@ -78,12 +80,8 @@ async fn fetch(edges: &Arc<Edges>, wanted: Wanted) {
 }
 
 /// Brings a remote file to the object cache; with a fact when something came over the network.
-async fn bring(
-    edges: &Arc<Edges>,
-    source: &Source,
-    file: FileId,
-    (kind, sha256): (Kind, Option<Digest>),
-) -> Result<(Content, Option<Fact>), Failure> {
+async fn bring(edges: &Arc<Edges>, wanted: &Wanted) -> Result<(Content, Option<Fact>), Failure> {
+    let Wanted { file, ref source, kind, sha256, priority } = *wanted;
     let urls: Arc<[Arc<str>]> = match source {
         Source::Urls(urls) => Arc::clone(urls),
         Source::Path(path) => Arc::from([Arc::clone(path)]),
@@ -98,7 +96,7 @@ async fn bring(
         sha256,
         known: known.clone(),
         progress: Some(reporter),
-        priority: 0,
+        priority,
     };
     let stager = edges.stager();
     let stager =
