@@ -1,6 +1,7 @@
 //! Real servers and small files for tests.
 
 pub(crate) mod buckets;
+pub(crate) mod counting;
 pub(crate) mod flaky;
 pub(crate) mod globus;
 pub(crate) mod raw;

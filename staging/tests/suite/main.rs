@@ -16,6 +16,7 @@ mod globus;
 mod hostile;
 mod local;
 mod parallel;
+mod queue;
 mod resume;
 mod sftp;
 mod sharing;
