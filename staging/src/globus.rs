@@ -419,7 +419,7 @@ impl Inner {
         loop {
             tokio::time::sleep(self.config.batch_window).await;
             if self.slots.available_permits() == 0 {
-                let cause = format!("{} Globus tasks are under way", self.config.tasks_max);
+                let cause = format!("the limit of {} Globus tasks at once", self.config.tasks_max);
                 task::tell_waiting(&self.board.queued(&queue), &cause, self.config.poll_max);
             }
             let permit = Arc::clone(&self.slots).acquire_owned().await.ok();

@@ -257,6 +257,8 @@ impl Board {
             };
             if fits { taken.push(parcel) } else { left.push(parcel) }
         }
+        // The same files make the same document, in whatever order they were asked for.
+        taken.sort_by(|one, other| one.key.cmp(&other.key));
         state.queues.insert(queue.clone(), left);
         Some(taken)
     }

@@ -89,7 +89,7 @@ impl FakeGlobus {
                 path: "/".into(),
             }],
             native_client_id: Some(self.value("GLOBUS_CLIENT_ID").to_owned()),
-            batch_window: Duration::from_millis(100),
+            batch_window: Duration::from_millis(400),
             requests_per_second_max: 1000,
             poll_min: Duration::from_millis(20),
             poll_max: Duration::from_millis(100),
@@ -148,9 +148,14 @@ impl FakeGlobus {
         ask("GET", self.value("GLOBUS_CONTROL_URL"), "")
     }
 
+    /// What the fake has counted.
+    pub(crate) fn counts(&self) -> Value {
+        ask("GET", &format!("{}/counts", self.value("GLOBUS_CONTROL_URL")), "")
+    }
+
     /// How many tasks there were: by the path of their first file.
     pub(crate) fn tasks(&self) -> BTreeMap<String, u64> {
-        serde_json::from_value(self.noted()["tasks"].clone()).expect("counts")
+        serde_json::from_value(self.counts()["tasks"].clone()).expect("counts")
     }
 
     pub(crate) fn tasks_in_all(&self) -> u64 {
@@ -164,10 +169,15 @@ impl FakeGlobus {
         requests.iter().filter(|one| one["path"].as_str().is_some_and(|p| p.ends_with(end))).count()
     }
 
-    /// Waits, with a deadline, until the fake has noted something.
+    /// Waits, with a deadline, until there was a request whose path has this in it.
+    pub(crate) async fn until_asked(&self, part: &str) {
+        self.until(part, |_| self.noted()["requests"].to_string().contains(part)).await;
+    }
+
+    /// Waits, with a deadline, until the fake has counted something.
     pub(crate) async fn until(&self, what: &str, is_so: impl Fn(&Value) -> bool) {
         let start = Instant::now();
-        while !is_so(&self.noted()) {
+        while !is_so(&self.counts()) {
             assert!(start.elapsed() < Duration::from_mins(1), "waited too long for {what}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -65,10 +65,15 @@ async fn a_task_has_a_limit_on_items_and_a_user_one_on_tasks() {
         let address = fake.put(&format!("x{n}"), b"x");
         watcher.watch(fake.errand(&address, &format!("x{n}")))
     });
-    let results = bring_all(&globus, errands.collect()).await;
+    let errands = errands.collect();
+    fake.control(&json!({"pause": true}));
+    let all = tokio::spawn(async move { bring_all(&globus, errands).await });
+    watcher.until("the limit of 1 Globus tasks at once").await;
+    assert_eq!(fake.tasks_in_all(), 1);
+    fake.control(&json!({"pause": false}));
+    let results = all.await.unwrap();
     assert!(results.iter().all(Result::is_ok), "{results:?}");
     assert_eq!(fake.tasks_in_all(), 3);
-    assert!(watcher.causes().iter().any(|cause| cause.contains("1 Globus tasks are under way")));
 }
 
 #[tokio::test]
@@ -290,7 +295,7 @@ async fn a_busy_service_is_asked_again_when_it_says() {
     globus.bring(&fake.errand(&address, "x")).await.unwrap();
     assert!(start.elapsed() >= Duration::from_secs(1));
     assert_eq!(fake.tasks_in_all(), 1);
-    assert_eq!(fake.noted()["submitted"]["/x"], 4);
+    assert_eq!(fake.counts()["submitted"]["/x"], 4);
 }
 
 #[tokio::test]
@@ -340,7 +345,7 @@ async fn a_task_is_cancelled_when_its_last_errand_is_given_up() {
     assert_eq!(fake.requests("/cancel"), 0, "the other one still waits");
     second.abort();
     assert!(second.await.unwrap_err().is_cancelled());
-    fake.until("a cancellation", |noted| noted.to_string().contains("/cancel")).await;
+    fake.until_asked("/cancel").await;
     // Once it is gone, the same files can be had.
     fake.control(&json!({"pause": false}));
     globus.bring(&fake.errand(&addresses[0], "x")).await.unwrap();
@@ -399,7 +404,7 @@ async fn what_another_task_moves_is_left_to_it() {
         let theirs = theirs.clone();
         async move { bring_all(&theirs, errands.into()).await }
     });
-    fake.until("another submission", |noted| noted.to_string().contains("/task_list")).await;
+    fake.until_asked("/task_list").await;
     // A part of it is not the same.
     let other = GlobusConfig { state_dir: fake.room("elsewhere 2"), ..fake.config() };
     let other = Globus::new(other).unwrap();
@@ -566,7 +571,7 @@ async fn results_of_an_earlier_life_are_taken_once() {
         let globus = Globus::new(config.clone()).unwrap();
         let errands = vec![fake.errand(&addresses[0], "x"), fake.errand(&addresses[1], "y")];
         runtime.spawn(async move { bring_all(&globus, errands).await });
-        fake.until("a poll", |noted| noted.to_string().contains("/v0.10/task/")).await;
+        fake.until_asked("/v0.10/task/").await;
         tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(10)))
             .await
             .unwrap();
