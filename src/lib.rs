@@ -8,6 +8,9 @@ pub mod cli;
 mod demo;
 pub mod driver;
 mod project;
+mod settings;
+mod size;
 pub mod workflow;
 
 pub use project::{Project, RunDir};
+pub use settings::{Collection, Settings, SettingsError};

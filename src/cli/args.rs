@@ -30,8 +30,12 @@ pub(crate) enum Command {
     Graph(GraphArgs),
     /// Look after the cache of results
     Cache(CacheArgs),
-    /// Fetch one file, verified, with resume and retries
+    /// Fetch files, verified, with resume and retries
     Fetch(FetchArgs),
+    /// Send files out, verified at their addresses
+    Put(PutArgs),
+    /// List a directory that is elsewhere
+    Ls(LsArgs),
     /// Start a project: write a small workflow file
     Init(InitArgs),
     /// Print the JSON Schema of workflow files, for editors
@@ -253,21 +257,62 @@ pub(crate) enum CacheCommand {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct FetchArgs {
-    /// Where the file is; several are mirrors of one file
-    #[arg(required = true, value_name = "URL")]
+    /// Where the files are; a directory ends with `/`
+    #[arg(required_unless_present = "list", value_name = "URL")]
     pub(crate) urls: Vec<String>,
-    /// Where to put it [default: the last part of the URL, in this directory]
+    /// Where to put one file [default: the last part of the URL, in this directory]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Put files into this directory
+    #[arg(short = 'd', long, value_name = "DIR", conflicts_with = "output")]
+    pub(crate) into: Option<PathBuf>,
+    /// Another address of the same file, tried when the others fail
+    #[arg(long, value_name = "URL")]
+    pub(crate) mirror: Vec<String>,
+    /// Read URLs from a file (`-`: standard input), one a line; a tab and a file name may follow
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) list: Option<PathBuf>,
     /// The digest that it must have
     #[arg(long, value_name = "HEX")]
     pub(crate) sha256: Option<String>,
-    /// Replace a file that is there
+    /// Fetch directories, with all that is in them
+    #[arg(long)]
+    pub(crate) directory: bool,
+    /// Replace what is there
     #[arg(short, long)]
     pub(crate) force: bool,
+    /// Connections at once [default: 16, and 4 with one host]
+    #[arg(short, long, value_name = "N")]
+    pub(crate) jobs: Option<u32>,
     /// Print only errors
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PutArgs {
+    /// Files and directories of this machine
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Where they go; with a `/` at its end, or with several files, they keep their names below it
+    #[arg(value_name = "URL")]
+    pub(crate) url: String,
+    /// Print only errors
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct LsArgs {
+    /// The directory, bucket or prefix
+    #[arg(value_name = "URL")]
+    pub(crate) url: String,
+    /// All that is below it
+    #[arg(short, long)]
+    pub(crate) recursive: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -1,27 +1,33 @@
-//! `keelboat fetch`: one file from one or more addresses, verified, resumed after a cut or a crash
-//! by the same command.
+//! `keelboat fetch`: files from one or more addresses, verified, resumed after a cut or a crash by
+//! the same command.
 
+mod many;
 mod place;
 mod watch;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use keelboat_engine::{Content, Digest, FailureClass, Kind};
+use keelboat_engine::{Content, Digest, Kind};
 use keelboat_staging::{
-    ConfigError, FetchError, FetchRequest, Fetched, Forgetful, LocalError, Stager, StagingConfig,
-    digest_path, redact,
+    FetchRequest, Fetched, Forgetful, LocalError, digest_path, is_address, redact,
 };
 
+pub(super) use self::watch::{Doing, Manner, Watch};
+
 use self::place::{PlaceError, name_of, partial_dir, put};
-use self::watch::{Manner, Watch};
 use super::args::FetchArgs;
 use super::exit::Exit;
+use super::staging::{MoveError, Session};
 use super::terminal::{Terminal, bytes, span};
 
 pub(super) fn fetch(args: &FetchArgs, terminal: &mut Terminal) -> Exit {
-    match bring(args, terminal) {
+    let fetched = wishes(args).and_then(|wishes| match wishes.as_slice() {
+        [wish] if args.list.is_none() => bring(wish, args, terminal),
+        wishes => many::bring(wishes, args, terminal),
+    });
+    match fetched {
         Ok(()) => Exit::Success,
         Err(error) => {
             terminal.error(&error, error.hint().as_deref());
@@ -34,73 +40,165 @@ pub(super) fn fetch(args: &FetchArgs, terminal: &mut Terminal) -> Exit {
 enum Problem {
     #[error("the digest in `--sha256` cannot be: {0}")]
     Digest(#[from] keelboat_engine::DigestParseError),
+    #[error("{0}")]
+    Arguments(&'static str),
+    #[error("cannot read the list {}: {cause}", path.display())]
+    List { path: PathBuf, cause: String },
+    #[error("{first} and {second} would both become {}", output.display())]
+    Collision { first: String, second: String, output: PathBuf },
     #[error(transparent)]
     Place(#[from] PlaceError),
-    #[error("cannot look at the file that is there: {0}")]
-    Look(#[from] LocalError),
     #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error("cannot start the network: {0}")]
-    Runtime(#[from] std::io::Error),
-    #[error(transparent)]
-    Fetch(#[from] FetchError),
+    Move(#[from] MoveError),
+    #[error("{failed} of {all} files did not come")]
+    Some { failed: usize, all: usize },
 }
 
 impl Problem {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Place(error) => Some(error.hint()),
-            Self::Fetch(error) => error.failure.hint.clone(),
-            _ => None,
+            Self::Move(error) => error.hint(),
+            Self::Arguments(_) => Some("see `keelboat fetch --help`".to_owned()),
+            Self::List { .. } => {
+                Some("each line is a URL, or a URL, a tab and a file name".to_owned())
+            }
+            Self::Collision { .. } => {
+                Some("name them in a list: URL, a tab, file name (`--list FILE`)".to_owned())
+            }
+            Self::Some { .. } => Some("the same command goes on with what is missing".to_owned()),
+            Self::Digest(_) => None,
         }
     }
 
     fn exit(&self) -> Exit {
         match self {
-            Self::Digest(_) => Exit::BadInput,
+            Self::Digest(_) | Self::Arguments(_) | Self::List { .. } | Self::Collision { .. } => {
+                Exit::BadInput
+            }
             Self::Place(error) => error.exit(),
-            Self::Look(_) | Self::Config(_) | Self::Runtime(_) => Exit::Broken,
-            Self::Fetch(error) => match error.failure.class {
-                FailureClass::OutOfResources => Exit::Broken,
-                _ => Exit::Failed,
-            },
+            Self::Move(error) => error.exit(),
+            Self::Some { .. } => Exit::Failed,
         }
     }
 }
 
-fn bring(args: &FetchArgs, terminal: &Terminal) -> Result<(), Problem> {
+impl From<LocalError> for Problem {
+    fn from(error: LocalError) -> Self {
+        Self::Move(error.into())
+    }
+}
+
+/// One file or directory and where it goes.
+struct Wish {
+    urls: Vec<String>,
+    output: PathBuf,
+    sha256: Option<Digest>,
+    kind: Kind,
+}
+
+fn wishes(args: &FetchArgs) -> Result<Vec<Wish>, Problem> {
     let sha256 = args.sha256.as_deref().map(str::parse::<Digest>).transpose()?;
-    let output = match &args.output {
-        Some(output) => output.clone(),
-        None => name_of(args.urls.first().map_or("", String::as_str))?.into(),
+    let mut named: Vec<(String, Option<PathBuf>)> =
+        args.urls.iter().map(|url| (url.clone(), None)).collect();
+    if let Some(list) = &args.list {
+        named.extend(read_list(list)?);
+    }
+    let is_one = named.len() == 1;
+    if named.is_empty() {
+        return Err(Problem::Arguments("no URL is given"));
+    }
+    if !is_one && (sha256.is_some() || args.output.is_some() || !args.mirror.is_empty()) {
+        return Err(Problem::Arguments("-o, --sha256 and --mirror are for one file"));
+    }
+    let into = args.into.as_deref().unwrap_or_else(|| Path::new(""));
+    let wish = |(url, name): (String, Option<PathBuf>)| {
+        let output = match (&args.output, name) {
+            (Some(output), _) => output.clone(),
+            (None, Some(name)) => into.join(name),
+            (None, None) => into.join(name_of(url.trim_end_matches('/'))?),
+        };
+        let kind = if args.directory || url.ends_with('/') { Kind::Directory } else { Kind::File };
+        let urls = [url].into_iter().chain(args.mirror.iter().cloned()).collect();
+        Ok(Wish { urls, output, sha256, kind })
     };
-    if is_there(&output, sha256)? {
+    named.into_iter().map(wish).collect()
+}
+
+/// Lines of a URL, or of a URL, a tab and a file name; empty ones and those with `#` are skipped.
+fn read_list(path: &Path) -> Result<Vec<(String, Option<PathBuf>)>, Problem> {
+    let text = if path == Path::new("-") {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(path)
+    };
+    let text =
+        text.map_err(|error| Problem::List { path: path.to_owned(), cause: error.to_string() })?;
+    let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    let entry = |line: &str| match line.split_once('\t') {
+        Some((url, name)) if is_below(Path::new(name.trim())) => {
+            Ok((url.trim().to_owned(), Some(PathBuf::from(name.trim()))))
+        }
+        Some((_, name)) => Err(Problem::List {
+            path: path.to_owned(),
+            cause: format!("{name:?} is no name below the directory"),
+        }),
+        None => Ok((line.trim().to_owned(), None)),
+    };
+    lines.map(entry).collect()
+}
+
+/// Whether a name stays in the directory that it is put in.
+fn is_below(name: &Path) -> bool {
+    let mut parts = name.components().peekable();
+    parts.peek().is_some() && parts.all(|part| matches!(part, std::path::Component::Normal(_)))
+}
+
+impl Wish {
+    fn request(&self, watch: &Arc<Watch>) -> FetchRequest {
+        FetchRequest {
+            urls: self.urls.iter().map(|url| Arc::from(absolute(url))).collect(),
+            kind: self.kind,
+            sha256: self.sha256,
+            progress: Some(watch.clone()),
+            ..FetchRequest::default()
+        }
+    }
+
+    /// Whether the output is there and holds what it must.
+    fn is_there(&self) -> Result<bool, LocalError> {
+        let Some(sha256) = self.sha256.filter(|_| self.output.exists()) else { return Ok(false) };
+        let found = digest_path(&self.output, self.kind, &Forgetful, true)?;
+        Ok(found.digest == sha256)
+    }
+}
+
+/// A path means the directory that the command was typed in.
+fn absolute(url: &str) -> String {
+    let is_path = !is_address(url);
+    let path = std::path::absolute(url).ok().filter(|_| is_path);
+    path.and_then(|path| path.to_str().map(str::to_owned)).unwrap_or_else(|| url.to_owned())
+}
+
+fn bring(wish: &Wish, args: &FetchArgs, terminal: &Terminal) -> Result<(), Problem> {
+    let output = &wish.output;
+    if wish.is_there()? {
         if !args.quiet {
             terminal.line(format_args!("{} is already there, with this digest", output.display()));
         }
         return Ok(());
     }
-    place::check(&output, args.force)?;
-    let partial = partial_dir(&output);
-    let manner = match (args.quiet, terminal.is_interactive()) {
-        (true, _) => Manner::Quiet,
-        (false, true) => Manner::Bar,
-        (false, false) => Manner::Lines,
-    };
-    let watch = Arc::new(Watch::new(manner));
-    let request = FetchRequest {
-        urls: args.urls.iter().map(|url| Arc::from(url.as_str())).collect(),
-        sha256,
-        progress: Some(watch.clone()),
-        ..FetchRequest::default()
-    };
+    place::check(output, args.force)?;
+    let partial = partial_dir(output);
+    let watch = Arc::new(Watch::new(Manner::of(args.quiet, terminal), Doing::Fetching));
     let started = Instant::now();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let config =
-        StagingConfig { seed: u64::from(std::process::id()), ..StagingConfig::new(&partial) };
-    let fetched = runtime.block_on(async { Ok(Stager::new(config)?.fetch(request).await?) });
+    let session = Session::begin(&partial, args.jobs)?;
+    let fetched = session.runtime.block_on(session.stager.fetch(wish.request(&watch)));
     watch.end();
+    if fetched.is_ok() {
+        session.stager.discard_archives();
+    }
+    drop(session);
     let (path, content, transferred, source) = match fetched {
         Ok(Fetched::New { path, content, transferred, source_used, .. }) => {
             (path, content, transferred, source_used)
@@ -109,23 +207,16 @@ fn bring(args: &FetchArgs, terminal: &Terminal) -> Result<(), Problem> {
         Ok(Fetched::Unchanged) => return Ok(()),
         Err(error) => {
             place::remove_if_empty(&partial);
-            return Err(error);
+            return Err(MoveError::from(error).into());
         }
     };
-    put(&path, &output, args.force)?;
+    put(&path, output, args.force)?;
     place::remove_if_empty(&partial);
     if !args.quiet {
-        let arrival = Arrival { output: &output, content, transferred, source: &source, started };
+        let arrival = Arrival { output, content, transferred, source: &source, started };
         arrival.tell(terminal);
     }
     Ok(())
-}
-
-/// Whether the output is there and holds what it must.
-fn is_there(output: &Path, sha256: Option<Digest>) -> Result<bool, LocalError> {
-    let Some(sha256) = sha256.filter(|_| output.is_file()) else { return Ok(false) };
-    let found = digest_path(output, Kind::File, &Forgetful, true)?;
-    Ok(found.digest == sha256)
 }
 
 /// What came.
@@ -146,7 +237,9 @@ impl Arrival<'_> {
         terminal.line(format_args!("{}", self.output.display()));
         terminal.line(format_args!("  size    {} ({size} bytes)", bytes(size)));
         terminal.line(format_args!("  time    {}, {rate}/s", span(took)));
-        if self.transferred < size {
+        // An archive has another size than its members.
+        if self.transferred < size && self.content.kind == Kind::File && !self.source.contains("!/")
+        {
             let before = bytes(size - self.transferred);
             terminal.line(format_args!("  resumed {before} were here from an earlier try"));
         }

@@ -8,11 +8,14 @@ mod fetch;
 mod graph;
 mod init;
 mod log;
+mod ls;
 mod past;
 mod plan;
+mod put;
 mod reason;
 mod run;
 mod show;
+mod staging;
 mod status;
 mod terminal;
 mod why;
@@ -64,6 +67,8 @@ fn dispatch(mut command: Command, terminal: &mut Terminal) -> Exit {
         Command::Graph(args) => graph::graph(&args, terminal),
         Command::Cache(args) => cache::cache(&args, terminal),
         Command::Fetch(args) => fetch::fetch(&args, terminal),
+        Command::Put(args) => put::put(&args, terminal),
+        Command::Ls(args) => ls::ls(&args, terminal),
         Command::Init(args) => init::init(&args, terminal),
         Command::Schema => {
             terminal.line(format_args!("{:#}", crate::workflow::schema()));

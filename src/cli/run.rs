@@ -96,7 +96,7 @@ pub(super) fn complain(error: &RunError, terminal: &Terminal) -> Exit {
             }
             Exit::BadInput
         }
-        RunError::Graph(_) | RunError::UnknownTarget { .. } => {
+        RunError::Graph(_) | RunError::UnknownTarget { .. } | RunError::Settings(_) => {
             terminal.error(error, error.hint().as_deref());
             Exit::BadInput
         }

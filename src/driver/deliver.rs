@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use keelboat_engine::core::Event;
 use keelboat_engine::{Content, Failure, FailureClass, TaskId};
-use keelboat_staging::{Delivery, Progress, redact};
+use keelboat_staging::{Delivery, Progress, is_address, redact};
 
 use super::edges::{Edges, Memory};
 use super::message::Message;
@@ -42,7 +42,7 @@ async fn deliver(edges: &Arc<Edges>, outgoing: Outgoing) -> Result<(), Failure> 
     let stager = edges.stager();
     let stager =
         stager.map_err(|error| Failure::new(FailureClass::Permanent, error.to_string()))?;
-    let address = if address.contains("://") || address.starts_with("file:") {
+    let address = if is_address(&address) {
         address
     } else {
         edges.project.resolve(&address).display().to_string().into()

@@ -47,6 +47,9 @@ pub enum RunError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The settings cannot be used.
+    #[error(transparent)]
+    Settings(#[from] crate::SettingsError),
     /// All edges have gone: a fault of the engine.
     #[error("nothing can report to the engine any more; this is a fault of Keelboat")]
     EdgesGone,
@@ -62,6 +65,7 @@ impl RunError {
         match self {
             Self::Lock(error) => error.hint().map(ToOwned::to_owned),
             Self::Scratch(error) => Some(error.hint()),
+            Self::Settings(error) => Some(error.hint()),
             Self::Journal(error) => error.hint().map(ToOwned::to_owned),
             Self::Setup { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {

@@ -9,9 +9,11 @@ use keelboat_staging::{ConfigError, Stager, StagingConfig};
 
 use super::edges::tell;
 use super::message::Message;
+use crate::settings::Settings;
 
 #[derive(Debug)]
 pub(crate) struct Late {
+    settings: Settings,
     staging_config: StagingConfig,
     local_config: LocalConfig,
     stager: Mutex<Option<Stager>>,
@@ -19,8 +21,18 @@ pub(crate) struct Late {
 }
 
 impl Late {
-    pub(crate) fn new(staging_config: StagingConfig, local_config: LocalConfig) -> Self {
-        Self { staging_config, local_config, stager: Mutex::default(), executor: Mutex::default() }
+    pub(crate) fn new(
+        settings: Settings,
+        staging_config: StagingConfig,
+        local_config: LocalConfig,
+    ) -> Self {
+        Self {
+            settings,
+            staging_config,
+            local_config,
+            stager: Mutex::default(),
+            executor: Mutex::default(),
+        }
     }
 
     /// What brings remote files and sends outputs out; inside the runtime.
@@ -29,7 +41,7 @@ impl Late {
         if let Some(stager) = &*stager {
             return Ok(stager.clone());
         }
-        let made = Stager::new(self.staging_config.clone())?;
+        let made = self.settings.stager(self.staging_config.clone())?;
         *stager = Some(made.clone());
         Ok(made)
     }

@@ -21,6 +21,7 @@ use super::message::Message;
 use super::observe::{Board, Observer, Start};
 use super::{RunError, RunOptions, targets};
 use crate::project::{Project, RunDir};
+use crate::settings::Settings;
 use crate::workflow::{LoadOptions, Workflow};
 
 /// Messages that wait for the loop; an edge that has more waits itself.
@@ -48,6 +49,7 @@ pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<
     let project = Project::of_workflow(&options.workflow)
         .map_err(RunError::setup("find the directory of the workflow file"))?;
     let token = format!("kb-{}-{}", std::process::id(), Timestamp::default().after(now()).0);
+    let settings = Settings::load(Some(project.root()))?;
     // A project that was never run gets no state directory before its workflow is understood.
     let known = project.state().is_dir();
     let early = known.then(|| Held::take(&project, &token, observer)).transpose()?;
@@ -80,10 +82,8 @@ pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<
         .map_err(RunError::setup("start the network threads"))?;
     let (messages, inbox) = sync_channel(MESSAGES_MAX);
     watch_signals(&runtime, messages.clone());
-    let late = Late::new(
-        StagingConfig { offline: options.offline, ..StagingConfig::new(project.partial()) },
-        LocalConfig { warden: warden()?, token },
-    );
+    let staging = StagingConfig { offline: options.offline, ..settings.staging(project.partial()) };
+    let late = Late::new(settings, staging, LocalConfig { warden: warden()?, token });
     let edges = connect(options, (project, begun.run), remembered, late, (&runtime, messages))?;
     Ok(Opened {
         core: begun.core,

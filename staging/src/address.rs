@@ -58,6 +58,14 @@ pub(crate) fn parse(address: &str) -> Option<Url> {
     is_url.then(|| Url::parse(address).ok()).flatten()
 }
 
+/// Whether a text is an address, and not the path of a local file.
+pub fn is_address(text: &str) -> bool {
+    text.contains("://")
+        || is_data(text)
+        || member_of(text).is_some()
+        || text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("file:"))
+}
+
 /// One file or directory inside of an archive: `zip:ADDRESS!/PATH`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Member<'a> {

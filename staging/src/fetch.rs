@@ -306,6 +306,11 @@ impl Stager {
         Err(FetchError::of("fetch", failed))
     }
 
+    /// Archives of which members were wanted are not kept for further ones.
+    pub fn discard_archives(&self) {
+        self.inner.archives.discard();
+    }
+
     /// Says what is below a directory.
     ///
     /// # Errors

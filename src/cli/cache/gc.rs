@@ -20,6 +20,7 @@ use crate::cli::status::counted;
 use crate::cli::terminal::bytes;
 use crate::driver::is_unfinished;
 use crate::project::RunDir;
+use crate::size::parse_size;
 
 /// How long a transfer that nobody goes on with is kept when `--keep-days` does not say.
 const PARTIAL_KEPT: Duration = Duration::from_hours(14 * 24);
@@ -38,42 +39,14 @@ impl Limits {
         keep_days: Option<u32>,
         dry_run: bool,
     ) -> Result<Self, CacheError> {
-        let bytes_max = max_size.map(parse_size).transpose()?;
+        let bytes_max = max_size.map(size_of).transpose()?;
         let keep = keep_days.map(|days| Duration::from_hours(24 * u64::from(days)));
         Ok(Self { bytes_max, keep, dry_run })
     }
 }
 
-/// `20GiB`, `1.5 GB`, `500M` (as MiB), `1024`: bytes.
-fn parse_size(text: &str) -> Result<u64, CacheError> {
-    let error = || CacheError::Size(text.to_owned());
-    let text_trimmed = text.trim();
-    let end =
-        text_trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text_trimmed.len());
-    let (number, unit) = text_trimmed.split_at(end);
-    let (power, base) = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => (0, 1024_u64),
-        "k" | "kib" => (1, 1024),
-        "m" | "mib" => (2, 1024),
-        "g" | "gib" => (3, 1024),
-        "t" | "tib" => (4, 1024),
-        "kb" => (1, 1000),
-        "mb" => (2, 1000),
-        "gb" => (3, 1000),
-        "tb" => (4, 1000),
-        _ => return Err(error()),
-    };
-    let factor = base.pow(power);
-    if let Ok(whole) = number.parse::<u64>() {
-        return whole.checked_mul(factor).ok_or_else(error);
-    }
-    let (whole, part) = number.split_once('.').ok_or_else(error)?;
-    let whole: u64 = whole.parse().map_err(|_not_a_number| error())?;
-    let digits = u32::try_from(part.len()).ok().filter(|digits| *digits <= 9).ok_or_else(error)?;
-    let part: u64 = part.parse().map_err(|_not_a_number| error())?;
-    let fraction = u128::from(part) * u128::from(factor) / 10_u128.pow(digits);
-    let fraction = u64::try_from(fraction).map_err(|_too_large| error())?;
-    whole.checked_mul(factor).and_then(|bytes| bytes.checked_add(fraction)).ok_or_else(error)
+fn size_of(text: &str) -> Result<u64, CacheError> {
+    parse_size(text).ok_or_else(|| CacheError::Size(text.to_owned()))
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -292,22 +265,6 @@ impl Report {
             desk.terminal.line(format_args!(
                 "objects and runs stay unless `--max-size` or `--keep-days` says how much to keep"
             ));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_read_with_their_units() {
-        let sizes =
-            ["0", "512", "20GiB", "1.5 GB", "2k", "500MB"].map(|text| parse_size(text).ok());
-        let expected = [0, 512, 20 << 30, 1_500_000_000, 2048, 500_000_000].map(Some);
-        assert_eq!(sizes, expected);
-        for bad in ["", "GiB", "-1", "1.2.3", "12 parsecs", "99999999999999TiB", "1."] {
-            assert!(parse_size(bad).is_err(), "{bad}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use keelboat_staging::redact;
@@ -49,6 +50,8 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PlaceEr
 /// directory, and nothing that a terminal obeys.
 pub(super) fn name_of(address: &str) -> Result<String, PlaceError> {
     let path = match address.split_once("://") {
+        _ if address.starts_with("data:") => "",
+        _ if address.contains("!/") => address.rsplit_once("!/").map_or("", |(_, member)| member),
         Some((_, rest)) => {
             let rest = rest.split(['?', '#']).next().unwrap_or_default();
             rest.split_once('/').map_or("", |(_, path)| path)
@@ -86,7 +89,7 @@ fn decoded(text: &str) -> Option<String> {
 /// Refuses a place that is taken, before anything is fetched.
 pub(super) fn check(output: &Path, force: bool) -> Result<(), PlaceError> {
     match fs::symlink_metadata(output) {
-        Ok(found) if found.is_dir() => Err(PlaceError::Directory(output.to_owned())),
+        Ok(found) if found.is_dir() && !force => Err(PlaceError::Directory(output.to_owned())),
         Ok(_) if !force => Err(PlaceError::Exists(output.to_owned())),
         _ => Ok(()),
     }
@@ -104,19 +107,53 @@ fn directory_of(output: &Path) -> &Path {
         .unwrap_or_else(|| Path::new("."))
 }
 
-/// Moves a whole file to its place at once, durably. Without `force`, what came to stand there
-/// meanwhile stays.
+/// Moves a whole file or directory to its place at once, durably. Without `force`, what came to
+/// stand there meanwhile stays.
 pub(super) fn put(from: &Path, output: &Path, force: bool) -> Result<(), PlaceError> {
     let file = File::open(from).map_err(failed("open", from))?;
-    file.sync_all().map_err(failed("write", from))?;
-    if force {
-        fs::rename(from, output).map_err(failed("write", output))?;
+    let is_directory = file.metadata().is_ok_and(|metadata| metadata.is_dir());
+    let synced = if is_directory {
+        nix::unistd::syncfs(file.as_fd()).map_err(io::Error::from)
     } else {
-        place_new(from, output)?;
-    }
+        file.sync_all()
+    };
+    synced.map_err(failed("write", from))?;
+    move_to(from, output, force)?;
     let directory = directory_of(output);
     let synced = File::open(directory).and_then(|directory| directory.sync_all());
     synced.map_err(failed("write", directory))
+}
+
+/// Moves a whole file or directory to its place at once.
+pub(super) fn move_to(from: &Path, output: &Path, force: bool) -> Result<(), PlaceError> {
+    if let Some(parent) = output.parent() {
+        fs::create_dir_all(parent).map_err(failed("create", parent))?;
+    }
+    if from.is_dir() {
+        return place_directory(from, output, force);
+    }
+    if force {
+        return fs::rename(from, output).map_err(failed("write", output));
+    }
+    place_new(from, output)
+}
+
+/// A directory that is there goes away after the new one has come.
+fn place_directory(from: &Path, output: &Path, force: bool) -> Result<(), PlaceError> {
+    if output.symlink_metadata().is_err() {
+        return fs::rename(from, output).map_err(failed("write", output));
+    }
+    if !force {
+        return Err(PlaceError::Exists(output.to_owned()));
+    }
+    let old = from.with_extension("replaced");
+    fs::rename(output, &old).map_err(failed("replace", output))?;
+    fs::rename(from, output).map_err(failed("write", output))?;
+    keelboat_staging::remove_tree(&old).map_err(|error| PlaceError::Io {
+        doing: "remove",
+        path: old,
+        source: io::Error::other(error.to_string()),
+    })
 }
 
 /// A hard link never replaces anything; where there are none, a look has to do.

@@ -13,34 +13,76 @@ const LINE_PERIOD: Duration = Duration::from_secs(10);
 
 /// How a transfer is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Manner {
+pub(in crate::cli) enum Manner {
     Bar,
     Lines,
     Quiet,
 }
 
-pub(super) struct Watch {
+impl Manner {
+    pub(in crate::cli) fn of(quiet: bool, terminal: &Terminal) -> Self {
+        match (quiet, terminal.is_interactive()) {
+            (true, _) => Self::Quiet,
+            (false, true) => Self::Bar,
+            (false, false) => Self::Lines,
+        }
+    }
+}
+
+/// What is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Doing {
+    /// One file that comes.
+    Fetching,
+    /// Files that come together: counted, not shown one by one.
+    Many,
+    /// One file that goes out.
+    Sending,
+}
+
+pub(in crate::cli) struct Watch {
+    doing: Doing,
     bar: ProgressBar,
     /// The last line, when lines are to be written.
     lines: Option<Mutex<Instant>>,
 }
 
 impl Watch {
-    pub(super) fn new(manner: Manner) -> Self {
+    pub(in crate::cli) fn new(manner: Manner, doing: Doing) -> Self {
         let bar = match manner {
             Manner::Bar => ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()),
             Manner::Lines | Manner::Quiet => ProgressBar::hidden(),
         };
-        let style = "{spinner} {binary_bytes} of {binary_total_bytes} [{wide_bar}] {binary_bytes_per_sec}, {eta} {msg}";
-        if let Ok(style) = ProgressStyle::with_template(style) {
+        let many = "{spinner} {pos} of {len} files [{wide_bar}] {eta} {msg}";
+        let one = "{spinner} {binary_bytes} of {binary_total_bytes} [{wide_bar}] {binary_bytes_per_sec}, {eta} {msg}";
+        if let Ok(style) =
+            ProgressStyle::with_template(if doing == Doing::Many { many } else { one })
+        {
             bar.set_style(style.progress_chars("=> "));
         }
         let lines = (manner == Manner::Lines).then(|| Mutex::new(Instant::now()));
-        Self { bar, lines }
+        Self { doing, bar, lines }
+    }
+
+    /// So many files are to come.
+    pub(in crate::cli) fn expect(&self, files: u64) {
+        self.bar.set_length(files);
+    }
+
+    /// One more of many files is in its place.
+    pub(in crate::cli) fn arrived(&self) {
+        self.bar.inc(1);
+    }
+
+    /// A file begins to go out.
+    pub(in crate::cli) fn begin(&self, address: &str, bytes_in_all: u64) {
+        self.bar.reset();
+        self.bar.set_length(bytes_in_all);
+        self.say(&format!("sending {address}, {}", bytes(bytes_in_all)));
     }
 
     /// Clears the bar.
-    pub(super) fn end(&self) {
+    pub(in crate::cli) fn end(&self) {
         self.bar.finish_and_clear();
     }
 
@@ -60,13 +102,16 @@ impl Watch {
         }
         *last = Instant::now();
         let all = length.map(|length| format!(" of {}", bytes(length))).unwrap_or_default();
-        Terminal::new().note(format_args!("{}{all} are here", bytes(position)));
+        let where_to = if self.doing == Doing::Sending { "are sent" } else { "are here" };
+        Terminal::new().note(format_args!("{}{all} {where_to}", bytes(position)));
     }
 }
 
 impl Progress for Watch {
     fn on_event(&self, event: &TransferEvent<'_>) {
         match event {
+            TransferEvent::Opened { .. } | TransferEvent::Received { .. }
+                if self.doing == Doing::Many => {}
             TransferEvent::Opened { source, offset, length } => {
                 if let Some(length) = length {
                     self.bar.set_length(*length);

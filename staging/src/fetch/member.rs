@@ -28,6 +28,18 @@ pub(super) struct Archives(std::sync::Mutex<VecDeque<(Arc<str>, Slot)>>);
 type Slot = Arc<Mutex<Option<Arc<Arrived>>>>;
 
 impl Archives {
+    /// Lets go of all of them, for good.
+    pub(super) fn discard(&self) {
+        let mut all = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (_, slot) in all.drain(..) {
+            if let Ok(mut slot) = slot.try_lock()
+                && let Some(archive) = slot.take()
+            {
+                archive.is_claimed.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
     fn slot(&self, address: &str) -> Slot {
         let mut all = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let at = all.iter().position(|(kept, _)| &**kept == address);

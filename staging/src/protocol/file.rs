@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use keelboat_engine::FileStamp;
 use tokio_util::bytes::{Bytes, BytesMut};
+use walkdir::WalkDir;
 
 use super::{
-    BoxFuture, ByteStream, Condition, Metadata, OpenRequest, Opened, Protocol, TransferError,
-    Validators,
+    BoxFuture, ByteStream, Condition, Depth, Entry, ListRequest, Metadata, OpenRequest, Opened,
+    Protocol, TransferError, Validators,
 };
 use crate::address::parse;
 use crate::local::{LocalError, stamp_of};
@@ -39,6 +40,41 @@ impl Protocol for FileProtocol {
             blocking(move || open(&request)).await
         })
     }
+
+    fn list<'a>(
+        &'a self,
+        request: &'a ListRequest,
+    ) -> BoxFuture<'a, Result<Vec<Entry>, TransferError>> {
+        Box::pin(async move {
+            let request = request.clone();
+            blocking(move || list(&request)).await
+        })
+    }
+}
+
+fn list(request: &ListRequest) -> Result<Vec<Entry>, TransferError> {
+    let root = local_path(&request.address)?;
+    let depth = if request.depth == Depth::One { 1 } else { usize::MAX };
+    let mut entries = Vec::new();
+    for entry in WalkDir::new(&root).min_depth(1).max_depth(depth).sort_by_file_name() {
+        let entry = entry.map_err(|error| io_error("list", &root, error.into()))?;
+        let below = entry.path().strip_prefix(&root).ok().and_then(Path::to_str);
+        let Some(below) = below else {
+            return Err(TransferError::Refused {
+                found: format!("{} is not UTF-8", entry.path().display()),
+                hint: "rename it".into(),
+            });
+        };
+        // What a link leads to; one that leads nowhere is nothing that could be read.
+        let Ok(metadata) = entry.path().metadata() else { continue };
+        if metadata.is_dir() {
+            entries.push(Entry::directory(below));
+        } else if metadata.is_file() {
+            let stamp = stamp_of(&metadata);
+            entries.push(Entry::file(below, Some(stamp.size), validators_of(&stamp)));
+        }
+    }
+    Ok(entries)
 }
 
 /// The path that an address names.
