@@ -28,7 +28,8 @@ use crate::gate::Gate;
 use crate::local::LocalError;
 use crate::protocol::{
     BucketProtocol, Courier, DataProtocol, Deadlined, Depth, Entry, FileProtocol, HttpConfig,
-    HttpProtocol, Parallel, Protocol, SftpConfig, SftpProtocol, Spreading, Throttled, Validators, Verified,
+    HttpProtocol, Parallel, Protocol, SftpConfig, SftpProtocol, Spreading, Throttled, Validators,
+    Verified,
 };
 use crate::retry::{Retries, RetryBudget};
 use arrived::Arrived;

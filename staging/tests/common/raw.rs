@@ -14,9 +14,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// One request.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
+    pub(crate) method: String,
     pub(crate) path: String,
     /// By lower-case name.
     pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Asked {
@@ -114,7 +116,7 @@ fn read(stream: &TcpStream) -> Result<Asked> {
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let mut words = line.split_whitespace().map(str::to_owned);
-    let (Some(_method), Some(path)) = (words.next(), words.next()) else {
+    let (Some(method), Some(path)) = (words.next(), words.next()) else {
         return Err(ErrorKind::InvalidData.into());
     };
     let mut headers = BTreeMap::new();
@@ -124,7 +126,10 @@ fn read(stream: &TcpStream) -> Result<Asked> {
         let Some((name, value)) = line.split_once(':') else { break };
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
-    Ok(Asked { path, headers })
+    let length = headers.get("content-length").and_then(|value| value.parse().ok()).unwrap_or(0);
+    let mut body = Vec::new();
+    reader.take(length).read_to_end(&mut body)?;
+    Ok(Asked { method, path, headers, body })
 }
 
 /// A whole answer: status, fields, body. The length is among the fields or is not said.

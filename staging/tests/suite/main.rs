@@ -20,3 +20,4 @@ mod queue;
 mod resume;
 mod sftp;
 mod sharing;
+mod upload;
