@@ -216,6 +216,7 @@ impl Globus {
     /// The configuration makes no sense, or the certificates to trust cannot be read.
     pub fn new(config: GlobusConfig) -> Result<Self, TransferError> {
         let ground = Ground::new(&config.local)?;
+        ground.sweep(SystemTime::now());
         let api = api(&config)?;
         let slots = Arc::new(Semaphore::new(config.tasks_max.max(1)));
         let (board, accounts) = (Arc::default(), Mutex::default());

@@ -5,12 +5,14 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use keelboat_engine::{Digest, Digester, Kind};
 use walkdir::WalkDir;
 
 use super::LocalCollection;
 use super::address::{Place, is_id};
+use super::record::AGE_MAX;
 use super::tokens::local;
 use crate::protocol::TransferError;
 
@@ -63,6 +65,20 @@ impl Ground {
             checked.push(LocalCollection { collection, root, path: given.path.clone() });
         }
         Ok(Self { collections: checked })
+    }
+
+    /// Removes what transfers that nobody took up again have left in the staging directories.
+    pub(super) fn sweep(&self, now: SystemTime) {
+        for one in &self.collections {
+            let Ok(entries) = fs::read_dir(one.root.join(STAGING_DIR)) else { continue };
+            for entry in entries.filter_map(Result::ok) {
+                let modified = entry.metadata().and_then(|metadata| metadata.modified());
+                let age = modified.ok().and_then(|modified| now.duration_since(modified).ok());
+                if age.is_some_and(|age| age > AGE_MAX) {
+                    remove(&entry.path());
+                }
+            }
+        }
     }
 
     /// The local path of a place, if it is of this machine.
@@ -240,6 +256,19 @@ mod tests {
         assert!(of("a").place.path.starts_with("/.keelboat-globus/"));
         std::os::unix::fs::symlink(dir.path(), other.path().join("link")).unwrap();
         assert_eq!(of("link/a").place.path, "/a", "by way of a link");
+    }
+
+    #[test]
+    fn what_was_left_on_its_way_goes_when_it_is_old() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let ground = ground(dir.path(), "/");
+        let spot = ground.spot(&other.path().join("a"), "globus://r/x").unwrap();
+        fs::write(&spot.path, b"x").unwrap();
+        fs::write(dir.path().join("b"), b"x").unwrap();
+        ground.sweep(SystemTime::now());
+        assert!(spot.path.exists());
+        ground.sweep(SystemTime::now() + AGE_MAX * 2);
+        assert!(!spot.path.exists() && dir.path().join("b").exists());
     }
 
     #[test]

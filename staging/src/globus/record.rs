@@ -15,7 +15,7 @@ use crate::protocol::TransferError;
 const VERSION: u32 = 1;
 
 /// After this long nobody asks for the results any more.
-const AGE_MAX: Duration = Duration::from_hours(30 * 24);
+pub(super) const AGE_MAX: Duration = Duration::from_hours(30 * 24);
 
 /// One submission.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
