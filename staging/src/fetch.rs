@@ -27,9 +27,9 @@ use crate::credentials::Credentials;
 use crate::gate::Gate;
 use crate::local::LocalError;
 use crate::protocol::{
-    BucketProtocol, Courier, DataProtocol, Deadlined, Depth, Entry, FileProtocol, HttpConfig,
-    HttpProtocol, Parallel, Protocol, SftpConfig, SftpProtocol, Spreading, Throttled, Validators,
-    Verified,
+    BucketProtocol, Courier, DataProtocol, Deadlined, Depth, Entry, FileProtocol, FtpConfig,
+    FtpProtocol, HttpConfig, HttpProtocol, Parallel, Protocol, SftpConfig, SftpProtocol, Spreading,
+    Throttled, Validators, Verified,
 };
 use crate::retry::{Retries, RetryBudget};
 use arrived::Arrived;
@@ -219,8 +219,8 @@ pub(crate) struct Inner {
 }
 
 impl Stager {
-    /// For `file:`, `data:`, `http:`, `https:`, `s3:`, `gs:`, `az:` and `sftp:` addresses. To be used
-    /// inside a tokio runtime.
+    /// For `file:`, `data:`, `http:`, `https:`, `ftp:`, `ftps:`, `s3:`, `gs:`, `az:` and `sftp:`
+    /// addresses. To be used inside a tokio runtime.
     ///
     /// # Errors
     /// The certificates to trust cannot be read.
@@ -229,11 +229,19 @@ impl Stager {
         let http = http.with_credentials(config.credentials.clone());
         let buckets = BucketProtocol::new(config.http.clone());
         let buckets = buckets.with_credentials(config.credentials.clone());
+        let ftp = FtpProtocol::new(&FtpConfig {
+            connect_timeout: config.http.connect_timeout,
+            extra_ca: config.http.extra_ca.clone(),
+            credentials: config.credentials.clone(),
+            ..FtpConfig::default()
+        });
+        let ftp = ftp.map_err(|cause| ConfigError { cause })?;
         let sftp = SftpProtocol::new(SftpConfig::default(), Credentials::default());
         let protocols: Vec<Arc<dyn Protocol>> = vec![
             Arc::new(FileProtocol),
             Arc::new(DataProtocol),
             Arc::new(http),
+            Arc::new(ftp),
             Arc::new(buckets),
             Arc::new(sftp),
         ];

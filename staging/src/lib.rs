@@ -35,8 +35,9 @@ pub use local::{
 };
 pub use protocol::{
     AddressPolicy, BoxFuture, BucketProtocol, ByteStream, Condition, Courier, DataProtocol,
-    Deadlined, Depth, Entry, Errand, FileProtocol, HttpConfig, HttpProtocol, ListRequest, Metadata,
-    OpenRequest, Opened, Parallel, Proof, Protocol, PutRequest, Sent, SftpConfig, SftpProtocol,
-    Spreading, Throttled, TransferError, Validators, Verified, Writing,
+    Deadlined, Depth, Entry, Errand, FileProtocol, FtpConfig, FtpProtocol, HttpConfig,
+    HttpProtocol, ListRequest, Metadata, OpenRequest, Opened, Parallel, Proof, Protocol,
+    PutRequest, Sent, SftpConfig, SftpProtocol, Spreading, Throttled, TransferError, Validators,
+    Verified, Writing,
 };
 pub use retry::RetryBudget;

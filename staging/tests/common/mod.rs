@@ -2,7 +2,9 @@
 
 pub(crate) mod buckets;
 pub(crate) mod counting;
+pub(crate) mod fake_ftp;
 pub(crate) mod flaky;
+pub(crate) mod ftp;
 pub(crate) mod globus;
 pub(crate) mod raw;
 pub(crate) mod ssh;
@@ -135,7 +137,11 @@ fn command(script: &str, verb: &str, dir: &Path) -> Command {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/services").join(script);
     let mut command = Command::new("bash");
     command.arg(script).arg(verb).arg(dir.join("servers"));
-    command.env("HTTP_PORT", "auto").env("S3_PORT", "auto").env("SSH_PORT", "auto");
+    command
+        .env("HTTP_PORT", "auto")
+        .env("S3_PORT", "auto")
+        .env("SSH_PORT", "auto")
+        .env("FTP_PORT", "auto");
     command.env("AZURE_PORT", "auto");
     command.env("SVC_TOOLS", std::env::temp_dir().join("keelboat-ports"));
     command

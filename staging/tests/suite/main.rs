@@ -11,7 +11,9 @@ mod common;
 
 mod buckets;
 mod conformance;
+mod fake_ftp;
 mod faults;
+mod ftp;
 mod globus;
 mod hostile;
 mod local;
