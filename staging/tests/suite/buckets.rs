@@ -223,7 +223,7 @@ async fn no_upload_is_left(buckets: &Buckets) {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    panic!("an upload is still there");
+    panic!("an upload is still there: {}", buckets.ask("GET", "/test?uploads", &[], b""));
 }
 
 #[tokio::test]

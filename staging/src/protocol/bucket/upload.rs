@@ -16,7 +16,7 @@ use std::time::Duration;
 use keelboat_engine::{Content, Digester};
 use object_store::multipart::PartId;
 use object_store::path::Path;
-use object_store::{PutOptions, PutPayload};
+use object_store::{Error, PutOptions, PutPayload};
 use tokio::task::JoinSet;
 use tokio_util::bytes::Bytes;
 
@@ -44,6 +44,9 @@ const PIECE_BYTES: usize = 64 << 10;
 
 /// How long giving up an upload may take.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Between the first two tries to do so; twice as long after each.
+const ABORT_WAIT_MIN: Duration = Duration::from_millis(200);
 
 impl Store {
     /// Sends a local file. An older object is there until the new one is there as a whole.
@@ -236,9 +239,20 @@ impl Drop for Upload {
     }
 }
 
+/// Tries until the server has no such upload, or for so long.
 async fn abort(objects: Arc<dyn Objects>, key: Path, id: String) {
-    let aborted = tokio::time::timeout(ABORT_TIMEOUT, objects.abort_multipart(&key, &id)).await;
-    if !matches!(aborted, Ok(Ok(()))) {
+    let tries = async {
+        let mut wait = ABORT_WAIT_MIN;
+        loop {
+            match objects.abort_multipart(&key, &id).await {
+                Ok(()) | Err(Error::NotFound { .. }) => break,
+                Err(error) => tracing::debug!(%error, "an upload is not given up yet"),
+            }
+            tokio::time::sleep(wait).await;
+            wait *= 2;
+        }
+    };
+    if tokio::time::timeout(ABORT_TIMEOUT, tries).await.is_err() {
         tracing::warn!(%key, "the parts of an upload could not be removed");
     }
 }
