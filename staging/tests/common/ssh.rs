@@ -215,17 +215,14 @@ impl ProxyState {
                 std::thread::sleep(Duration::from_millis(20));
             }
             let room = usize::try_from(left).unwrap_or(usize::MAX).min(read);
-            left -= room as u64;
-            self.passed.fetch_add(room as u64, Ordering::SeqCst);
-            if client.write_all(&buffer[..room]).is_err() {
+            let fewer = |left: u64| left.checked_sub(1);
+            let cuts = room < read
+                && self.cuts_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer).is_ok();
+            let passed = if cuts { room } else { read };
+            left = left.saturating_sub(passed as u64);
+            self.passed.fetch_add(passed as u64, Ordering::SeqCst);
+            if client.write_all(&buffer[..passed]).is_err() || cuts {
                 break;
-            }
-            if left == 0 {
-                let fewer = |left: u64| left.checked_sub(1);
-                if self.cuts_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer).is_ok() {
-                    break;
-                }
-                left = u64::MAX;
             }
         }
         drop(client.shutdown(Shutdown::Both));

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use keelboat_engine::Digest;
-use russh::client::{Config, Handle, Handler};
+use russh::client::{Config, Handle, Handler, Msg};
 use russh::keys::PublicKeyOrCertificate;
-use russh::{Preferred, cipher};
+use russh::{Channel, Preferred, cipher};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -119,6 +119,7 @@ struct Connection {
     turns: Arc<Semaphore>,
     /// Each session in use has one.
     in_use: Arc<()>,
+    opening: tokio::sync::Mutex<()>,
     idle: Mutex<Vec<Session>>,
 }
 
@@ -138,6 +139,33 @@ impl Connection {
         }
         None
     }
+
+    async fn open_channel(&self) -> Result<Room, TransferError> {
+        // One after the other, so that whoever is refused knows whether others are in use.
+        let _opening = self.opening.lock().await;
+        match self.handle.channel_open_session().await {
+            Ok(channel) => Ok(Room::Made(channel, Arc::clone(&self.in_use))),
+            Err(russh::Error::ChannelOpenFailure(_)) if Arc::strong_count(&self.in_use) > 1 => {
+                Ok(Room::Full)
+            }
+            Err(russh::Error::ChannelOpenFailure(reason)) => {
+                let found = format!("it opens no session: {reason:?}");
+                let busy = TransferError::Busy { found, retry_after: None };
+                self.idle_session().map(Room::Idle).ok_or(busy)
+            }
+            Err(error) => Err(unreachable(&error)),
+        }
+    }
+}
+
+/// Where a new session finds room.
+enum Room {
+    /// A channel was opened; it counts as in use.
+    Made(Channel<Msg>, Arc<()>),
+    /// The server allows no more, but there is one that was given back meanwhile.
+    Idle(Session),
+    /// The server allows no more, and others are in use.
+    Full,
 }
 
 /// A session for one user, with its turn. Dropped, it is closed; given back, the next one has it.
@@ -159,21 +187,14 @@ impl Lease {
             if let Some(session) = connection.idle_session() {
                 return Ok(Self::new(session, connection, turn));
             }
-            match connection.handle.channel_open_session().await {
-                Ok(channel) => {
+            match connection.open_channel().await? {
+                Room::Made(channel, in_use) => {
                     let session = Session::start(channel).await?;
-                    return Ok(Self::new(session, connection, turn));
+                    return Ok(Self { session, connection, _turn: turn, _in_use: in_use });
                 }
-                // The server allows fewer sessions than we do: this turn is no more, and there
-                // are those of the sessions in use.
-                Err(russh::Error::ChannelOpenFailure(reason)) => {
-                    if Arc::strong_count(&connection.in_use) == 1 {
-                        let found = format!("it opens no session: {reason:?}");
-                        return Err(TransferError::Busy { found, retry_after: None });
-                    }
-                    turn.forget();
-                }
-                Err(error) => return Err(unreachable(&error)),
+                Room::Idle(session) => return Ok(Self::new(session, connection, turn)),
+                // This turn is no more, and there are those of the sessions in use.
+                Room::Full => turn.forget(),
             }
         }
     }
@@ -224,7 +245,13 @@ async fn connect(
         Err(TransferError::Stalled { waited, phase: "while connecting and logging in".into() })
     })?;
     let turns = Arc::new(Semaphore::new(config.sessions_max.max(1)));
-    Ok(Connection { handle, turns, in_use: Arc::default(), idle: Mutex::default() })
+    Ok(Connection {
+        handle,
+        turns,
+        in_use: Arc::default(),
+        opening: tokio::sync::Mutex::default(),
+        idle: Mutex::default(),
+    })
 }
 
 fn login(

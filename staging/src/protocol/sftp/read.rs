@@ -51,16 +51,18 @@ impl Reader {
         if self.position >= self.end {
             return self.finish(lease).await.map(|()| None);
         }
-        let result = self.fill_and_take(&mut lease).await;
-        let result = match result {
-            Err(TransferError::Unreachable { found }) => self.salvage(&mut lease, &found),
-            other => other,
+        let data = match self.fill_and_take(&mut lease).await {
+            Err(TransferError::Unreachable { found }) => self.salvage(&mut lease, &found)?,
+            // Given up in the middle, the session is of no use to anybody.
+            other => other?,
         };
-        // Given up in the middle, the session is of no use to anybody.
-        if result.is_ok() {
+        if self.position >= self.end {
+            // Whoever reads up to here may not ask for more: it is checked before that.
+            self.finish(lease).await?;
+        } else {
             self.lease = Some(lease);
         }
-        result.map(Some)
+        Ok(Some(data))
     }
 
     async fn fill_and_take(&mut self, lease: &mut Lease) -> Result<Bytes, TransferError> {
@@ -132,14 +134,18 @@ impl Reader {
 
     /// Is it still the file that it was in the beginning?
     async fn finish(&mut self, mut lease: Lease) -> Result<(), TransferError> {
-        let session = &mut lease.session;
-        let attributes = session.attributes(Request::fstat(&self.handle)).await?;
-        let version = Version::of(&attributes)?;
+        let questions = vec![Request::fstat(&self.handle), Request::close(&self.handle)];
+        let mut replies = lease.session.call_all(questions).await?.into_iter();
+        let version = match replies.next() {
+            Some(Reply::Attributes(attributes)) => Version::of(&attributes)?,
+            Some(other) => return Err(refusal(other)),
+            None => return Err(malformed("no answer")),
+        };
         if version != self.version {
             let found = format!("it was {:?}, it is {version:?}", self.version);
             return Err(TransferError::Changed { found });
         }
-        expect_ok(session.call(Request::close(&self.handle)).await?)?;
+        replies.try_for_each(expect_ok)?;
         lease.give_back();
         Ok(())
     }
