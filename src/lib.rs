@@ -13,4 +13,4 @@ mod size;
 pub mod workflow;
 
 pub use project::{Project, RunDir};
-pub use settings::{Collection, Settings, SettingsError};
+pub use settings::{Settings, SettingsError};

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use keelboat_engine::queue::{Limit, QueueLimits};
 use keelboat_staging::{
-    AddressPolicy, ConfigError, Credentials, CredentialsError, HttpConfig, RetryBudget, Stager,
-    StagingConfig,
+    AddressPolicy, Credentials, CredentialsError, GlobusConfig, HttpConfig, LocalCollection,
+    RetryBudget, SftpConfig, StagingConfig,
 };
 use serde::Deserialize;
 use toml::Table;
@@ -114,14 +114,13 @@ struct Globus {
 /// A collection whose files are on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Collection {
-    /// Its id.
-    pub id: String,
+struct Collection {
+    id: String,
     /// The directory on this machine.
-    pub path: PathBuf,
+    path: PathBuf,
     /// What that directory is called on the collection.
     #[serde(default = "slash")]
-    pub root: String,
+    root: String,
 }
 
 fn slash() -> String {
@@ -190,6 +189,7 @@ impl Settings {
     /// How files are moved, with this directory for those on their way.
     pub fn staging(&self, partial_dir: impl Into<PathBuf>) -> StagingConfig {
         let defaults = StagingConfig::new(partial_dir);
+        let globus = self.globus(defaults.partial_dir.join("globus"));
         let staging = &self.staging;
         let span = |span: Option<Span>, default| span.map_or(default, |span| span.0);
         let RetryBudget { tries_max, elapsed_max, .. } = defaults.retry;
@@ -205,6 +205,11 @@ impl Settings {
                 ..defaults.http
             },
             credentials: self.credentials.clone(),
+            globus: Some(globus),
+            sftp: match &staging.known_hosts {
+                Some(file) => SftpConfig { known_hosts: vec![file.clone()], ..defaults.sftp },
+                None => defaults.sftp,
+            },
             first_byte_timeout: span(staging.first_byte_timeout, defaults.first_byte_timeout),
             stall_timeout: span(staging.stall_timeout, defaults.stall_timeout),
             retry: RetryBudget {
@@ -216,12 +221,22 @@ impl Settings {
         }
     }
 
-    /// What moves files so. Inside of a runtime.
-    ///
-    /// # Errors
-    /// The certificates to trust cannot be read.
-    pub fn stager(&self, config: StagingConfig) -> Result<Stager, ConfigError> {
-        Stager::new(config)
+    /// How to work with Globus, with this directory for the records of its tasks.
+    pub fn globus(&self, state_dir: impl Into<PathBuf>) -> GlobusConfig {
+        let tokens = configuration_directory().unwrap_or_default().join("globus.json");
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()));
+        let local = |collection: &Collection| LocalCollection {
+            collection: collection.id.clone(),
+            root: collection.path.clone(),
+            path: collection.root.clone(),
+        };
+        GlobusConfig {
+            local: self.globus.collections.iter().map(local).collect(),
+            credentials: self.credentials.clone(),
+            ..GlobusConfig::new(state_dir, tokens)
+        }
+        .with_variables(variables)
     }
 
     fn limits(&self, defaults: &QueueLimits) -> QueueLimits {
@@ -243,32 +258,23 @@ impl Settings {
             breaker: defaults.breaker,
         }
     }
-
-    /// Collections whose files are on this machine.
-    pub fn collections(&self) -> &[Collection] {
-        &self.globus.collections
-    }
-
-    /// The file with the keys of hosts that SFTP trusts, when it is not OpenSSH's.
-    pub fn known_hosts(&self) -> Option<&Path> {
-        self.staging.known_hosts.as_deref()
-    }
-
-    /// What gives access to addresses.
-    pub fn credentials(&self) -> &Credentials {
-        &self.credentials
-    }
 }
 
 /// `$KEELBOAT_CONFIG`, or `keelboat/config.toml` in the configuration directory.
 fn user_file() -> Option<PathBuf> {
-    let path_in =
-        |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    path_in("KEELBOAT_CONFIG").or_else(|| {
-        let base =
-            path_in("XDG_CONFIG_HOME").or_else(|| path_in("HOME").map(|home| home.join(".config")));
-        base.map(|base| base.join("keelboat/config.toml"))
-    })
+    path_in("KEELBOAT_CONFIG")
+        .or_else(|| configuration_directory().map(|base| base.join("config.toml")))
+}
+
+/// Where the files of this user are.
+fn configuration_directory() -> Option<PathBuf> {
+    let base =
+        path_in("XDG_CONFIG_HOME").or_else(|| path_in("HOME").map(|home| home.join(".config")));
+    base.map(|base| base.join("keelboat"))
+}
+
+fn path_in(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// One file, held against all that may be in it, so that a mistake is told with its place.

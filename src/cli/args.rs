@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Put(PutArgs),
     /// List a directory that is elsewhere
     Ls(LsArgs),
+    /// Log in to a service by way of a browser
+    Login(LoginArgs),
     /// Start a project: write a small workflow file
     Init(InitArgs),
     /// Print the JSON Schema of workflow files, for editors
@@ -313,6 +315,23 @@ pub(crate) struct LsArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct LoginArgs {
+    /// The service
+    #[arg(value_enum)]
+    pub(crate) service: Service,
+    /// A further permission, as an error has named it
+    #[arg(long, value_name = "SCOPE")]
+    pub(crate) consent: Vec<String>,
+}
+
+/// What people log in to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Service {
+    /// Globus, which moves files between collections
+    Globus,
 }
 
 #[derive(Debug, clap::Args)]

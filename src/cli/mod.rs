@@ -8,6 +8,7 @@ mod fetch;
 mod graph;
 mod init;
 mod log;
+mod login;
 mod ls;
 mod past;
 mod plan;
@@ -69,6 +70,7 @@ fn dispatch(mut command: Command, terminal: &mut Terminal) -> Exit {
         Command::Fetch(args) => fetch::fetch(&args, terminal),
         Command::Put(args) => put::put(&args, terminal),
         Command::Ls(args) => ls::ls(&args, terminal),
+        Command::Login(args) => login::login(&args, terminal),
         Command::Init(args) => init::init(&args, terminal),
         Command::Schema => {
             terminal.line(format_args!("{:#}", crate::workflow::schema()));

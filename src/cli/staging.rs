@@ -72,7 +72,7 @@ impl Session {
         }
         let config = StagingConfig { seed: u64::from(std::process::id()), ..config };
         let entered = runtime.enter();
-        let stager = settings.stager(config)?;
+        let stager = Stager::new(config)?;
         drop(entered);
         Ok(Self { runtime, stager })
     }

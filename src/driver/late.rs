@@ -9,11 +9,9 @@ use keelboat_staging::{ConfigError, Stager, StagingConfig};
 
 use super::edges::tell;
 use super::message::Message;
-use crate::settings::Settings;
 
 #[derive(Debug)]
 pub(crate) struct Late {
-    settings: Settings,
     staging_config: StagingConfig,
     local_config: LocalConfig,
     stager: Mutex<Option<Stager>>,
@@ -21,18 +19,8 @@ pub(crate) struct Late {
 }
 
 impl Late {
-    pub(crate) fn new(
-        settings: Settings,
-        staging_config: StagingConfig,
-        local_config: LocalConfig,
-    ) -> Self {
-        Self {
-            settings,
-            staging_config,
-            local_config,
-            stager: Mutex::default(),
-            executor: Mutex::default(),
-        }
+    pub(crate) fn new(staging_config: StagingConfig, local_config: LocalConfig) -> Self {
+        Self { staging_config, local_config, stager: Mutex::default(), executor: Mutex::default() }
     }
 
     /// What brings remote files and sends outputs out; inside the runtime.
@@ -41,7 +29,7 @@ impl Late {
         if let Some(stager) = &*stager {
             return Ok(stager.clone());
         }
-        let made = self.settings.stager(self.staging_config.clone())?;
+        let made = Stager::new(self.staging_config.clone())?;
         *stager = Some(made.clone());
         Ok(made)
     }

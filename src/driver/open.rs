@@ -83,7 +83,7 @@ pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<
     let (messages, inbox) = sync_channel(MESSAGES_MAX);
     watch_signals(&runtime, messages.clone());
     let staging = StagingConfig { offline: options.offline, ..settings.staging(project.partial()) };
-    let late = Late::new(settings, staging, LocalConfig { warden: warden()?, token });
+    let late = Late::new(staging, LocalConfig { warden: warden()?, token });
     let edges = connect(options, (project, begun.run), remembered, late, (&runtime, messages))?;
     Ok(Opened {
         core: begun.core,

@@ -88,7 +88,7 @@ fn at_home(error: &LocalError) -> TransferError {
 
 impl Inner {
     async fn send(&self, delivery: &Delivery) -> Result<Delivered, TransferError> {
-        if let Some(courier) = self.courier(&delivery.address) {
+        if let Some(courier) = self.courier(&delivery.address)? {
             let errand = Errand {
                 address: Arc::clone(&delivery.address),
                 local: delivery.source.clone(),

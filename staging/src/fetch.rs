@@ -12,7 +12,7 @@ mod transfer;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use keelboat_engine::queue::{Elsewhere, QueueLimits};
@@ -25,11 +25,12 @@ pub use progress::{Progress, TransferEvent};
 use crate::address::{is_local, redact, scheme_of};
 use crate::credentials::Credentials;
 use crate::gate::Gate;
+use crate::globus::{Globus, GlobusConfig};
 use crate::local::LocalError;
 use crate::protocol::{
     BucketProtocol, Courier, DataProtocol, Deadlined, Depth, Entry, FileProtocol, FtpConfig,
     FtpProtocol, HttpConfig, HttpProtocol, Parallel, Protocol, SftpConfig, SftpProtocol, Spreading,
-    Throttled, Validators, Verified,
+    Throttled, TransferError, Validators, Verified,
 };
 use crate::retry::{Retries, RetryBudget};
 use arrived::Arrived;
@@ -64,6 +65,10 @@ pub struct StagingConfig {
     pub offline: bool,
     /// Bytes that one member of an archive may unpack to.
     pub unpacked_max: u64,
+    /// How to talk SFTP.
+    pub sftp: SftpConfig,
+    /// How to work with Globus; `None`: not at all.
+    pub globus: Option<GlobusConfig>,
 }
 
 impl StagingConfig {
@@ -81,6 +86,8 @@ impl StagingConfig {
             seed: 0,
             offline: false,
             unpacked_max: 1 << 40,
+            sftp: SftpConfig::default(),
+            globus: None,
         }
     }
 }
@@ -213,6 +220,8 @@ pub(crate) struct Inner {
     config: StagingConfig,
     protocols: Vec<Arc<dyn Protocol>>,
     couriers: Vec<Arc<dyn Courier>>,
+    /// Made when it is needed first.
+    globus: OnceLock<Result<Arc<dyn Courier>, TransferError>>,
     flights: Flights,
     archives: Archives,
     gate: Gate,
@@ -236,7 +245,7 @@ impl Stager {
             ..FtpConfig::default()
         });
         let ftp = ftp.map_err(|cause| ConfigError { cause })?;
-        let sftp = SftpProtocol::new(SftpConfig::default(), Credentials::default());
+        let sftp = SftpProtocol::new(config.sftp.clone(), config.credentials.clone());
         let protocols: Vec<Arc<dyn Protocol>> = vec![
             Arc::new(FileProtocol),
             Arc::new(DataProtocol),
@@ -265,7 +274,17 @@ impl Stager {
         };
         let protocols = protocols.into_iter().map(wrap).collect();
         let (flights, archives) = (Flights::default(), Archives::default());
-        Self { inner: Arc::new(Inner { config, protocols, couriers, flights, archives, gate }) }
+        Self {
+            inner: Arc::new(Inner {
+                config,
+                protocols,
+                couriers,
+                globus: OnceLock::new(),
+                flights,
+                archives,
+                gate,
+            }),
+        }
     }
 
     /// What else counts against [`QueueLimits::space_max`]: files that were taken and are still
@@ -381,9 +400,23 @@ impl Inner {
         self.protocols.iter().find(|one| one.schemes().contains(&&*scheme)).cloned()
     }
 
-    pub(crate) fn courier(&self, address: &str) -> Option<Arc<dyn Courier>> {
+    /// The service that moves what is at this address, if it is one of those.
+    ///
+    /// # Errors
+    /// It cannot be set up.
+    pub(crate) fn courier(&self, address: &str) -> Result<Option<Arc<dyn Courier>>, TransferError> {
         let scheme = scheme_of(address);
-        self.couriers.iter().find(|one| one.schemes().contains(&&*scheme)).cloned()
+        let given = self.couriers.iter().find(|one| one.schemes().contains(&&*scheme));
+        if let Some(courier) = given {
+            return Ok(Some(Arc::clone(courier)));
+        }
+        let Some(config) = self.config.globus.as_ref().filter(|_| scheme == "globus") else {
+            return Ok(None);
+        };
+        let made = self.globus.get_or_init(|| {
+            Globus::new(config.clone()).map(|globus| Arc::new(globus) as Arc<dyn Courier>)
+        });
+        made.clone().map(Some)
     }
 
     /// The tries at one source, with jitter of its own.

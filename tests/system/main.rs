@@ -15,4 +15,5 @@ mod examples;
 mod interrupt;
 mod kept;
 mod outputs;
+mod staging;
 mod transfers;

@@ -86,7 +86,7 @@ async fn copy(job: &Job) -> Result<Landed, SourceError> {
 /// What is below a directory anywhere.
 pub(super) async fn listing(job: &Job, depth: Depth) -> Result<Vec<Entry>, SourceError> {
     let request = ListRequest { address: Arc::clone(&job.address), depth };
-    if let Some(courier) = job.stager.courier(&job.address) {
+    if let Some(courier) = job.stager.courier(&job.address)? {
         return Ok(courier.list(&request).await?);
     }
     list(job, &*job.protocol()?, depth).await

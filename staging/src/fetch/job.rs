@@ -39,7 +39,7 @@ impl Job {
         if let Some(member) = member_of(&self.address) {
             return member::land(self, &member, transferred).await;
         }
-        if let Some(courier) = self.stager.courier(&self.address) {
+        if let Some(courier) = self.stager.courier(&self.address)? {
             return errand::land(self, &*courier, transferred).await;
         }
         let protocol = self.protocol()?;
