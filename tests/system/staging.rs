@@ -1,5 +1,11 @@
 //! Inputs out of archives and texts, and outputs that go out: to a real OpenSSH server.
 
+#![expect(
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests fail and say what they skip"
+)]
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -48,7 +54,7 @@ impl Ssh {
     fn introduce(&self, project: &Project) {
         let known_hosts = self.value("SSH_KNOWN_HOSTS");
         project.write("keelboat.toml", format!("[staging]\nknown_hosts = {known_hosts:?}\n"));
-        let (key, port) = (self.value("SSH_KEY"), self.value("SSH_PORT"));
+        let (key, port) = (format!("{}/id", self.value("SSH_KEYS")), self.value("SSH_PORT"));
         let text =
             format!("[[credential]]\nscope = \"sftp://127.0.0.1:{port}\"\nkey_file = {key:?}\n");
         project.write("credentials.toml", text);
@@ -103,7 +109,7 @@ run = "@count slow; sleep 3; cat {{ inputs.first }} > {{ outputs.out }}"
     let project = Project::new(&text.replace("@to", &address));
     ssh.introduce(&project);
     let engine = project.start(with_credentials(&project, &["run", "flow.toml", "--json"]));
-    wait_until("five files and a directory are there", Duration::from_secs(60), || {
+    wait_until("five files and a directory are there", Duration::from_mins(1), || {
         let files = (0..5).all(|at| there.join(format!("{at}.txt")).exists());
         (files && there.join("tree/a/x").exists() && project.count("slow") == 1).then_some(())
     });
