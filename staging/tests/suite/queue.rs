@@ -343,3 +343,52 @@ async fn all_of_a_real_server_comes_through_a_narrow_gate() {
     }
     arrive(all, &bytes).await;
 }
+
+/// Memory and open files are those of a process of its own: this test runs again in one.
+#[test]
+fn a_thousand_who_wait_take_little_memory() {
+    let program = std::env::current_exe().expect("this program");
+    let alone = ["--exact", "queue::a_thousand_wait", "--ignored", "--nocapture"];
+    let output = std::process::Command::new(program).args(alone).output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "runs in a process of its own, by the test before"]
+async fn a_thousand_wait() {
+    const MEMORY_MAX_KIB: u64 = 200 << 10;
+    let server = Counting::start(Answer::Never).await;
+    let dir = room();
+    let limits = QueueLimits::default();
+    let long =
+        StagingConfig { limits, stall_timeout: Duration::from_mins(5), ..config(dir.path()) };
+    let long = StagingConfig { first_byte_timeout: Duration::from_mins(5), ..long };
+    let stager = Stager::new(long).expect("a stager");
+    let told = Arc::new(Told::default());
+    let mut all = JoinSet::new();
+    for number in 0..1000 {
+        let request = watched(&server.address(&format!("f{number}")), &told);
+        let stager = stager.clone();
+        all.spawn(async move { stager.fetch(request).await });
+    }
+    let waiting = 1000 - QueueLimits::default().per_host_max as usize;
+    let said = async {
+        while told.all().len() < waiting {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(2), said).await.expect("all say that they wait");
+    assert!(all.try_join_next().is_none(), "none has ended");
+    let memory = resident_kib();
+    println!("{memory} KiB with 1,000 transfers queued");
+    assert!(memory < MEMORY_MAX_KIB, "{memory} KiB");
+    all.shutdown().await;
+}
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("the kernel says");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+    line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
+}
