@@ -103,6 +103,7 @@ impl Core {
             return self.give_up_on(file, &failure, waiting, actions);
         }
         self.set_content(file, content, site, actions);
+        self.keep(file, content, site);
         for task in waiting {
             self.on_input_arrived(task, site);
         }

@@ -9,6 +9,7 @@ impl Core {
     pub(crate) fn check_invariants(&self) {
         self.transfers.check_invariants();
         self.check_ranks();
+        self.check_kept();
         self.check_site_invariants();
         let mut running = 0;
         for task in (0..self.counts.total).map(TaskId) {

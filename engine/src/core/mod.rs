@@ -15,6 +15,7 @@ mod history;
 mod inputs;
 #[cfg(test)]
 mod invariants;
+mod kept;
 mod line;
 mod lookup;
 mod placement;
@@ -30,6 +31,7 @@ pub use history::History;
 pub use task::Phase;
 
 use self::graph::number;
+use self::kept::Kept;
 use self::placement::Sites;
 use self::task::{Counted, FileState, Knowledge, TaskState};
 use self::transfer::Transfers;
@@ -49,6 +51,7 @@ pub struct Core {
     files: Vec<FileState>,
     sites: Sites,
     transfers: Transfers,
+    kept: Kept,
     /// Tasks that have to run and have no place; those whose result was lost first (`false`).
     ready: BTreeSet<(bool, TaskId)>,
     /// Those of them whose remote inputs nobody has asked for ahead.
@@ -97,6 +100,7 @@ impl Core {
             files: Vec::new(),
             sites: Sites::default(),
             transfers: Transfers::new(options.transfers_max),
+            kept: Kept::default(),
             ready: BTreeSet::new(),
             ahead: BTreeSet::new(),
             timers: BTreeSet::new(),
@@ -240,6 +244,9 @@ impl Core {
         }
         self.files.resize_with(self.graph.file_count(), FileState::default);
         self.counts.total = number(self.tasks.len());
+        for task in (first.0..self.counts.total).map(TaskId) {
+            self.keep_for(task);
+        }
         Ok(first)
     }
 
@@ -325,6 +332,9 @@ impl Core {
                 Counted::Skipped => &mut self.counts.skipped,
             };
             *number = if change { *number + 1 } else { *number - 1 };
+        }
+        if before == Counted::No {
+            self.give_up_inputs(task);
         }
     }
 

@@ -385,3 +385,32 @@ fn a_file_that_cannot_be_brought_ahead_fails_who_needs_it_only() {
          staged s0@0             => launch t0.1@0, failed t8 (permanent)",
     );
 }
+
+#[test]
+fn fetched_files_are_kept_until_every_task_that_reads_them_has_ended() {
+    let mut script =
+        Script::new("a!: u:s u:t -> x; b: u:s -> y", History::default(), Options::default());
+    let kept = |script: &Script| (script.core.kept().bytes, script.core.kept().is_moving);
+    script.run(
+        "start            => stage s@0, stage t@0
+         staged s@0 12345 => recall b
+         staged t@0 123   => recall a",
+    );
+    assert_eq!(kept(&script), (8, false));
+    script.run("hit b => ");
+    assert_eq!(kept(&script), (8, false));
+    script.run(
+        "join 0 1 =>
+         miss a   => launch a.1@0",
+    );
+    assert_eq!(kept(&script), (8, true));
+    script.run(
+        "ended a     => publish a.1
+         published a => expand a",
+    );
+    assert_eq!(kept(&script), (0, false));
+    script.run("grown a c: u:s -> z => recall c");
+    assert_eq!(kept(&script), (5, false));
+    script.run("hit c => finish succeeded");
+    assert_eq!(kept(&script), (0, false));
+}
