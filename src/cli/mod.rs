@@ -40,6 +40,7 @@ pub fn main() -> ExitCode {
     let args = Args::parse();
     let mut terminal = Terminal::new();
     init_tracing();
+    raise_open_files();
     let exit = dispatch(args.command, &mut terminal);
     if terminal::result_was_lost() {
         terminal.error("the result cannot be written to the standard output", None);
@@ -83,6 +84,21 @@ fn dispatch(mut command: Command, terminal: &mut Terminal) -> Exit {
             Exit::Success
         }
         Command::Demo(args) => demo::demo(&args, terminal),
+    }
+}
+
+/// Lets this program have more files open than the 1,024 that are usual: each transfer that was
+/// asked for has one. Not as many as there may be, since tasks inherit this, and some programs
+/// close each file that could be open.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    const OPEN_FILES_MAX: u64 = 16_384;
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        let wanted = hard.min(OPEN_FILES_MAX);
+        if soft >= wanted { Ok(()) } else { setrlimit(Resource::RLIMIT_NOFILE, wanted, hard) }
+    });
+    if let Err(error) = raised {
+        tracing::debug!(%error, "the limit on open files stays as it is");
     }
 }
 

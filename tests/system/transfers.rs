@@ -2,9 +2,15 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use crate::processes::wait_until;
-use crate::project::Project;
+use crate::project::{Project, Running};
 use crate::server::Server;
+
+/// How soon an engine must have gone that was told to stop: long before the server would say
+/// anything more.
+const STOP_MAX: Duration = Duration::from_secs(5);
 
 fn bytes(count: u32) -> Vec<u8> {
     let mixed = (0..count).map(|at| at.wrapping_mul(2_654_435_761) >> 24);
@@ -51,6 +57,30 @@ fn one_source_is_fetched_once_and_again_only_when_it_changes() {
 }
 
 #[test]
+fn hundreds_of_files_need_no_more_open_ones_than_a_program_usually_may_have() {
+    let server = Server::start(0, 0);
+    for at in 0..300 {
+        server.put(&format!("/{at}.txt"), format!("{at}\n"));
+    }
+    let workflow = r#"
+[workflow]
+name = "many"
+params = { base = "@base" }
+[task.each]
+foreach = { at = { range = [0, 300] } }
+inputs = { data = "{{ params.base }}/{{ at }}.txt" }
+outputs = { out = "out/{{ at }}.txt" }
+run = "cat {{ inputs.data }} > {{ outputs.out }}"
+"#;
+    let project = Project::new(&workflow.replace("@base", server.base()));
+    let run = project.shell("ulimit -Sn 128; exec \"$KEELBOAT\" run flow.toml --json");
+    let run = project.start(run).wait();
+    run.assert_code(0);
+    assert_eq!(run.tasks("completed").len(), 300, "{}", run.said());
+    assert_eq!(project.read("out/299.txt"), "299\n");
+}
+
+#[test]
 fn offline_uses_what_is_here_and_asks_nobody() {
     let server = Server::start(0, 0);
     server.put("/shared.txt", "shared\n");
@@ -66,8 +96,9 @@ fn offline_uses_what_is_here_and_asks_nobody() {
     assert_eq!(server.requests(), before);
 }
 
-#[test]
-fn a_transfer_goes_on_where_the_engine_was_killed() {
+/// A run that fetches a file of which the server sends a half, and ends it as the caller does. The
+/// next run goes on with what came.
+fn end_in_the_middle(end: impl FnOnce(Running)) {
     let server = Server::start(0, 0);
     let whole = bytes(6_000_000);
     server.put("/held/large.bin", whole.clone());
@@ -88,14 +119,37 @@ run = "cat {{{{ inputs.large }}}} > {{{{ outputs.out }}}}"
         let files = project.files(".keelboat/partial");
         files.values().any(|bytes| bytes.len() >= 2_900_000).then_some(())
     });
-    engine.kill();
+    end(engine);
     let run = project.run_well(&[]);
-    assert!(std::fs::read(project.path("copy.bin")).unwrap() == whole, "other bytes");
-    let [first] = server.parts()[..] else {
-        panic!("one answer held a part: {:?}", server.parts())
-    };
+    let copy = std::fs::read(project.path("copy.bin")).expect("the output");
+    assert!(copy == whole, "other bytes");
+    let parts = server.parts();
+    assert_eq!(parts.len(), 1, "one answer held a part: {parts:?}");
+    let first = parts[0];
     // How far it was is written down once a second; the half takes a second and a half.
     assert!(first >= 1_000_000, "it began again at {first}: {}", run.said());
+}
+
+#[test]
+fn a_transfer_goes_on_where_the_engine_was_killed() {
+    end_in_the_middle(|engine| drop(engine.kill()));
+}
+
+#[test]
+fn a_transfer_ends_with_a_run_that_is_terminated_and_goes_on_in_the_next_one() {
+    end_in_the_middle(|engine| {
+        engine.signal(Signal::SIGTERM);
+        engine.wait_at_most(STOP_MAX).assert_code(130);
+    });
+}
+
+#[test]
+fn a_transfer_ends_with_a_run_that_is_interrupted_and_goes_on_in_the_next_one() {
+    // Nothing runs that would have to be waited for.
+    end_in_the_middle(|engine| {
+        engine.signal(Signal::SIGINT);
+        engine.wait_at_most(STOP_MAX).assert_code(130);
+    });
 }
 
 #[test]
