@@ -371,6 +371,23 @@ impl TransferQueue {
         self.room.take(room, bytes);
     }
 
+    /// All bytes are here that there is room for, and are about to be somebody else's matter. Until
+    /// then nobody goes beyond the bound.
+    pub fn fill(&mut self, room: RoomId) {
+        self.room.fill(room);
+    }
+
+    /// How many bytes have to go so that one of those can start who wait for nothing but room;
+    /// `None`: nobody does.
+    pub fn room_lacking(&self, now: Timestamp) -> Option<u64> {
+        let waiting = self.hosts.values().filter(|host| !host.waiting.is_empty());
+        let cramped = waiting.filter_map(|host| match self.candidate(now, host) {
+            Candidate::Cramped(id) => self.tickets[&id].request.room,
+            _ => None,
+        });
+        cramped.map(|(room, bytes)| self.room.lack(room, bytes)).min()
+    }
+
     /// The bytes are gone, or somebody else's matter. Twice is harmless.
     pub fn release(&mut self, room: RoomId) {
         self.room.release(room);

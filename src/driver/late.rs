@@ -34,6 +34,12 @@ impl Late {
         Ok(made)
     }
 
+    /// What moves files, if a bound is set on their room, and if anything was moved yet.
+    pub(crate) fn bounded_stager(&self) -> Option<Stager> {
+        self.staging_config.limits.space_max?;
+        lock(&self.stager).clone()
+    }
+
     /// What runs attempts; ends are told to the loop.
     pub(crate) fn executor(
         &self,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use keelboat_checkpoint::JournalError;
 use keelboat_engine::core::{Event, Urgency};
 use keelboat_engine::{Fact, KeyPart, MemoKey, Reason, TaskId};
+use keelboat_staging::Room;
 
 /// Told by an edge; the loop reads them all from one bounded channel.
 #[derive(Debug)]
@@ -14,8 +15,8 @@ pub(crate) enum Message {
     /// Results that cannot be used, and what was known of the tasks before.
     Missed(Vec<Missed>),
     /// A file came: something to be remembered once the object is durable, then something for
-    /// the core.
-    Fetched(Box<(Fact, Event)>, PathBuf),
+    /// the core; its room on the disk is kept until then.
+    Fetched(Box<(Fact, Event)>, PathBuf, Room),
     /// Outputs are in their places; they must be durable before the record of them is.
     Published(Event, Vec<PathBuf>),
     /// The journal is durable up to the flush with this number.

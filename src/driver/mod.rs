@@ -3,6 +3,7 @@
 
 mod aside;
 mod attempt;
+mod bound;
 mod clock;
 mod deliver;
 mod durable;
@@ -44,6 +45,7 @@ pub use plan::{Plan, Verdict, plan};
 pub use targets::means;
 
 use self::attempt::Attempt;
+use self::bound::Bound;
 use self::clock::Clock;
 use self::durable::{Durable, Unseen};
 use self::edges::Edges;
@@ -132,6 +134,7 @@ struct Driver<'a> {
     attempts: BTreeMap<AttemptId, Arc<Attempt>>,
     running: BTreeMap<TaskName, Timestamp>,
     durable: Durable,
+    bound: Bound,
     transferred: u64,
     restored: u64,
     outcome: Option<RunOutcome>,
@@ -157,6 +160,7 @@ impl<'a> Driver<'a> {
             attempts: BTreeMap::new(),
             running: BTreeMap::new(),
             durable: Durable::new(),
+            bound: Bound::default(),
             transferred: 0,
             restored: 0,
             outcome: None,
@@ -178,6 +182,7 @@ impl<'a> Driver<'a> {
                 self.finish()?;
                 return Ok(outcome);
             }
+            self.make_room(&mut actions)?;
             self.flush_if_due();
             self.show_progress();
             self.take_in(&mut actions)?;
@@ -210,6 +215,9 @@ impl<'a> Driver<'a> {
         if let Some(due) = self.durable.due_in() {
             wait = wait.min(due);
         }
+        if let Some(period) = self.room_period() {
+            wait = wait.min(period);
+        }
         if self.observer.wants_progress() {
             wait = wait.min(PROGRESS_PERIOD);
         }
@@ -229,9 +237,10 @@ impl<'a> Driver<'a> {
                     self.feed(event, actions);
                 }
             }
-            Message::Fetched(fetched, object) => {
+            Message::Fetched(fetched, object, room) => {
                 let (fact, event) = *fetched;
                 self.durable.add_places(vec![object]);
+                self.bound.rooms.push(room);
                 if let Fact::Fetched { transferred, .. } = &fact {
                     self.transferred += transferred;
                 }
@@ -334,11 +343,13 @@ impl<'a> Driver<'a> {
     fn request(&mut self, requests: Vec<Action>, actions: &mut Vec<Action>) {
         let mut queries = Vec::new();
         let mut wanted = Vec::new();
+        let mut evicted = Vec::new();
         for request in requests {
             match request {
                 Action::Stage { file, from, priority, .. } => {
                     wanted.push(stage::Wanted { priority, ..self.wanted(file, from) });
                 }
+                Action::Evict { file } => evicted.push(file),
                 Action::Recall { task, key, known } => {
                     let name = self.core.spec(task).name.clone();
                     queries.push(recall::Query { task, name, key, known });
@@ -358,6 +369,9 @@ impl<'a> Driver<'a> {
                 Action::Finish { outcome } => self.outcome = Some(outcome),
                 Action::Record(_) => unreachable!("facts were written down first"),
             }
+        }
+        if !evicted.is_empty() {
+            self.evict(&evicted);
         }
         if !queries.is_empty() {
             recall::submit(&self.edges, queries);

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use keelboat_engine::core::Event;
 use keelboat_engine::{Content, Digest, Fact, Failure, FailureClass, FileId, Kind, SiteId, Source};
-use keelboat_staging::{FetchRequest, Fetched, Known, Progress, address_digest, redact, stamp_of};
+use keelboat_staging::{
+    FetchRequest, Fetched, Known, Progress, Room, address_digest, redact, stamp_of,
+};
 
 use super::edges::Edges;
 use super::message::Message;
@@ -62,13 +64,13 @@ async fn fetch(edges: &Arc<Edges>, wanted: Wanted) {
         Ok((content, fact)) => {
             let event = Event::Staged { file, site, content };
             match fact {
-                Some(fact) => {
+                Some((fact, room)) => {
                     let object = match kind {
                         Kind::File => edges.objects.path_of(&content.digest),
                         // Many files: their whole file system is brought to the disk.
                         Kind::Directory => edges.project.state(),
                     };
-                    Message::Fetched(Box::new((fact, event)), object)
+                    Message::Fetched(Box::new((fact, event)), object, room)
                 }
                 None => Message::Events(vec![event]),
             }
@@ -80,7 +82,10 @@ async fn fetch(edges: &Arc<Edges>, wanted: Wanted) {
 }
 
 /// Brings a remote file to the object cache; with a fact when something came over the network.
-async fn bring(edges: &Arc<Edges>, wanted: &Wanted) -> Result<(Content, Option<Fact>), Failure> {
+async fn bring(
+    edges: &Arc<Edges>,
+    wanted: &Wanted,
+) -> Result<(Content, Option<(Fact, Room)>), Failure> {
     let Wanted { file, ref source, kind, sha256, priority } = *wanted;
     let urls: Arc<[Arc<str>]> = match source {
         Source::Urls(urls) => Arc::clone(urls),
@@ -110,7 +115,7 @@ async fn bring(edges: &Arc<Edges>, wanted: &Wanted) -> Result<(Content, Option<F
                 format!("{display} was said to be unchanged, but is not in the object cache"),
             )),
         },
-        Fetched::New { path, content, etag, last_modified, transferred, source_used } => {
+        Fetched::New { path, content, etag, last_modified, transferred, source_used, room } => {
             keep(edges, path, content).await?;
             let fact = Fact::Fetched {
                 source: address_digest(&source_used),
@@ -120,7 +125,7 @@ async fn bring(edges: &Arc<Edges>, wanted: &Wanted) -> Result<(Content, Option<F
                 etag,
                 last_modified,
             };
-            Ok((content, Some(fact)))
+            Ok((content, Some((fact, room))))
         }
     }
 }

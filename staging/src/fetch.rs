@@ -18,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 use keelboat_engine::queue::{Elsewhere, QueueLimits};
 use keelboat_engine::{Content, Digest, FailureClass, Kind};
 
+pub use arrived::Room;
 pub use error::{ConfigError, FetchError};
 pub(crate) use job::unknown_scheme;
 pub use progress::{Progress, TransferEvent};
@@ -205,7 +206,18 @@ pub enum Fetched {
         transferred: u64,
         /// The address that it came from. May hold secrets.
         source_used: Arc<str>,
+        /// Its room on the disk, to be dropped when it counts no more.
+        room: Room,
     },
+}
+
+impl Fetched {
+    /// From now on it counts no more against the bound on room.
+    pub fn give_room_back(&mut self) {
+        if let Self::New { room, .. } = self {
+            *room = Room::default();
+        }
+    }
 }
 
 /// Fetches files. Clones share connections, limits and transfers under way.
@@ -292,6 +304,12 @@ impl Stager {
     /// beyond the bound.
     pub fn set_elsewhere(&self, elsewhere: Elsewhere) {
         self.inner.gate.set_elsewhere(elsewhere);
+    }
+
+    /// How many bytes have to go elsewhere so that a transfer can start which waits for nothing
+    /// but room; `None`: none does.
+    pub fn room_lacking(&self) -> Option<u64> {
+        self.inner.gate.room_lacking()
     }
 
     /// Brings one file or directory here, or finds that what is known is still right.

@@ -132,6 +132,18 @@ impl Gate {
         }
     }
 
+    /// All bytes of a transfer are here, and about to be somebody else's matter.
+    pub(crate) fn fill(&self, turn: &Turn) {
+        if let Some(room) = turn.room() {
+            self.lock().queue.fill(room);
+        }
+    }
+
+    /// How many bytes have to go elsewhere so that one can start who waits for nothing but room.
+    pub(crate) fn room_lacking(&self) -> Option<u64> {
+        self.lock().queue.room_lacking(self.now())
+    }
+
     fn release(&self, room: RoomId) {
         self.lock().queue.release(room);
         self.pump();

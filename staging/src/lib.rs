@@ -23,7 +23,7 @@ pub use address::{address_digest, child_address, is_address, redact};
 pub use credentials::{Credential, Credentials, CredentialsError, Secret};
 pub use deliver::{DeliverError, Delivery};
 pub use fetch::{
-    ConfigError, FetchError, FetchRequest, Fetched, Known, Progress, Stager, StagingConfig,
+    ConfigError, FetchError, FetchRequest, Fetched, Known, Progress, Room, Stager, StagingConfig,
     TransferEvent,
 };
 pub use gate::{Gate, Permit, Turn};

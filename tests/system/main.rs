@@ -15,5 +15,6 @@ mod examples;
 mod interrupt;
 mod kept;
 mod outputs;
+mod space;
 mod staging;
 mod transfers;

@@ -7,6 +7,7 @@
 //! Deliberately absent: what is worth keeping (the caller decides, see [`ObjectCache::gc`]) and
 //! links into scratch directories.
 
+mod evict;
 mod place;
 mod recency;
 mod tree;

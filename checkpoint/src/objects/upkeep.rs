@@ -1,7 +1,7 @@
 //! Looking after the cache: how much it holds, whether it is whole, what can go.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,6 @@ use keelboat_engine::{Digest, Timestamp};
 
 use super::recency::{now, timestamp};
 use super::{ObjectCache, ObjectError, place, tree};
-use crate::digests::stamp_of;
 use crate::error::IoContext as _;
 use crate::files;
 
@@ -176,7 +175,7 @@ impl ObjectCache {
                 continue;
             }
             if !policy.dry_run {
-                self.remove(item)?;
+                self.remove(&item.path)?;
                 gone.insert(item.digest);
             }
             report.removed += 1;
@@ -214,19 +213,6 @@ impl ObjectCache {
             }
         }
         Ok(all)
-    }
-
-    /// Removes one object. When it stays as a published output, its digest stays known: removing a
-    /// link changes the file's stamp, but not its bytes.
-    fn remove(&self, item: &Item) -> Result<(), ObjectError> {
-        let other_name = if item.shared { File::open(&item.path).ok() } else { None };
-        let stamp = || other_name.as_ref().and_then(|file| file.metadata().ok());
-        let before = stamp();
-        fs::remove_file(&item.path).doing("remove the object", &item.path)?;
-        if let Some((before, after)) = before.zip(stamp()) {
-            self.digests.carry(&stamp_of(&before), &stamp_of(&after));
-        }
-        Ok(())
     }
 
     fn forget(&self, gone: &BTreeSet<Digest>) -> Result<(), ObjectError> {

@@ -98,6 +98,11 @@ pub enum Event {
         /// Why not.
         failure: Failure,
     },
+    /// Transfers to the engine's own machine lack so many bytes of room on its disk.
+    RoomWanted {
+        /// Bytes.
+        bytes: u64,
+    },
     /// Somebody wants the run to end.
     StopRequested {
         /// How soon.
@@ -149,6 +154,13 @@ pub enum Action {
         from: StageFrom,
         /// How much work it unblocks; more is sooner.
         priority: u8,
+    },
+    /// Give up the bytes of a remote file on the engine's own machine: no task of this run reads
+    /// it any more. Where something else has the same bytes, they stay. Answers
+    /// [`Event::RoomWanted`].
+    Evict {
+        /// The file.
+        file: FileId,
     },
     /// See whether an earlier result can be used, and put its outputs in their places.
     Recall {

@@ -252,6 +252,7 @@ impl Core {
             (Memoize::Refresh, None) => self.run_because(task, vec![Reason::Forced]),
             _ => {
                 self.tasks[task.index()].phase = Phase::Recalling;
+                self.recalling.insert(task);
                 actions.push(Action::Recall { task, key, known });
             }
         }
@@ -320,6 +321,7 @@ impl Core {
     }
 
     fn run_because(&mut self, task: TaskId, reasons: Vec<Reason>) {
+        self.recalling.remove(&task);
         self.tasks[task.index()].reasons = reasons;
         self.make_ready(task);
     }
@@ -379,7 +381,7 @@ impl Core {
             }
         }
         if again {
-            return;
+            return self.give_up_inputs_again(task);
         }
         for at in 0..self.graph.task(task).followers.len() {
             let follower = self.graph.task(task).followers[at];

@@ -52,6 +52,8 @@ pub struct Core {
     sites: Sites,
     transfers: Transfers,
     kept: Kept,
+    /// Tasks of which it is being asked whether they have a result.
+    recalling: BTreeSet<TaskId>,
     /// Tasks that have to run and have no place; those whose result was lost first (`false`).
     ready: BTreeSet<(bool, TaskId)>,
     /// Those of them whose remote inputs nobody has asked for ahead.
@@ -101,6 +103,7 @@ impl Core {
             sites: Sites::default(),
             transfers: Transfers::new(options.transfers_max),
             kept: Kept::default(),
+            recalling: BTreeSet::new(),
             ready: BTreeSet::new(),
             ahead: BTreeSet::new(),
             timers: BTreeSet::new(),
@@ -151,6 +154,7 @@ impl Core {
             Event::DeliverFailed { task, output, failure } => {
                 self.on_deliver_failed(task, output, failure, actions);
             }
+            Event::RoomWanted { bytes } => self.on_room_wanted(bytes, actions),
             Event::StopRequested { urgency } => self.on_stop_requested(urgency, actions),
             Event::TaskCancelled { task } => self.on_task_cancelled(task, actions),
         }
@@ -335,6 +339,8 @@ impl Core {
         }
         if before == Counted::No {
             self.give_up_inputs(task);
+        } else {
+            self.give_up_inputs_again(task);
         }
     }
 

@@ -295,6 +295,9 @@ impl Core {
     pub(super) fn leave(&mut self, task: TaskId) {
         let phase = self.phase(task);
         match phase {
+            Phase::Recalling => {
+                self.recalling.remove(&task);
+            }
             Phase::Ready => {
                 self.ready.remove(&(true, task));
                 self.ready.remove(&(false, task));

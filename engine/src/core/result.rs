@@ -108,6 +108,7 @@ impl Core {
                     return false;
                 }
                 state.phase = Phase::Waiting;
+                self.hold_inputs(task);
                 self.on_inputs_known(task, actions);
                 self.phase(task) != Phase::Failed
             }

@@ -79,6 +79,11 @@ impl Transfers {
         want.waiting
     }
 
+    /// Whether a file is on its way to the engine's own machine, or will be.
+    pub(super) fn is_wanted(&self, file: FileId) -> bool {
+        self.wanted.contains_key(&(file, SiteId::HOME))
+    }
+
     /// Whether a task waits for this file at this site.
     pub(super) fn waits(&self, file: FileId, site: SiteId, task: TaskId) -> bool {
         self.wanted.get(&(file, site)).is_some_and(|want| want.waiting.contains(&task))

@@ -1,6 +1,6 @@
 //! Room on the disk for what is under way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes that belong together, of one transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,13 +32,16 @@ pub(super) struct Room {
     max: u64,
     used: u64,
     by_id: BTreeMap<RoomId, u64>,
+    /// Those whose bytes are here, and are about to be somebody else's matter.
+    full: BTreeSet<RoomId>,
     elsewhere: Elsewhere,
 }
 
 impl Room {
     pub(super) fn new(max: Option<u64>) -> Self {
         let max = max.unwrap_or(u64::MAX);
-        Self { max, used: 0, by_id: BTreeMap::new(), elsewhere: Elsewhere::default() }
+        let (by_id, full, elsewhere) = Default::default();
+        Self { max, used: 0, by_id, full, elsewhere }
     }
 
     pub(super) fn set_elsewhere(&mut self, elsewhere: Elsewhere) {
@@ -50,13 +53,26 @@ impl Room {
         let own = self.own(id);
         let others = self.used - own;
         let all = others.saturating_add(self.elsewhere.bytes).saturating_add(bytes);
-        let alone = is_alone && !self.elsewhere.is_moving;
+        let alone = is_alone && !self.elsewhere.is_moving && self.full.is_empty();
         if bytes > self.max {
             Reserved::Never
         } else if bytes <= own || all <= self.max || alone {
             Reserved::Yes
         } else {
             Reserved::Later
+        }
+    }
+
+    /// How many bytes of others have to go before somebody can have so many in all.
+    pub(super) fn lack(&self, id: RoomId, bytes: u64) -> u64 {
+        let all = (self.used - self.own(id)).saturating_add(self.elsewhere.bytes);
+        all.saturating_add(bytes).saturating_sub(self.max)
+    }
+
+    /// All of its bytes are here.
+    pub(super) fn fill(&mut self, id: RoomId) {
+        if self.by_id.contains_key(&id) {
+            self.full.insert(id);
         }
     }
 
@@ -69,6 +85,8 @@ impl Room {
     }
 
     pub(super) fn take(&mut self, id: RoomId, bytes: u64) {
+        // They have to come again after all.
+        self.full.remove(&id);
         let own = self.by_id.entry(id).or_default();
         let more = bytes.saturating_sub(*own);
         *own += more;
@@ -76,11 +94,13 @@ impl Room {
     }
 
     pub(super) fn release(&mut self, id: RoomId) {
+        self.full.remove(&id);
         self.used -= self.by_id.remove(&id).unwrap_or(0);
     }
 
     #[cfg(test)]
     pub(super) fn check_invariants(&self) {
+        assert!(self.full.iter().all(|id| self.by_id.contains_key(id)), "what is full has room");
         assert_eq!(self.by_id.values().sum::<u64>(), self.used, "room in use adds up");
     }
 }

@@ -92,6 +92,11 @@ impl Script {
                 let bytes = bytes.parse().expect("bytes");
                 return Some(format!("{:?}", self.queue.reserve(Self::room(name), bytes)));
             }
+            ["full", name] => self.queue.fill(Self::room(name)),
+            ["lack"] => {
+                let lack = self.queue.room_lacking(now);
+                return Some(lack.map_or_else(|| "none".to_owned(), |bytes| bytes.to_string()));
+            }
             ["release", name] => self.queue.release(Self::room(name)),
             ["elsewhere", bytes, moves] => {
                 let bytes = bytes.parse().expect("bytes");
@@ -365,6 +370,34 @@ fn room_is_kept_and_a_single_transfer_goes_beyond_it_when_nothing_else_moves() {
          elsewhere 5 moves      =>
          want f@h+5             =>
          release e              => f",
+    );
+}
+
+#[test]
+fn nobody_goes_beyond_the_bound_while_what_is_full_is_handed_on() {
+    check(
+        QueueLimits { space_max: Some(10), ..limits(9, 9) },
+        "want a@h+8        => a
+         lack              => none
+         want b@i+7 c@j+5  =>
+         lack              => 3
+         full a            =>
+         end a             =>
+         elsewhere 8 moves =>
+         release a         =>
+         lack              => 3
+         elsewhere 5 moves =>
+         lack              => 2
+         elsewhere 3 moves => b
+         lack              => 5",
+    );
+    check(
+        QueueLimits { space_max: Some(10), ..limits(9, 9) },
+        "want a@h+8 b@i+7  => a
+         full a            =>
+         end a             =>
+         want a@h+8        => a
+         end a             => b",
     );
 }
 

@@ -4,7 +4,7 @@
 use super::marks::Mark;
 use super::model::Model;
 use super::oracle::Oracle;
-use super::plan::{Growth, source_name};
+use super::plan::{Growth, held_name, source_name};
 use super::world::{Attempt, Deed, World};
 use crate::core::{Action, Core, Event, History, Phase, Urgency};
 use crate::{Fact, RunOutcome, SiteId, TaskId, Timestamp};
@@ -81,6 +81,11 @@ impl Life<'_, '_> {
         }
         if self.oracle.cancels {
             world.later((5, 600), Deed::Cancel);
+        }
+        if world.chance.one_in(3) {
+            for _ in 0..8 {
+                world.later((5, 900), Deed::WantRoom);
+            }
         }
         if world.plan.restless {
             for _ in 0..4 {
@@ -185,7 +190,10 @@ impl Life<'_, '_> {
         // A transfer has no number: those who report on it drop duplicates.
         let again = actions.iter().any(|action| matches!(action, Action::Stage { .. }))
             && matches!(event, Event::StageFailed { .. } | Event::Staged { .. });
-        let asked = matches!(event, Event::StopRequested { .. } | Event::TaskCancelled { .. });
+        let asked = matches!(
+            event,
+            Event::StopRequested { .. } | Event::TaskCancelled { .. } | Event::RoomWanted { .. }
+        );
         if again || asked || !self.world.chance.one_in(4) {
             return;
         }
@@ -230,6 +238,11 @@ impl Life<'_, '_> {
                 let ahead = ahead && readers(Phase::Fetching(site)).count() == 0;
                 self.world.marks.hit_if(ahead, Mark::Prefetched);
                 self.world.later((1, 60), Deed::Stage { file, site, from });
+            }
+            Action::Evict { file } => {
+                Oracle::check_eviction(file, self.world, core);
+                let node = core.graph().file(file);
+                self.world.evict(held_name(&node.source, node.sha256));
             }
             Action::Recall { task, key, known } => {
                 let name = &core.spec(task).name;

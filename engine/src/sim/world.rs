@@ -30,6 +30,7 @@ pub(super) enum Deed {
     Stop(Urgency),
     Cancel,
     Edit,
+    WantRoom,
 }
 
 #[derive(Debug)]
@@ -64,6 +65,8 @@ pub(super) struct World<'a> {
     stage_failures: BTreeMap<(String, SiteId), u32>,
     /// Outputs that were reported missing or damaged somewhere, rightly or not.
     pub(super) doubted: BTreeSet<String>,
+    /// What had to go from the engine's own machine to make room, and has not come again.
+    evicted: BTreeSet<String>,
 }
 
 impl<'a> World<'a> {
@@ -86,6 +89,7 @@ impl<'a> World<'a> {
             disturbed: BTreeMap::new(),
             stage_failures: BTreeMap::new(),
             doubted: BTreeSet::new(),
+            evicted: BTreeSet::new(),
         }
     }
 
@@ -178,6 +182,7 @@ impl<'a> World<'a> {
                 self.edit();
                 Some(Event::TimePassed)
             }
+            Deed::WantRoom => Some(Event::RoomWanted { bytes: self.chance.span(1, 600) }),
         }
     }
 
@@ -190,6 +195,14 @@ impl<'a> World<'a> {
             let name = names[self.chance.below(names.len())].clone();
             *self.versions.entry(name).or_default() += 1;
         }
+    }
+
+    /// The bytes of a remote file go from the engine's own machine.
+    pub(super) fn evict(&mut self, name: String) {
+        let held = self.held.get_mut(&SiteId::HOME).unwrap();
+        assert!(held.remove(&name).is_some() || self.doubted.contains(&name), "{name} was here");
+        self.marks.hit(Mark::Evicted);
+        self.evicted.insert(name);
     }
 
     fn die(&mut self, site: SiteId) -> Option<Event> {
@@ -264,6 +277,8 @@ impl<'a> World<'a> {
         self.marks.hit_if(node.sha256.is_some() && !wrong, Mark::DeclaredDigestBrought);
         self.marks.hit_if(wrong, Mark::DeclaredDigestWrong);
         self.put(site, &kept_as, what);
+        let again = site == SiteId::HOME && self.evicted.remove(&kept_as);
+        self.marks.hit_if(again, Mark::FetchedAgainAfterEviction);
         Some(Event::Staged { file, site, content: what })
     }
 

@@ -54,7 +54,11 @@ pub(super) fn bring(wishes: &[Wish], args: &FetchArgs, terminal: &Terminal) -> R
             let (output, fetched) =
                 ended.map_err(std::io::Error::other).map_err(MoveError::from)?;
             match fetched {
-                Ok(fetched) => arrived.push((output, fetched)),
+                Ok(mut fetched) => {
+                    // It is moved with many others; those must not wait for that.
+                    fetched.give_room_back();
+                    arrived.push((output, fetched));
+                }
                 Err(error) => tally.fail(&MoveError::from(error), terminal),
             }
             if arrived.len() >= BATCH_MAX {

@@ -23,9 +23,28 @@ pub(super) struct Arrived {
     pub(super) transferred: u64,
     pub(super) source_used: Arc<str>,
     pub(super) is_claimed: AtomicBool,
-    /// Keeps its room until it is claimed.
-    pub(super) _turn: Turn,
+    /// Keeps its room until it is claimed, and goes with it then.
+    pub(super) turn: Turn,
 }
+
+/// Keeps what came counted against [`QueueLimits::space_max`] until this is dropped: until it is
+/// told by [`Stager::set_elsewhere`], removed, or moved to where it counts no more.
+///
+/// [`QueueLimits::space_max`]: keelboat_engine::queue::QueueLimits::space_max
+/// [`Stager::set_elsewhere`]: super::Stager::set_elsewhere
+#[derive(Debug, Clone, Default)]
+pub struct Room {
+    _turn: Turn,
+}
+
+/// Not a part of what came.
+impl PartialEq for Room {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Room {}
 
 /// Where it is.
 #[derive(Debug)]
@@ -126,7 +145,7 @@ impl Arrived {
             transferred,
             source_used,
             is_claimed,
-            _turn: Turn::default(),
+            turn: Turn::default(),
         }
     }
 
@@ -157,6 +176,7 @@ impl Arrived {
             last_modified: self.validators.last_modified.clone(),
             transferred: self.transferred,
             source_used: Arc::clone(&self.source_used),
+            room: Room { _turn: self.turn.clone() },
         }
     }
 

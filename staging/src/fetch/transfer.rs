@@ -190,7 +190,10 @@ impl<'a> Source<'a> {
             }
             next = stream.next().await;
         };
-        // Frees the connection before the disk has caught up.
+        // Frees the connection before the disk has caught up, but not yet the room.
+        if received.is_ok() {
+            self.turn.fill();
+        }
         drop(stream);
         if received.is_ok() && sender.send(None).await.is_err() {
             tracing::debug!("the writer ended before the stream");
@@ -224,7 +227,7 @@ impl<'a> Source<'a> {
                 transferred: self.transferred.load(Ordering::Relaxed),
                 source_used: Arc::clone(self.address),
                 is_claimed: AtomicBool::new(false),
-                _turn: self.turn.clone(),
+                turn: self.turn.clone(),
                 held: Held::Partial(Box::new(partial)),
             })),
         }

@@ -82,6 +82,14 @@ impl Turn {
         }
     }
 
+    /// All of its bytes are here, and are about to be somebody else's matter.
+    pub(crate) fn fill(&self) {
+        let gate = self.0.lock().room_at.clone();
+        if let Some(gate) = gate {
+            gate.fill(self);
+        }
+    }
+
     /// It has room there, to be given back.
     pub(super) fn keep_room(&self, gate: &Gate) {
         self.0.lock().room_at.get_or_insert_with(|| gate.clone());

@@ -387,7 +387,7 @@ fn a_file_that_cannot_be_brought_ahead_fails_who_needs_it_only() {
 }
 
 #[test]
-fn fetched_files_are_kept_until_every_task_that_reads_them_has_ended() {
+fn fetched_files_are_kept_until_they_are_spare_and_room_is_wanted() {
     let mut script =
         Script::new("a!: u:s u:t -> x; b: u:s -> y", History::default(), Options::default());
     let kept = |script: &Script| (script.core.kept().bytes, script.core.kept().is_moving);
@@ -396,21 +396,89 @@ fn fetched_files_are_kept_until_every_task_that_reads_them_has_ended() {
          staged s@0 12345 => recall b
          staged t@0 123   => recall a",
     );
-    assert_eq!(kept(&script), (8, false));
-    script.run("hit b => ");
-    assert_eq!(kept(&script), (8, false));
+    assert_eq!(kept(&script), (8, true), "a recall may end a task");
     script.run(
-        "join 0 1 =>
-         miss a   => launch a.1@0",
+        "hit b  =>
+         miss a =>",
     );
+    assert_eq!(kept(&script), (8, false), "nothing runs, and no file is spare");
+    assert!(!script.core.has_spare());
+    script.run("join 0 1 => launch a.1@0");
     assert_eq!(kept(&script), (8, true));
     script.run(
         "ended a     => publish a.1
          published a => expand a",
     );
-    assert_eq!(kept(&script), (0, false));
+    assert_eq!(kept(&script), (8, true), "both files are spare");
     script.run("grown a c: u:s -> z => recall c");
-    assert_eq!(kept(&script), (5, false));
+    assert!(script.core.has_spare());
+    script.run("room 9 => evict t");
+    assert_eq!(kept(&script), (5, true));
+    assert!(!script.core.has_spare());
     script.run("hit c => finish succeeded");
-    assert_eq!(kept(&script), (0, false));
+    assert_eq!(kept(&script), (5, true));
+}
+
+#[test]
+fn what_nobody_reads_any_more_goes_when_room_is_wanted() {
+    check(
+        "a: u:long -> x; b: u:long u:s -> y; c: u:t -> z",
+        "start         => stage long@0, stage t@0, stage s@0
+         staged long@0 => recall a
+         staged s@0    => recall b
+         staged t@0    => recall c
+         join 0 3      =>
+         room 9        =>
+         miss a        => launch a.1@0
+         room 9        =>
+         ended a       => publish a.1
+         published a   =>
+         room 9        =>
+         hit b         =>
+         room 1        => evict long
+         room 9        => evict s
+         room 9        =>
+         hit c         => finish succeeded",
+    );
+}
+
+#[test]
+fn what_went_is_fetched_again_for_tasks_that_come_later() {
+    check(
+        "a!: u:s -> x; b: x -> y",
+        "start       => stage s@0
+         staged s@0  => recall a
+         join 0 1    =>
+         hit a       => recall b, expand a
+         room 1      => evict s
+         grown a c: u:s -> z => recall c
+         miss c      => stage s@0
+         room 1      =>
+         staged s@0  => launch c.1@0
+         room 1      =>
+         hit b       =>
+         ended c     => publish c.1
+         published c => finish succeeded",
+    );
+}
+
+#[test]
+fn what_is_read_to_make_a_lost_result_again_does_not_go() {
+    check(
+        "a: u:s -> x; b: x -> y",
+        "start            => stage s@0
+         staged s@0       => recall a
+         join 0 1         =>
+         hit a            => recall b
+         miss b           => launch b.1@0
+         ended b missing  => recall a known
+         room 1           =>
+         miss a           => launch a.1@0
+         room 1           =>
+         ended a          => publish a.1
+         published a      => launch b.2@0
+         room 1           => evict s
+         ended b          => publish b.2
+         published b      => finish succeeded",
+    );
 }

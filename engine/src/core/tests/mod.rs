@@ -149,6 +149,7 @@ impl Script {
                 let task = self.task(what);
                 Event::DeliverFailed { task, output: 0, failure: failure(more) }
             }
+            "room" => Event::RoomWanted { bytes: what.parse().expect("bytes") },
             "stop" if what == "drain" => Event::StopRequested { urgency: Urgency::Drain },
             "stop" => Event::StopRequested { urgency: Urgency::Now },
             "cancel" => Event::TaskCancelled { task: self.task(what) },
@@ -168,6 +169,7 @@ impl Script {
                 };
                 format!("stage {}@{}{from}", self.name(*file), site.0)
             }
+            Action::Evict { file } => format!("evict {}", self.name(*file)),
             Action::Recall { task: id, known, .. } => {
                 let executable = |record: &MemoRecord| record.outputs.iter().any(|o| o.executable);
                 let known = match known {
