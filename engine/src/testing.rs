@@ -9,7 +9,7 @@ use crate::{Command, Digest, InputSpec, Kind, Memoize, OutputSpec, Resources, So
 /// `d/` is a directory, `x?` is optional, `u:x` a remote file, `name*2` takes two cores, `name+3`
 /// has three retries, `name!` generates tasks, `name%` uses no earlier results, `name^` is forced,
 /// `name&other` comes after another one, `name#3` takes 3 GiB; in this order: `name#3&other*2+3!^`.
-/// `u:x=` declares the digest of the text `x`; `x>` is copied to an address.
+/// `u:x@h` is at another host; `u:x=` declares the digest of the text `x`; `x>` is copied to an address.
 pub(crate) fn tasks(text: &str) -> Vec<TaskSpec> {
     text.split(';').map(str::trim).filter(|part| !part.is_empty()).map(task).collect()
 }
@@ -55,7 +55,10 @@ fn input(text: &str) -> InputSpec {
     let (text, declared) = text.strip_suffix('=').map_or((text, false), |text| (text, true));
     let (path, kind, optional) = parts(text);
     let source = match path.strip_prefix("u:") {
-        Some(name) => Source::Urls(Arc::new([format!("http://host/{name}").into()])),
+        Some(name) => {
+            let (name, host) = name.split_once('@').unwrap_or((name, "host"));
+            Source::Urls(Arc::new([format!("http://{host}/{name}").into()]))
+        }
         None => Source::Path(path.into()),
     };
     let name: Arc<str> = path.trim_start_matches("u:").into();

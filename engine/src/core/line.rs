@@ -27,74 +27,108 @@ impl Use {
 /// The greatest use first; among equals, what was wanted first.
 type Rank = (Reverse<Use>, u64);
 
+/// A host that files are taken from; `None`: from the disk, or from another site.
+pub(super) type From = Option<HostId>;
+
+/// A place in the list of hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct HostId(pub(super) u32);
+
+/// One whose use nobody has looked at yet, to be put back by [`Line::rank`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fresh {
+    number: u64,
+    pub(super) key: Key,
+    from: From,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Line {
-    ordered: BTreeMap<Rank, Key>,
-    ranks: BTreeMap<Key, Rank>,
-    /// Those whose use nobody has looked at yet, in their order.
-    fresh: BTreeMap<u64, Key>,
+    /// By host, since each of them has only a share of those that are under way.
+    ordered: BTreeMap<From, BTreeMap<Rank, Key>>,
+    ranks: BTreeMap<Key, (Rank, From)>,
+    /// In the order in which they came.
+    fresh: BTreeMap<u64, Fresh>,
     next: u64,
 }
 
 impl Line {
     /// At the end, until its use is known.
-    pub(super) fn push(&mut self, key: Key) {
-        self.fresh.insert(self.next, key);
+    pub(super) fn push(&mut self, key: Key, from: From) {
+        self.fresh.insert(self.next, Fresh { number: self.next, key, from });
         self.next += 1;
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.ordered.is_empty() && self.fresh.is_empty()
+    /// Whether there is one whose host may have more, or of which that is not known yet.
+    pub(super) fn can_start(&self, may_start: impl Fn(From) -> bool) -> bool {
+        !self.fresh.is_empty() || self.ordered.keys().any(|from| may_start(*from))
     }
 
-    /// One whose use is not known, to be put back by [`Line::rank`].
-    pub(super) fn pop_fresh(&mut self) -> Option<(u64, Key)> {
-        self.fresh.pop_first()
+    pub(super) fn pop_fresh(&mut self) -> Option<Fresh> {
+        self.fresh.pop_first().map(|(_, fresh)| fresh)
     }
 
-    pub(super) fn rank(&mut self, number: u64, key: Key, its_use: Use) {
+    pub(super) fn rank(&mut self, fresh: Fresh, its_use: Use) {
+        let Fresh { number, key, from } = fresh;
         let rank = (Reverse(its_use), number);
-        self.ordered.insert(rank, key);
-        self.ranks.insert(key, rank);
+        self.ordered.entry(from).or_default().insert(rank, key);
+        self.ranks.insert(key, (rank, from));
     }
 
     /// It is of more use than it was.
     pub(super) fn raise(&mut self, key: Key, more: Use) {
-        let Some(rank) = self.ranks.get_mut(&key) else { return };
-        self.ordered.remove(rank);
+        let Some((rank, from)) = self.ranks.get_mut(&key) else { return };
+        let ordered = self.ordered.entry(*from).or_default();
+        ordered.remove(rank);
         rank.0.0.unblocks += more.unblocks;
         rank.0.0.waiting += more.waiting;
-        self.ordered.insert(*rank, key);
+        ordered.insert(*rank, key);
     }
 
-    pub(super) fn pop(&mut self) -> Option<(Key, Use)> {
-        let ((Reverse(its_use), _), key) = self.ordered.pop_first()?;
+    /// The most useful one of those whose host may have more.
+    pub(super) fn pop(&mut self, may_start: impl Fn(From) -> bool) -> Option<(Key, Use)> {
+        let able = self.ordered.iter().filter(|(from, _)| may_start(**from));
+        let firsts = able.filter_map(|(from, ordered)| Some((*ordered.keys().next()?, *from)));
+        let (rank, from) = firsts.min()?;
+        let ordered = self.ordered.get_mut(&from)?;
+        let key = ordered.remove(&rank)?;
+        if ordered.is_empty() {
+            self.ordered.remove(&from);
+        }
         self.ranks.remove(&key);
-        Some((key, its_use))
+        Some((key, rank.0.0))
     }
 
     pub(super) fn retain(&mut self, keep: impl Fn(Key) -> bool) {
-        self.fresh.retain(|_, key| keep(*key));
-        self.ordered.retain(|_, key| keep(*key));
+        self.fresh.retain(|_, fresh| keep(fresh.key));
+        self.ordered.retain(|_, ordered| {
+            ordered.retain(|_, key| keep(*key));
+            !ordered.is_empty()
+        });
         self.ranks.retain(|key, _| keep(*key));
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.ordered.len() + self.fresh.len()
+        self.ranks.len() + self.fresh.len()
     }
 
     #[cfg(test)]
     pub(super) fn check_invariants(&self) {
-        assert_eq!(self.ordered.len(), self.ranks.len(), "each has one rank");
-        for (rank, key) in &self.ordered {
-            assert_eq!(self.ranks.get(key), Some(rank), "it is where its rank says");
+        let ordered: usize = self.ordered.values().map(BTreeMap::len).sum();
+        assert_eq!(ordered, self.ranks.len(), "each has one rank");
+        for (from, ordered) in &self.ordered {
+            assert!(!ordered.is_empty(), "a host that nothing waits for is not in line");
+            for (rank, key) in ordered {
+                let place = Some(&(*rank, *from));
+                assert_eq!(self.ranks.get(key), place, "it is where its rank says");
+            }
         }
     }
 
     /// Those whose use is known.
     #[cfg(test)]
     pub(super) fn ranked(&self) -> impl Iterator<Item = (Key, Use)> {
-        self.ordered.iter().map(|((Reverse(its_use), _), key)| (*key, *its_use))
+        self.ranks.iter().map(|(key, ((Reverse(its_use), _), _))| (*key, *its_use))
     }
 }

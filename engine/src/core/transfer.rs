@@ -2,18 +2,24 @@
 //!
 //! One transfer for one file and site, however many tasks want it. A bounded number is under way.
 //! The rest waits: what is the last missing file of a task goes first, then what most tasks lack,
-//! then what was wanted first. While nothing else is wanted, remote inputs of tasks that are ready
+//! then what was wanted first. A host has only a share of those under way, so that hosts which do not
+//! answer are not all that is asked. While nothing else is wanted, remote inputs of tasks that are ready
 //! and have no place yet are brought ahead.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::line::{Key, Line, Use};
+use super::line::{From, HostId, Key, Line, Use};
+use super::lookup::Lookup;
 use super::task::Knowledge;
 use super::{Action, Core, Phase, StageFrom};
 use crate::{Failure, FailureClass, FileId, SiteId, Source, TaskId};
 
 /// Transfers that are asked for at one time; the rest waits here.
 pub(super) const TRANSFERS_MAX: usize = 512;
+
+/// A host has at most one of so many parts of what is left for all: 102 of 512 when it is alone.
+const LEFT_FOR_ONE: usize = 4;
 
 /// Tasks that are looked at to know the use of one file.
 const LOOKED_AT_MAX: usize = 1000;
@@ -26,6 +32,9 @@ pub(super) struct Transfers {
     max: usize,
     /// How many of them take from each site.
     loads: BTreeMap<SiteId, usize>,
+    /// How many of them take from each host that was ever wanted.
+    hosts: Vec<usize>,
+    host_ids: Lookup<Arc<str>, HostId>,
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +42,8 @@ struct Want {
     /// Tasks that have a place at the site and lack the file.
     waiting: Vec<TaskId>,
     stage: Stage,
+    /// The host that has it.
+    from: From,
     /// Tries that failed and were made again, since the bytes were last given up somewhere.
     failures: u32,
 }
@@ -50,18 +61,45 @@ impl Transfers {
     /// At most so many of them under way, if somebody says how many.
     pub(super) fn new(max: Option<u32>) -> Self {
         let max = max.map_or(TRANSFERS_MAX, |max| max.max(1) as usize);
-        let (wanted, line, loads) = Default::default();
-        Self { wanted, line, under_way: 0, max, loads }
+        let (wanted, line, loads, hosts, host_ids) = Default::default();
+        Self { wanted, line, under_way: 0, max, loads, hosts, host_ids }
     }
 
     /// Whether a transfer can be asked for now.
     pub(super) fn can_start(&self) -> bool {
-        !self.line.is_empty() && self.under_way < self.max
+        self.under_way < self.max && self.line.can_start(|from| self.may_start(from))
     }
 
     /// Whether more could be under way than anybody needs now.
     fn has_spare(&self) -> bool {
-        self.line.is_empty() && self.under_way < self.max
+        self.under_way < self.max && !self.can_start()
+    }
+
+    /// A host may have a part of what the others have left, so that there is always something left
+    /// for one more.
+    fn may_start(&self, from: From) -> bool {
+        let left = self.max.saturating_sub(self.under_way);
+        from.is_none_or(|host| self.hosts[host.0 as usize] < (left / LEFT_FOR_ONE).max(1))
+    }
+
+    fn pop(&mut self) -> Option<(Key, Use)> {
+        let mut line = std::mem::take(&mut self.line);
+        let popped = line.pop(|from| self.may_start(from));
+        self.line = line;
+        popped
+    }
+
+    /// The number of the host of a file at these addresses.
+    fn host(&mut self, source: &Source) -> From {
+        let Source::Urls(urls) = source else { return None };
+        let host: Arc<str> = host_of(urls.first()?)?.into();
+        if let Some(id) = self.host_ids.get(&host) {
+            return Some(*id);
+        }
+        let id = HostId(super::number(self.hosts.len()));
+        self.hosts.push(0);
+        self.host_ids.insert(host, id);
+        Some(id)
     }
 
     /// Where a transfer takes the file from, if it is under way.
@@ -75,7 +113,7 @@ impl Transfers {
     /// Ends a transfer, well or not; returns the tasks that waited for it.
     pub(super) fn complete(&mut self, file: FileId, site: SiteId) -> Vec<TaskId> {
         let Some(want) = self.wanted.remove(&(file, site)) else { return Vec::new() };
-        self.ended(want.stage);
+        self.ended(want.stage, want.from);
         want.waiting
     }
 
@@ -92,18 +130,31 @@ impl Transfers {
     fn begun(&mut self, file: FileId, site: SiteId, from: StageFrom) {
         self.set_stage(file, site, Stage::UnderWay(from));
         self.under_way += 1;
-        if let StageFrom::Site(source) = from {
-            *self.loads.entry(source).or_default() += 1;
+        match from {
+            StageFrom::Site(source) => *self.loads.entry(source).or_default() += 1,
+            StageFrom::Origin => {
+                let host = self.wanted.get(&(file, site)).and_then(|want| want.from);
+                if let Some(host) = host {
+                    self.hosts[host.0 as usize] += 1;
+                }
+            }
         }
     }
 
-    fn ended(&mut self, stage: Stage) {
+    fn ended(&mut self, stage: Stage, host: From) {
         let Stage::UnderWay(from) = stage else { return };
         self.under_way -= 1;
-        if let StageFrom::Site(source) = from
-            && let Some(load) = self.loads.get_mut(&source)
-        {
-            *load -= 1;
+        match from {
+            StageFrom::Site(source) => {
+                if let Some(load) = self.loads.get_mut(&source) {
+                    *load -= 1;
+                }
+            }
+            StageFrom::Origin => {
+                if let Some(host) = host {
+                    self.hosts[host.0 as usize] -= 1;
+                }
+            }
         }
     }
 
@@ -118,8 +169,9 @@ impl Transfers {
         let all = (file, SiteId(0))..=(file, SiteId(u16::MAX));
         for (key, want) in self.wanted.range_mut(all) {
             if want.stage == Stage::Parked {
-                *want = Want { waiting: std::mem::take(&mut want.waiting), ..Want::default() };
-                self.line.push(*key);
+                let (waiting, from) = (std::mem::take(&mut want.waiting), want.from);
+                *want = Want { waiting, from, ..Want::default() };
+                self.line.push(*key, from);
             }
         }
     }
@@ -143,9 +195,10 @@ impl Transfers {
     /// Puts a transfer that is under way back into the queue.
     fn again(&mut self, file: FileId, site: SiteId) {
         let Some(from) = self.under_way_from(file, site) else { return };
-        self.ended(Stage::UnderWay(from));
+        let host = self.wanted.get(&(file, site)).and_then(|want| want.from);
+        self.ended(Stage::UnderWay(from), host);
         self.set_stage(file, site, Stage::Queued);
-        self.line.push((file, site));
+        self.line.push((file, site), host);
     }
 
     /// The same, where its source is believed no more: the next one has all of its tries. This
@@ -188,6 +241,11 @@ impl Transfers {
             self.wanted.values().filter(|want| matches!(want.stage, Stage::UnderWay(_)));
         assert_eq!(under_way.count(), self.under_way, "transfers under way are counted");
         assert!(self.under_way <= self.max, "transfers under way are bounded");
+        let from_hosts = self
+            .wanted
+            .values()
+            .filter(|want| want.from.is_some() && want.stage == Stage::UnderWay(StageFrom::Origin));
+        assert_eq!(from_hosts.count(), self.hosts.iter().sum(), "shares of hosts are counted");
         self.line.check_invariants();
         let from_sites: usize = self.loads.values().sum();
         let site = |want: &&Want| matches!(want.stage, Stage::UnderWay(StageFrom::Site(_)));
@@ -200,10 +258,11 @@ impl Transfers {
 impl Core {
     /// A file is needed at a site: by a task that has its place there, or only to be known.
     pub(super) fn want(&mut self, file: FileId, site: SiteId, task: Option<TaskId>) {
+        let from = self.transfers.host(&self.graph.file(file).source);
         let line = &mut self.transfers.line;
         let want = self.transfers.wanted.entry((file, site)).or_insert_with(|| {
-            line.push((file, site));
-            Want::default()
+            line.push((file, site), from);
+            Want { from, ..Want::default() }
         });
         want.waiting.extend(task);
         let waiting = u32::from(task.is_some());
@@ -254,6 +313,13 @@ impl Core {
         found
     }
 
+    /// Whether transfers wait only because their hosts have their shares.
+    #[cfg(test)]
+    pub(crate) fn hosts_are_at_their_shares(&self) -> bool {
+        let Transfers { line, under_way, max, .. } = &self.transfers;
+        line.len() > 0 && under_way < max && !self.transfers.can_start()
+    }
+
     #[cfg(test)]
     pub(crate) fn transfers_queued(&self) -> usize {
         self.transfers.line.len()
@@ -269,9 +335,9 @@ impl Core {
     }
 
     fn rank_fresh(&mut self) {
-        while let Some((number, key)) = self.transfers.line.pop_fresh() {
-            let its_use = self.use_of(key);
-            self.transfers.line.rank(number, key, its_use);
+        while let Some(fresh) = self.transfers.line.pop_fresh() {
+            let its_use = self.use_of(fresh.key);
+            self.transfers.line.rank(fresh, its_use);
         }
     }
 
@@ -299,7 +365,7 @@ impl Core {
     pub(super) fn start_transfers(&mut self, actions: &mut Vec<Action>) {
         while self.transfers.can_start() {
             self.rank_fresh();
-            let Some(((file, site), its_use)) = self.transfers.line.pop() else { return };
+            let Some(((file, site), its_use)) = self.transfers.pop() else { return };
             match self.choose_source(file, site) {
                 Take::Here => {
                     for task in self.transfers.complete(file, site) {
@@ -379,6 +445,14 @@ enum Take {
     MadeAgainBy(TaskId),
 }
 
+/// The host, the bucket or the collection of an address, also of an archive's; none: it is here.
+fn host_of(url: &str) -> Option<String> {
+    let (_, rest) = url.split_once("://").filter(|_| !url.starts_with("data:"))?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    (!host.is_empty()).then(|| host.to_ascii_lowercase())
+}
+
 /// A source in words: its path or its first address (without user information and query).
 pub(super) fn describe(source: &Source) -> String {
     match source {
@@ -405,5 +479,27 @@ pub(super) fn without_secrets(url: &str) -> String {
             format!("{scheme}://{host}/{path}")
         }
         None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::host_of;
+
+    #[test]
+    fn hosts_are_told_by_addresses() {
+        let hosts = [
+            ("http://Host:81/a/b?c@d", Some("host:81")),
+            ("https://user:pass@host/a@b", Some("host")),
+            ("zip:https://host/a.zip!/b", Some("host")),
+            ("s3://bucket", Some("bucket")),
+            ("http://[::1]:80#x", Some("[::1]:80")),
+            ("file:///a/b", None),
+            ("/a/b", None),
+            ("data:text/plain,http://host/", None),
+        ];
+        for (url, host) in hosts {
+            assert_eq!(host_of(url).as_deref(), host, "{url}");
+        }
     }
 }

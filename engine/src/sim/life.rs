@@ -160,6 +160,8 @@ impl Life<'_, '_> {
     /// Marks how things stand after a step.
     fn observe(&mut self, core: &Core, resumed: bool) {
         let sites = !self.world.capacity.is_empty();
+        let at_shares = core.hosts_are_at_their_shares();
+        self.world.marks.hit_if(at_shares, Mark::HostsAtTheirShares);
         for (at, node) in core.graph().tasks().iter().enumerate() {
             let phase = core.phase(TaskId(u32::try_from(at).unwrap()));
             let marks = &mut *self.world.marks;

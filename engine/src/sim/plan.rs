@@ -279,7 +279,11 @@ impl Builder {
     fn source(&mut self) -> InputSpec {
         let number = self.chance.below(9);
         let remote = number < 5;
-        let name = if remote { format!("http://host/{number}") } else { format!("in/{number}") };
+        let name = if remote {
+            format!("http://host{}/{number}", number % 2)
+        } else {
+            format!("in/{number}")
+        };
         let bad = self.trouble > 0 && self.chance.one_in(self.trouble);
         let fate = if !bad {
             SourceFate::Good

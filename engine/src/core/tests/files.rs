@@ -352,7 +352,7 @@ fn what_became_the_last_missing_file_goes_before_others_of_before() {
 #[test]
 fn inputs_of_tasks_without_a_place_are_brought_while_others_compute() {
     let declared: Vec<_> = (0..10).map(|at| format!("t{at}: u:s{at}= -> x{at}")).collect();
-    let options = Options { transfers_max: Some(9), ..Options::default() };
+    let options = Options { transfers_max: Some(48), ..Options::default() };
     let mut script = Script::new(&declared.join(";"), History::default(), options);
     let recalls: Vec<_> = (0..10).map(|at| format!("recall t{at}")).collect();
     script.run(&format!("start => {}\njoin 0 1 =>", recalls.join(", ")));
@@ -481,4 +481,31 @@ fn what_is_read_to_make_a_lost_result_again_does_not_go() {
          ended b          => publish b.2
          published b      => finish succeeded",
     );
+}
+
+#[test]
+fn a_host_has_only_a_share_of_what_is_under_way() {
+    let options = Options { transfers_max: Some(3), ..Options::default() };
+    Script::new(
+        "a: u:p@slow -> w; b: u:q@slow -> x; c: u:r@slow -> y; d: u:s -> z",
+        History::default(),
+        options,
+    )
+    .run(
+        "start           => stage slow/p@0, stage s@0
+         staged s@0      => recall d
+         staged slow/p@0 => recall a, stage slow/q@0
+         staged slow/q@0 => recall b, stage slow/r@0",
+    );
+    let names: Vec<_> = (0..600).map(|at| format!("t{at}: u:s{at}@dead -> x{at}")).collect();
+    let mut script = Script::new(
+        &format!("{}; last: u:s -> x", names.join("; ")),
+        History::default(),
+        Options::default(),
+    );
+    let mut actions = Vec::new();
+    script.core.resume(script.now, &mut actions);
+    let staged: Vec<_> = actions.iter().filter_map(|action| script.describe(action)).collect();
+    assert_eq!(staged.len(), 103, "a fifth for one host, and the other host's file");
+    assert_eq!(staged.last().map(String::as_str), Some("stage s@0"));
 }

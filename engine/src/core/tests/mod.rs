@@ -69,7 +69,7 @@ impl Script {
     fn name(&self, file: FileId) -> String {
         match &self.core.graph().file(file).source {
             Source::Path(path) => path.to_string(),
-            Source::Urls(urls) => urls[0].replace("http://host/", ""),
+            Source::Urls(urls) => urls[0].replace("http://host/", "").replace("http://", ""),
         }
     }
 
