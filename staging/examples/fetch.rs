@@ -1,4 +1,4 @@
-//! Fetches one address into a directory: `fetch ADDRESS DIRECTORY [SHA256]`.
+//! Fetches one address into a directory: `fetch ADDRESS DIRECTORY [BYTES_PER_SECOND]`.
 //!
 //! Killed at any moment and started again, it goes on where it was.
 
@@ -23,16 +23,16 @@ async fn main() -> ExitCode {
 
 async fn fetch() -> Result<String, String> {
     let mut arguments = std::env::args().skip(1);
-    let usage = "usage: fetch ADDRESS DIRECTORY [SHA256]";
+    let usage = "usage: fetch ADDRESS DIRECTORY [BYTES_PER_SECOND]";
     let (Some(address), Some(directory)) = (arguments.next(), arguments.next()) else {
         return Err(usage.into());
     };
-    let mut request = FetchRequest::new(address);
-    if let Some(sha256) = arguments.next() {
-        request = request.expecting(sha256.parse().map_err(|error| format!("{error}"))?);
+    let mut config = StagingConfig::new(directory);
+    if let Some(pace) = arguments.next() {
+        config.limits.bytes_per_second = Some(pace.parse().map_err(|error| format!("{error}"))?);
     }
-    let fetcher = Stager::new(StagingConfig::new(directory)).map_err(|error| error.to_string())?;
-    match fetcher.fetch(request).await {
+    let fetcher = Stager::new(config).map_err(|error| error.to_string())?;
+    match fetcher.fetch(FetchRequest::new(address)).await {
         Ok(Fetched::Unchanged) => Ok("unchanged".into()),
         Ok(Fetched::New { path, content, transferred, .. }) => {
             Ok(format!("{} {transferred} {}", content.digest, path.display()))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use keelboat_engine::{Content, Digest, Kind};
+use keelboat_engine::{Content, Digest, FailureClass, Kind};
 use tokio::task::JoinSet;
 
 use self::kept::{Came, Kept};
@@ -20,7 +20,7 @@ use super::progress::{Observers, Progress, Share};
 use super::{Fetched, TransferEvent, blocking};
 use crate::address::{address_digest, child_address, redact, scheme_of};
 use crate::local::{Forgetful, LocalError, digest_path, place_tree};
-use crate::protocol::{Depth, Entry, ListRequest, Protocol, Validators, local_path};
+use crate::protocol::{Depth, Entry, ListRequest, Protocol, TransferError, Validators, local_path};
 
 /// Files of one directory that are asked for at once; limits of hosts hold besides.
 const FILES_AT_ONCE_MAX: usize = 64;
@@ -69,18 +69,26 @@ async fn copy(job: &Job) -> Result<Landed, SourceError> {
     let source = local_path(&job.address)?;
     let own = Own::name(&job.stager.config.partial_dir, &address_digest(&job.address))?;
     let (own, content) = blocking(move || {
-        let content = digest_path(&source, Kind::Directory, &Forgetful, true)?;
+        let content = digest_path(&source, Kind::Directory, &Forgetful, true).map_err(of_source)?;
         place_tree(&source, own.path())?;
         let copied = digest_path(own.path(), Kind::Directory, &Forgetful, true)?;
         if copied.digest != content.digest {
-            return Err(LocalError::Changed { path: source });
+            return Err(LocalError::Changed { path: source }.into());
         }
-        Ok((own, content))
+        Ok::<_, SourceError>((own, content))
     })
     .await??;
     checked(job, &content)?;
     let (validators, source_used) = (Validators::default(), Arc::clone(&job.address));
     Ok(Landed::New(Arc::new(Arrived::own(own, content, validators, 0, source_used))))
+}
+
+/// The directory that is not there is the input.
+fn of_source(error: LocalError) -> SourceError {
+    match error.class() {
+        FailureClass::InputMissing => TransferError::Missing { found: error.to_string() }.into(),
+        _ => error.into(),
+    }
 }
 
 /// What is below a directory anywhere.

@@ -71,18 +71,25 @@ impl Buckets {
     }
 
     fn with(&self, variables: &[(&str, &str)]) -> BucketProtocol {
-        let server: &[(&str, &str)] = match self.cloud {
-            Cloud::S3 => &[("AWS_ENDPOINT_URL", self.endpoint()), ("AWS_ALLOW_HTTP", "true")],
-            Cloud::Gs => &[("GOOGLE_BASE_URL", self.endpoint())],
-            Cloud::Az => &[
+        let variables = variables.iter().copied().chain(self.server());
+        BucketProtocol::with_variables(HttpConfig::default(), owned(variables))
+    }
+
+    /// All that another process needs to read and write here.
+    pub(crate) fn variables(&self) -> Vec<(String, String)> {
+        owned(self.keys().into_iter().chain(self.server()))
+    }
+
+    fn server(&self) -> Vec<(&str, &str)> {
+        match self.cloud {
+            Cloud::S3 => vec![("AWS_ENDPOINT_URL", self.endpoint()), ("AWS_ALLOW_HTTP", "true")],
+            Cloud::Gs => vec![("GOOGLE_BASE_URL", self.endpoint())],
+            Cloud::Az => vec![
                 ("AZURE_STORAGE_ENDPOINT", self.endpoint()),
                 ("AZURE_STORAGE_ACCOUNT_NAME", self.value("AZURE_ACCOUNT")),
                 ("AZURE_ALLOW_HTTP", "true"),
             ],
-        };
-        let variables = variables.iter().chain(server);
-        let variables = variables.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        BucketProtocol::with_variables(HttpConfig::default(), variables)
+        }
     }
 
     /// The variables that give access.
@@ -166,6 +173,11 @@ impl Drop for Buckets {
     fn drop(&mut self) {
         stop(script(self.cloud), self.dir.path());
     }
+}
+
+fn owned<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<(String, String)> {
+    let variables = variables.into_iter();
+    variables.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 const fn script(cloud: Cloud) -> &'static str {

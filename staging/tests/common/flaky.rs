@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use keelboat_staging::{BoxFuture, ByteStream, OpenRequest, Opened, Protocol, TransferError};
+use keelboat_staging::{
+    BoxFuture, ByteStream, Entry, ListRequest, OpenRequest, Opened, Protocol, TransferError,
+};
 use tokio_util::bytes::Bytes;
 
 type Hook = Box<dyn FnOnce() + Send>;
@@ -28,12 +30,27 @@ impl Fault {
 pub(crate) struct Flaky {
     inner: Arc<dyn Protocol>,
     faults: Mutex<VecDeque<Fault>>,
+    count: Arc<Mutex<Count>>,
+}
+
+/// How often files were opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Count {
+    pub(crate) in_all: usize,
+    /// Openings whose streams are not dropped yet.
+    pub(crate) open: usize,
+    /// The most that were open at one time.
+    pub(crate) at_once: usize,
 }
 
 impl Flaky {
     /// Around a plain protocol.
     pub(crate) fn new(inner: Arc<dyn Protocol>, faults: Vec<Fault>) -> Self {
-        Self { inner, faults: Mutex::new(faults.into()) }
+        Self { inner, faults: Mutex::new(faults.into()), count: Arc::default() }
+    }
+
+    pub(crate) fn count(&self) -> Count {
+        *lock(&self.count)
     }
 }
 
@@ -53,15 +70,47 @@ impl Protocol for Flaky {
         request: &'a OpenRequest,
     ) -> BoxFuture<'a, Result<Opened, TransferError>> {
         Box::pin(async move {
-            let fault = self.faults.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let fault = lock(&self.faults).pop_front();
+            let counted = Counted::begin(&self.count);
             Ok(match self.inner.open(request).await? {
                 Opened::Unchanged => Opened::Unchanged,
                 Opened::Body { metadata, offset, stream } => {
-                    let stream = Box::new(FlakyStream { stream, passed: 0, fault });
+                    let stream =
+                        Box::new(FlakyStream { stream, passed: 0, fault, _counted: counted });
                     Opened::Body { metadata, offset, stream }
                 }
             })
         })
+    }
+
+    fn list<'a>(
+        &'a self,
+        request: &'a ListRequest,
+    ) -> BoxFuture<'a, Result<Vec<Entry>, TransferError>> {
+        self.inner.list(request)
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One opening, until its stream is dropped.
+struct Counted(Arc<Mutex<Count>>);
+
+impl Counted {
+    fn begin(shared: &Arc<Mutex<Count>>) -> Self {
+        let mut count = lock(shared);
+        count.in_all += 1;
+        count.open += 1;
+        count.at_once = count.at_once.max(count.open);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        lock(&self.0).open -= 1;
     }
 }
 
@@ -69,6 +118,7 @@ struct FlakyStream {
     stream: Box<dyn ByteStream>,
     passed: u64,
     fault: Option<Fault>,
+    _counted: Counted,
 }
 
 impl ByteStream for FlakyStream {

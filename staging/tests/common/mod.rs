@@ -7,6 +7,7 @@ pub(crate) mod flaky;
 pub(crate) mod ftp;
 pub(crate) mod globus;
 pub(crate) mod raw;
+pub(crate) mod small_disk;
 pub(crate) mod ssh;
 
 use std::collections::BTreeMap;
@@ -56,7 +57,7 @@ impl Servers {
 
     /// A file that both servers serve under this name.
     pub(crate) fn put(&self, name: &str, bytes: &[u8]) -> PathBuf {
-        let path = Path::new(self.value("HTTP_ROOT")).join("files").join(name);
+        let path = self.path(name);
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
         std::fs::write(&path, bytes).expect("a file");
         path
@@ -64,8 +65,12 @@ impl Servers {
 
     /// Takes such a file away.
     pub(crate) fn remove(&self, name: &str) {
-        let path = Path::new(self.value("HTTP_ROOT")).join("files").join(name);
-        std::fs::remove_file(path).expect("removed");
+        std::fs::remove_file(self.path(name)).expect("removed");
+    }
+
+    /// Where such a file is.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        Path::new(self.value("HTTP_ROOT")).join("files").join(name)
     }
 
     /// An address at nginx.
@@ -210,6 +215,23 @@ pub(crate) fn assert_arrived(fetched: Result<Fetched, FetchError>, expected: &[u
 /// One fetch with a fetcher of its own.
 pub(crate) async fn fetch(dir: &TempDir, request: FetchRequest) -> Result<Fetched, FetchError> {
     fetcher(dir.path()).fetch(request).await
+}
+
+/// Waits for something that is to come.
+pub(crate) async fn until(condition: impl Fn() -> bool) {
+    let come = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), come).await.expect("what was waited for comes");
+}
+
+/// An example, built beside the directory of test binaries.
+pub(crate) fn example(name: &str) -> Command {
+    let test = std::env::current_exe().expect("this test's binary");
+    let profile = test.parent().and_then(Path::parent).expect("target/debug");
+    Command::new(profile.join("examples").join(name))
 }
 
 /// A temporary directory.

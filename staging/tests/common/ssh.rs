@@ -90,6 +90,21 @@ impl Ssh {
         }
     }
 
+    /// The variables with which another process logs in: a home of its own.
+    pub(crate) fn environment(&self) -> Vec<(String, String)> {
+        let home = self.dir.path().join("home");
+        let own = home.join(".ssh");
+        std::fs::create_dir_all(&own).expect("a directory");
+        std::fs::copy(self.value("SSH_KNOWN_HOSTS"), own.join("known_hosts")).expect("a copy");
+        std::fs::copy(self.key("id"), own.join("id_ed25519")).expect("a copy");
+        let home = home.to_str().expect("text").to_owned();
+        vec![
+            ("HOME".to_owned(), home),
+            ("USER".to_owned(), self.value("SSH_USER").to_owned()),
+            ("SSH_AUTH_SOCK".to_owned(), String::new()),
+        ]
+    }
+
     pub(crate) fn protocol(&self) -> Arc<SftpProtocol> {
         Arc::new(SftpProtocol::new(self.config(), Credentials::default()))
     }

@@ -1,5 +1,14 @@
 //! What every protocol has to pass. A new one implements [`Place`] and is added at the end.
+//!
+//! Globus moves files by itself, so what is done to streams here does not apply to it: it has
+//! tests of its own.
 
+mod directories;
+mod killed;
+mod limits;
+pub(crate) mod sparse;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use keelboat_engine::{Digest, FailureClass};
@@ -23,6 +32,18 @@ pub(crate) trait Place: Send + Sync {
     /// Whether a file can have this name there.
     fn can_name(&self, _name: &str) -> bool {
         true
+    }
+    /// Whether directories can be listed.
+    fn can_list(&self) -> bool {
+        true
+    }
+    /// Where a file of this name is on this machine, if it is one.
+    fn path(&self, _name: &str) -> Option<PathBuf> {
+        None
+    }
+    /// The variables with which another process gets there; `None`: not by variables alone.
+    fn environment(&self) -> Option<Vec<(String, String)>> {
+        Some(Vec::new())
     }
 }
 
@@ -72,6 +93,9 @@ pub(crate) async fn conformance(place: impl Place + 'static) {
     cuts(place).await;
     changes(&shared).await;
     known(place).await;
+    limits::limits(place).await;
+    directories::directories(place).await;
+    killed::killed(place).await;
 }
 
 async fn refusals(place: &dyn Place) {
@@ -136,7 +160,7 @@ async fn known(place: &dyn Place) {
     fetch(place, vec![], request).await.assert_arrived(b"and second");
 }
 
-struct Files(tempfile::TempDir);
+pub(crate) struct Files(tempfile::TempDir);
 
 impl Place for Files {
     fn protocol(&self) -> Arc<dyn Protocol> {
@@ -145,6 +169,7 @@ impl Place for Files {
 
     fn put(&self, name: &str, bytes: &[u8]) -> String {
         let path = self.0.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
         std::fs::write(&path, bytes).expect("a file");
         path.to_str().expect("text").to_owned()
     }
@@ -160,6 +185,10 @@ impl Place for Files {
         std::fs::set_permissions(&address, mode).expect("a mode");
         // Root may read everything.
         std::fs::File::open(&address).is_err().then_some(address)
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        Some(self.0.path().join(name))
     }
 }
 
@@ -184,7 +213,8 @@ impl Place for Http {
         let name = self.name(name);
         self.servers.put(&name, bytes);
         let base = if self.prefix == "/f/" { "FLAKY_URL" } else { "HTTP_URL" };
-        format!("{}{}{}", self.servers.value(base), self.prefix, escaped(&name))
+        let name: Vec<String> = name.split('/').map(escaped).collect();
+        format!("{}{}{}", self.servers.value(base), self.prefix, name.join("/"))
     }
 
     fn remove(&self, name: &str) {
@@ -193,6 +223,14 @@ impl Place for Http {
 
     fn forbidden(&self) -> Option<String> {
         Some(self.servers.plain("/private/conformance"))
+    }
+
+    fn can_list(&self) -> bool {
+        self.prefix == "/json/"
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        Some(self.servers.path(&self.name(name)))
     }
 }
 
@@ -217,6 +255,10 @@ impl Place for Buckets {
     fn can_name(&self, name: &str) -> bool {
         !name.contains(char::is_control)
     }
+
+    fn environment(&self) -> Option<Vec<(String, String)>> {
+        Some(self.variables())
+    }
 }
 
 #[tokio::test]
@@ -227,7 +269,7 @@ async fn file_conforms() {
 #[tokio::test]
 async fn http_conforms_with_nginx() {
     let Some(servers) = Servers::get() else { return };
-    conformance(Http { servers, prefix: "/files/" }).await;
+    conformance(Http { servers, prefix: "/json/" }).await;
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use keelboat_staging::{
     child_address,
 };
 
+use super::conformance::sparse::sparse;
 use super::conformance::{Place, conformance};
 use crate::common::ftp::{Cutter, Ftp};
 use crate::common::{assert_arrived, config, noise, room};
@@ -48,6 +49,15 @@ impl Place for Files {
     fn can_name(&self, name: &str) -> bool {
         !name.contains(char::is_control)
     }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        Some(self.ftp.path(&self.name(name)))
+    }
+
+    /// They do not name the certificate to trust.
+    fn environment(&self) -> Option<Vec<(String, String)>> {
+        (self.server == "FTP_URL").then(Vec::new)
+    }
 }
 
 #[tokio::test]
@@ -61,6 +71,13 @@ async fn ftp_conforms_with_proftpd() {
 async fn ftps_conforms_with_proftpd() {
     let Some(ftp) = Ftp::get() else { return };
     conformance(Files { ftp, server: "FTP_TLS_REQUIRED_URL" }).await;
+}
+
+#[tokio::test]
+#[ignore = "5 GiB"]
+async fn sparse_files_come_from_proftpd() {
+    let Some(ftp) = Ftp::get() else { return };
+    sparse(&Files { ftp, server: "FTP_URL" }).await;
 }
 
 fn stager(protocol: &FtpProtocol, dir: &Path) -> Stager {

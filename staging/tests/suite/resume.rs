@@ -1,13 +1,13 @@
 //! Going on: after cuts, after a crash, and never with what does not belong together.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use keelboat_engine::Digest;
 use keelboat_staging::{FetchRequest, address_digest};
 
-use crate::common::{Servers, assert_arrived, fetch, fetcher, noise, room};
+use crate::common::{Servers, assert_arrived, example, fetch, fetcher, noise, room};
 
 #[tokio::test]
 async fn a_file_cut_a_hundred_times_comes_once() {
@@ -121,16 +121,9 @@ fn garble_state(partial: &Path) {
 }
 
 fn start(address: &str, dir: &Path) -> Child {
-    let mut command = Command::new(example());
+    let mut command = example("fetch");
     command.arg(address).arg(dir).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().expect("the example `fetch`, built with the tests")
-}
-
-/// Examples are built beside the directory of test binaries.
-fn example() -> PathBuf {
-    let test = std::env::current_exe().expect("this test's binary");
-    let profile = test.parent().and_then(Path::parent).expect("target/debug");
-    profile.join("examples/fetch")
 }
 
 fn finish(child: Child) -> Output {

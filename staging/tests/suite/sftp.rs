@@ -14,8 +14,10 @@ use keelboat_staging::{
 };
 use tokio_util::bytes::Bytes;
 
+use super::conformance::sparse::sparse;
 use super::conformance::{Place, conformance};
 use crate::common::flaky::{Fault, Flaky};
+use crate::common::small_disk::SmallDisk;
 use crate::common::ssh::{Agent, Ssh};
 use crate::common::{assert_arrived, config, noise, room};
 
@@ -43,12 +45,27 @@ impl Place for Files {
         // Root may read everything.
         std::fs::File::open(path).is_err().then_some(address)
     }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        Some(self.0.path(&format!("conformance {name}")))
+    }
+
+    fn environment(&self) -> Option<Vec<(String, String)>> {
+        Some(self.0.environment())
+    }
 }
 
 #[tokio::test]
 async fn sftp_conforms_with_openssh() {
     let Some(ssh) = Ssh::get() else { return };
     conformance(Files(ssh)).await;
+}
+
+#[tokio::test]
+#[ignore = "5 GiB"]
+async fn sparse_files_come_from_openssh() {
+    let Some(ssh) = Ssh::get() else { return };
+    sparse(&Files(ssh)).await;
 }
 
 async fn fetch(protocol: Arc<dyn Protocol>, address: &str) -> Result<Arrived, FetchError> {
@@ -506,33 +523,10 @@ async fn a_server_that_falls_silent_is_given_up() {
     assert!(error.to_string().contains("nothing came for"), "{error}");
 }
 
-/// A file system with little room, until it is dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// `None`, said aloud, where this user may not mount one.
-    fn mount(at: PathBuf) -> Option<Self> {
-        std::fs::create_dir_all(&at).expect("a directory");
-        let mount =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&at).output();
-        if !mount.is_ok_and(|output| output.status.success()) {
-            println!("skipped: this user may not mount a file system");
-            return None;
-        }
-        Some(Self(at))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(&self.0).status());
-    }
-}
-
 #[tokio::test]
 async fn a_full_disk_is_said_to_be_one() {
     let Some(ssh) = Ssh::get() else { return };
-    let Some(disk) = SmallDisk::mount(ssh.path("small")) else { return };
+    let Some(disk) = SmallDisk::mount(ssh.path("small"), 1) else { return };
     let dir = room();
     let source = dir.path().join("source");
     let request = put_request(&ssh.address("small/file"), &source, &noise(61, 9_000_000));

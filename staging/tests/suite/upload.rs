@@ -285,7 +285,8 @@ impl Place for Secured {
     fn put(&self, name: &str, bytes: &[u8]) -> String {
         let name = format!("secured{name}");
         self.0.put(&name, bytes);
-        format!("{}/private/{}", self.0.value("HTTPS_URL"), escaped(&name))
+        let name: Vec<String> = name.split('/').map(escaped).collect();
+        format!("{}/private/{}", self.0.value("HTTPS_URL"), name.join("/"))
     }
 
     fn remove(&self, name: &str) {
@@ -294,6 +295,11 @@ impl Place for Secured {
 
     fn forbidden(&self) -> Option<String> {
         Some(format!("{}/token/secured", self.0.value("HTTPS_URL")))
+    }
+
+    /// They do not name the certificate to trust.
+    fn environment(&self) -> Option<Vec<(String, String)>> {
+        None
     }
 }
 

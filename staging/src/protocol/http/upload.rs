@@ -46,6 +46,13 @@ impl HttpProtocol {
     }
 
     async fn put_once(&self, request: &PutRequest) -> Result<Answered, TransferError> {
+        if request.content.bytes == 0 {
+            // Nobody asks for the body of a request without one.
+            let (source, content) = (request.source.clone(), request.content);
+            crate::fetch::blocking(move || read_all(&source, &content, |_| true))
+                .await
+                .map_err(|error| failed(&request.source, &error))??;
+        }
         let failure = Failure::default();
         let build = |url: Url| {
             let builder = self.client.put(url).header(CONTENT_LENGTH, request.content.bytes);
@@ -193,11 +200,7 @@ fn read_all(
     content: &Content,
     mut give: impl FnMut(Bytes) -> bool,
 ) -> Result<(), TransferError> {
-    let failed = |error: &std::io::Error| TransferError::Local {
-        class: FailureClass::Permanent,
-        found: format!("cannot read {}: {error}", source.display()),
-        hint: "make it readable".into(),
-    };
+    let failed = |error: &std::io::Error| failed(source, error);
     let mut file = File::open(source).map_err(|error| failed(&error))?;
     let mut digester = Digester::new();
     let mut left = content.bytes;
@@ -223,6 +226,14 @@ fn read_all(
         if !give(piece.into()) {
             return Ok(());
         }
+    }
+}
+
+fn failed(source: &Path, error: &dyn std::fmt::Display) -> TransferError {
+    TransferError::Local {
+        class: FailureClass::Permanent,
+        found: format!("cannot read {}: {error}", source.display()),
+        hint: "make it readable".into(),
     }
 }
 
