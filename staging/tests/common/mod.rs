@@ -3,6 +3,7 @@
 pub(crate) mod buckets;
 pub(crate) mod counting;
 pub(crate) mod fake_ftp;
+pub(crate) mod faulty;
 pub(crate) mod flaky;
 pub(crate) mod ftp;
 pub(crate) mod globus;
@@ -224,7 +225,7 @@ pub(crate) async fn until(condition: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), come).await.expect("what was waited for comes");
+    tokio::time::timeout(Duration::from_mins(1), come).await.expect("what was waited for comes");
 }
 
 /// An example, built beside the directory of test binaries.

@@ -23,3 +23,4 @@ mod resume;
 mod sftp;
 mod sharing;
 mod upload;
+mod writes;

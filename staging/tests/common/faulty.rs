@@ -1,0 +1,114 @@
+//! A wrapper that makes any protocol write as planned.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+
+use keelboat_staging::{
+    BoxFuture, Entry, ListRequest, OpenRequest, Opened, Proof, Protocol, PutRequest, TransferError,
+    Writing,
+};
+
+/// What happens to one writing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum PutFault {
+    /// It is given up after so many bytes, at the latest when its answer comes.
+    Cut(u64),
+    /// Other bytes arrive than were sent, and nobody notices.
+    Damage,
+}
+
+/// Applies one fault to each writing, in order; later ones are left alone.
+#[derive(Debug)]
+pub(crate) struct Faulty {
+    inner: Arc<dyn Protocol>,
+    faults: Mutex<VecDeque<PutFault>>,
+    puts: AtomicUsize,
+}
+
+impl Faulty {
+    /// Around a plain protocol.
+    pub(crate) fn new(inner: Arc<dyn Protocol>, faults: Vec<PutFault>) -> Self {
+        Self { inner, faults: Mutex::new(faults.into()), puts: AtomicUsize::new(0) }
+    }
+
+    /// Writings so far.
+    pub(crate) fn puts(&self) -> usize {
+        self.puts.load(Ordering::SeqCst)
+    }
+
+    async fn cut(&self, request: &PutRequest, bytes: u64) -> Result<Proof, TransferError> {
+        let mut put = self.inner.put(request);
+        std::future::poll_fn(|context| match put.as_mut().poll(context) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending if request.sent.get() < bytes => Poll::Pending,
+            _ => Poll::Ready(Err(TransferError::Cut {
+                received: request.sent.get(),
+                expected: Some(request.content.bytes),
+            })),
+        })
+        .await
+    }
+
+    async fn damage(&self, request: &PutRequest) -> Result<Proof, TransferError> {
+        let mut bytes = std::fs::read(&request.source).expect("the source");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), &bytes).expect("written");
+        let damaged = PutRequest {
+            sent: request.sent.clone(),
+            ..super::buckets::request(&request.address, file.path())
+        };
+        self.inner.put(&damaged).await.map(|_| Proof::Unchecked)
+    }
+}
+
+impl Protocol for Faulty {
+    fn schemes(&self) -> &[&'static str] {
+        self.inner.schemes()
+    }
+
+    fn open<'a>(
+        &'a self,
+        request: &'a OpenRequest,
+    ) -> BoxFuture<'a, Result<Opened, TransferError>> {
+        self.inner.open(request)
+    }
+
+    fn list<'a>(
+        &'a self,
+        request: &'a ListRequest,
+    ) -> BoxFuture<'a, Result<Vec<Entry>, TransferError>> {
+        self.inner.list(request)
+    }
+
+    fn writing(&self) -> Writing {
+        self.inner.writing()
+    }
+
+    fn put<'a>(&'a self, request: &'a PutRequest) -> BoxFuture<'a, Result<Proof, TransferError>> {
+        Box::pin(async move {
+            self.puts.fetch_add(1, Ordering::SeqCst);
+            let fault = self.faults.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            match fault {
+                None => self.inner.put(request).await,
+                Some(PutFault::Cut(bytes)) => self.cut(request, bytes).await,
+                Some(PutFault::Damage) => self.damage(request).await,
+            }
+        })
+    }
+
+    fn rename<'a>(
+        &'a self,
+        from: &'a str,
+        to: &'a str,
+    ) -> BoxFuture<'a, Result<(), TransferError>> {
+        self.inner.rename(from, to)
+    }
+
+    fn remove<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<(), TransferError>> {
+        self.inner.remove(address)
+    }
+}
