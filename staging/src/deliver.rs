@@ -20,7 +20,7 @@ use self::watch::Watched;
 use crate::address::{address_digest, redact, scheme_of};
 use crate::fetch::{Inner, Progress, Stager, TransferEvent, unknown_scheme};
 use crate::gate::Turn;
-use crate::local::{Delivered, DigestMemory, LocalError, deliver};
+use crate::local::{Delivered, DigestMemory, Forgetful, LocalError, deliver, digest_path};
 use crate::protocol::{
     Condition, Errand, OpenRequest, Opened, Proof, Protocol, PutRequest, Sent, TransferError,
     Writing,
@@ -197,7 +197,25 @@ impl Way<'_> {
                     error
                 }
             };
+            if error.spoils_partial() {
+                self.check_source().await?;
+            }
             tries.wait(error).await?;
+        }
+    }
+
+    /// Where other bytes arrive than were meant to, they may be what is here by now: another try
+    /// is of no use then.
+    async fn check_source(&self) -> Result<(), TransferError> {
+        let Delivery { source, content, .. } = self.delivery;
+        let (path, expected) = (source.clone(), *content);
+        let found = crate::fetch::blocking(move || {
+            digest_path(&path, Kind::File, &Forgetful, true).map(|found| found == expected)
+        });
+        match found.await.and_then(|found| found) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(at_home(&LocalError::Changed { path: source.clone() })),
+            Err(error) => Err(at_home(&error)),
         }
     }
 

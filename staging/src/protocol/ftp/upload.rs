@@ -105,6 +105,11 @@ async fn send(mut data: Data, offset: u64, request: &PutRequest) -> Result<(), T
         let found = format!("the local file is {} bytes shorter than it was", file.limit());
         return Err(TransferError::Changed { found });
     }
+    let more = file.into_inner().read(&mut buffer).await;
+    if more.map_err(|error| local("read", source, error))? > 0 {
+        let found = "the local file is longer than it was".to_owned();
+        return Err(TransferError::Changed { found });
+    }
     Session::end(data).await?.map_err(|reply| reply.refusal())
 }
 
