@@ -36,8 +36,9 @@ const LOCK_WAIT: Duration = Duration::from_secs(2);
 /// One file on its way. All methods block.
 #[derive(Debug)]
 pub(crate) struct Partial {
-    /// Locked: whoever else comes takes a file of its own.
-    data: File,
+    /// Locked: whoever else comes takes a file of its own. Made with the first byte, so that those
+    /// who wait for their turn hold no open file.
+    data: Option<File>,
     data_path: PathBuf,
     state_path: PathBuf,
     state: State,
@@ -51,6 +52,24 @@ pub(crate) struct Partial {
 }
 
 impl Partial {
+    /// Begins the file of this source, of which nothing is here; `None`: something is.
+    pub(crate) fn begin(dir: &Path, source: Digest) -> Option<Self> {
+        let data_path = data_path(dir, source);
+        let is_new = fs::symlink_metadata(&data_path)
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        is_new.then(|| Self {
+            data: None,
+            state_path: data_path.with_extension("state"),
+            data_path,
+            state: State::new(source),
+            position: 0,
+            digester: Digester::new(),
+            checkpoint_at: (0, Instant::now()),
+            has_state: false,
+            is_taken: false,
+        })
+    }
+
     /// Takes up the file of this source where it was left, or begins it.
     pub(crate) fn open(dir: &Path, source: Digest) -> Result<Self, LocalError> {
         fs::create_dir_all(dir).map_err(|error| LocalError::io("create", dir, error))?;
@@ -58,7 +77,7 @@ impl Partial {
         let state_path = data_path.with_extension("state");
         let state = State::read(&state_path, source);
         let mut partial = Self {
-            data,
+            data: Some(data),
             data_path,
             has_state: state_path.exists(),
             is_taken: false,
@@ -70,6 +89,29 @@ impl Partial {
         };
         partial.prove()?;
         Ok(partial)
+    }
+
+    /// Whether no file was made for it yet.
+    pub(crate) const fn is_unmade(&self) -> bool {
+        self.data.is_none()
+    }
+
+    /// The file, made when there is none.
+    fn data(&mut self) -> Result<&mut File, LocalError> {
+        if self.data.is_none() {
+            let dir = self.data_path.parent().unwrap_or_else(|| Path::new(".")).to_owned();
+            fs::create_dir_all(&dir).map_err(|error| LocalError::io("create", &dir, error))?;
+            let (data, data_path) = open_locked(&dir, self.state.source)?;
+            // Somebody else may have begun the same one and let go of it.
+            data.set_len(0).map_err(|error| LocalError::io("write", &data_path, error))?;
+            self.state_path = data_path.with_extension("state");
+            self.data_path = data_path;
+            self.data = Some(data);
+        }
+        match &mut self.data {
+            Some(data) => Ok(data),
+            None => unreachable!("it was made above"),
+        }
     }
 
     /// Bytes that are here and proven.
@@ -117,6 +159,7 @@ impl Partial {
             match next() {
                 Some(Some(bytes)) => self.append(&bytes)?,
                 Some(None) if self.position < CHECKPOINT_BYTES => {
+                    self.data()?;
                     self.state.length = Some(self.position);
                     return Ok(());
                 }
@@ -131,9 +174,8 @@ impl Partial {
 
     /// The next bytes.
     fn append(&mut self, bytes: &[u8]) -> Result<(), LocalError> {
-        self.data
-            .write_all(bytes)
-            .map_err(|error| LocalError::io("write", &self.data_path, error))?;
+        let written = self.data()?.write_all(bytes);
+        written.map_err(|error| LocalError::io("write", &self.data_path, error))?;
         self.digester.update(bytes);
         self.position += bytes.len() as u64;
         let (at, when) = self.checkpoint_at;
@@ -151,7 +193,7 @@ impl Partial {
         let digest = self.digest();
         self.state.proven = Prefix { bytes: self.position, sha256: digest };
         if self.position - self.state.durable.bytes >= SYNC_BYTES {
-            let synced = self.data.sync_data();
+            let synced = self.data()?.sync_data();
             synced.map_err(|error| LocalError::io("write", &self.data_path, error))?;
             self.state.durable = self.state.proven.clone();
         }
@@ -231,7 +273,7 @@ impl Partial {
                 let wanted = usize::try_from(prefix.bytes - position).unwrap_or(usize::MAX);
                 let wanted = wanted.min(buffer.len());
                 let room = buffer.get_mut(..wanted).unwrap_or_default();
-                let read = self.data.read(room);
+                let read = self.data()?.read(room);
                 let read = read.map_err(|error| LocalError::io("read", &self.data_path, error))?;
                 if read == 0 {
                     return self.keep(kept.0, kept.1);
@@ -248,8 +290,10 @@ impl Partial {
 
     /// Cuts the file off and goes on from there.
     fn keep(&mut self, position: u64, digester: Digester) -> Result<(), LocalError> {
-        let cut =
-            self.data.set_len(position).and_then(|()| self.data.seek(SeekFrom::Start(position)));
+        let cut = self.data.as_mut().map_or(Ok(()), |data| {
+            data.set_len(position)?;
+            data.seek(SeekFrom::Start(position)).map(drop)
+        });
         cut.map_err(|error| LocalError::io("write", &self.data_path, error))?;
         self.position = position;
         self.digester = digester;
@@ -267,7 +311,7 @@ impl Partial {
 /// What holds no byte is of no use to a later transfer.
 impl Drop for Partial {
     fn drop(&mut self) {
-        if self.position == 0 && !self.is_taken {
+        if self.position == 0 && !self.is_taken && self.data.is_some() {
             self.discard();
         }
     }

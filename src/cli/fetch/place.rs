@@ -6,6 +6,8 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use keelboat_staging::redact;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use crate::cli::exit::Exit;
 
@@ -126,7 +128,7 @@ pub(super) fn put(from: &Path, output: &Path, force: bool) -> Result<(), PlaceEr
 
 /// Moves a whole file or directory to its place at once.
 pub(super) fn move_to(from: &Path, output: &Path, force: bool) -> Result<(), PlaceError> {
-    if let Some(parent) = output.parent() {
+    if let Some(parent) = output.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         fs::create_dir_all(parent).map_err(failed("create", parent))?;
     }
     if from.is_dir() {
@@ -156,17 +158,16 @@ fn place_directory(from: &Path, output: &Path, force: bool) -> Result<(), PlaceE
     })
 }
 
-/// A hard link never replaces anything; where there are none, a look has to do.
+/// Without replacing anything; where the file system cannot promise that, a look has to do.
 fn place_new(from: &Path, output: &Path) -> Result<(), PlaceError> {
-    match fs::hard_link(from, output) {
-        Ok(()) => fs::remove_file(from).map_err(failed("remove", from)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            Err(PlaceError::Exists(output.to_owned()))
-        }
-        Err(_no_links) => {
+    match renameat2(AT_FDCWD, from, AT_FDCWD, output, RenameFlags::RENAME_NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(Errno::EEXIST) => Err(PlaceError::Exists(output.to_owned())),
+        Err(Errno::EINVAL | Errno::ENOSYS) => {
             check(output, false)?;
             fs::rename(from, output).map_err(failed("write", output))
         }
+        Err(error) => Err(failed("write", output)(error.into())),
     }
 }
 

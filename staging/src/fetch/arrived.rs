@@ -1,11 +1,13 @@
 //! What came, until all who wait for it have taken it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use keelboat_engine::{Content, Digest, Kind};
+use tokio_util::bytes::Bytes;
 use walkdir::WalkDir;
 
 use super::Fetched;
@@ -64,11 +66,29 @@ pub(super) struct Own {
 impl Own {
     /// A name that nobody uses, for what comes from this source.
     pub(super) fn name(dir: &Path, source: &Digest) -> Result<Self, LocalError> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         fs::create_dir_all(dir).map_err(|error| LocalError::io("create", dir, error))?;
+        Ok(Self { path: Self::free_path(dir, source) })
+    }
+
+    fn free_path(dir: &Path, source: &Digest) -> PathBuf {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{source}.{}-{number}.own", std::process::id());
-        Ok(Self { path: dir.join(name) })
+        dir.join(format!("{source}.{}-{number}.own", std::process::id()))
+    }
+
+    /// A file of these bytes.
+    pub(super) fn write(dir: &Path, source: &Digest, pieces: &[Bytes]) -> Result<Self, LocalError> {
+        let own = Self { path: Self::free_path(dir, source) };
+        let failed = |error| LocalError::io("write", &own.path, error);
+        let mut file = match File::create_new(&own.path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                fs::create_dir_all(dir).map_err(|error| LocalError::io("create", dir, error))?;
+                File::create_new(&own.path).map_err(failed)?
+            }
+            created => created.map_err(failed)?,
+        };
+        pieces.iter().try_for_each(|piece| file.write_all(piece)).map_err(failed)?;
+        Ok(own)
     }
 
     /// What is there already, and belongs to this process.
@@ -147,6 +167,12 @@ impl Arrived {
             is_claimed,
             turn: Turn::default(),
         }
+    }
+
+    /// With the turn whose room it keeps.
+    pub(super) fn keeping(mut self, turn: Turn) -> Self {
+        self.turn = turn;
+        self
     }
 
     /// All of it for the only one who waits.

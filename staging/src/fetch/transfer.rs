@@ -4,25 +4,32 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use keelboat_engine::{Content, Digest, Kind};
+use keelboat_engine::{Content, Digest, Digester, Kind};
 use tokio::sync::mpsc;
 use tokio_util::bytes::Bytes;
 
-use super::arrived::{Arrived, Held};
+use super::arrived::{Arrived, Held, Own};
 use super::error::SourceError;
 use super::flight::Landed;
 use super::job::Job;
 use super::{TransferEvent, blocking, joined};
 use crate::address::{address_digest, names_data};
 use crate::gate::Turn;
+use crate::local::LocalError;
 use crate::partial::Partial;
 use crate::protocol::{
-    ByteStream, Condition, Metadata, OpenRequest, Opened, Protocol, TransferError,
+    ByteStream, Condition, Metadata, OpenRequest, Opened, Protocol, TransferError, Validators,
 };
 use crate::retry::Retries;
 
 /// Pieces between the network and the disk.
 const QUEUE_PIECES: usize = 32;
+
+/// Files of up to so many bytes come in memory and are written at once, when they are whole.
+const SMALL_BYTES_MAX: u64 = 256 << 10;
+
+/// Files of up to so many bytes are written by whoever has them: another thread would cost more.
+const INLINE_BYTES_MAX: u64 = 64 << 10;
 
 /// Times that a file may change while it is read before its address is given up.
 const CHANGES_MAX: u32 = 5;
@@ -49,7 +56,15 @@ struct Tally {
 enum Tried {
     Unchanged,
     Complete(Partial),
+    Small(Small, Partial),
     Failed(TransferError, Partial),
+}
+
+/// A small file, whole and in memory.
+struct Small {
+    pieces: Vec<Bytes>,
+    content: Content,
+    validators: Validators,
 }
 
 impl<'a> Source<'a> {
@@ -72,6 +87,12 @@ impl<'a> Source<'a> {
                     Ok(arrived) => return Ok(Landed::New(Arc::new(arrived))),
                     Err(partial) => partial,
                 },
+                Tried::Small(small, partial) => {
+                    match self.accept_small(small, partial, &mut tally).await? {
+                        Ok(arrived) => return Ok(Landed::New(Arc::new(arrived))),
+                        Err(partial) => partial,
+                    }
+                }
                 Tried::Failed(error, partial) => {
                     self.before_next_try(error, partial, &mut tally).await?
                 }
@@ -80,6 +101,9 @@ impl<'a> Source<'a> {
     }
 
     async fn open_partial(&self) -> Result<Partial, SourceError> {
+        if let Some(partial) = Partial::begin(&self.job.stager.config.partial_dir, self.digest) {
+            return Ok(partial);
+        }
         let (dir, source) = (self.job.stager.config.partial_dir.clone(), self.digest);
         blocking(move || Partial::open(&dir, source)).await?.map_err(SourceError::Local)
     }
@@ -107,6 +131,9 @@ impl<'a> Source<'a> {
             Err(error) => return Ok(Tried::Failed(error, partial)),
         };
         let incoming = Incoming { metadata, offset, stream, first };
+        if offset == 0 && partial.is_unmade() && length.is_some_and(|all| all <= SMALL_BYTES_MAX) {
+            return self.receive_small(incoming, partial).await;
+        }
         let (partial, received) = self.receive(incoming, partial).await?;
         Ok(match received {
             Ok(()) => Tried::Complete(partial),
@@ -156,6 +183,71 @@ impl<'a> Source<'a> {
             });
         }
         Ok(first)
+    }
+
+    /// Takes a small file into memory; what comes of one that is cut is written down.
+    async fn receive_small(
+        &self,
+        incoming: Incoming,
+        mut partial: Partial,
+    ) -> Result<Tried, SourceError> {
+        let Incoming { metadata, mut stream, first, .. } = incoming;
+        let (mut pieces, mut digester, mut bytes) = (Vec::new(), Digester::new(), 0);
+        let mut next = Ok(first);
+        let received = loop {
+            let Ok(Some(piece)) = next else { break next.map(drop) };
+            bytes += piece.len() as u64;
+            digester.update(&piece);
+            self.transferred.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            self.job.tell(&TransferEvent::Received { position: bytes, length: metadata.length });
+            pieces.push(piece);
+            next = stream.next().await;
+        };
+        drop(stream);
+        let Err(error) = received else {
+            let content = Content { digest: digester.finish(), bytes, kind: Kind::File };
+            return Ok(Tried::Small(
+                Small { pieces, content, validators: metadata.validators },
+                partial,
+            ));
+        };
+        let written = blocking(move || {
+            partial.restart(&metadata)?;
+            let mut rest = pieces.into_iter().map(Some);
+            partial.append_all(|| rest.next())?;
+            Ok::<_, LocalError>(partial)
+        });
+        Ok(Tried::Failed(error, written.await??))
+    }
+
+    /// Checks the declared digest of a small file, and writes it. `Err`: there is another try.
+    async fn accept_small(
+        &self,
+        small: Small,
+        partial: Partial,
+        tally: &mut Tally,
+    ) -> Result<Result<Arrived, Partial>, SourceError> {
+        let Small { pieces, content, validators } = small;
+        if let Some(expected) = self.job.sha256.filter(|expected| *expected != content.digest) {
+            tally.mismatches += 1;
+            if tally.mismatches < 2 {
+                return Ok(Err(partial));
+            }
+            let is_web_page = pieces.first().is_some_and(|piece| is_web_page(piece));
+            let Content { digest: found, bytes, .. } = content;
+            return Err(SourceError::Mismatch { expected, found, bytes, is_web_page });
+        }
+        let (dir, source) = (&self.job.stager.config.partial_dir, self.digest);
+        let own = if content.bytes <= INLINE_BYTES_MAX {
+            Own::write(dir, &source, &pieces)?
+        } else {
+            let dir = dir.clone();
+            blocking(move || Own::write(&dir, &source, &pieces)).await??
+        };
+        let transferred = self.transferred.load(Ordering::Relaxed);
+        let address = Arc::clone(self.address);
+        let arrived = Arrived::own(own, content, validators, transferred, address);
+        Ok(Ok(arrived.keeping(self.turn.clone())))
     }
 
     /// Lets the bytes flow from the network to a thread that hashes and writes them.
