@@ -254,10 +254,14 @@ impl Stager {
             connect_timeout: config.http.connect_timeout,
             extra_ca: config.http.extra_ca.clone(),
             credentials: config.credentials.clone(),
+            address_policy: config.http.address_policy,
             ..FtpConfig::default()
         });
         let ftp = ftp.map_err(|cause| ConfigError { cause })?;
-        let sftp = SftpProtocol::new(config.sftp.clone(), config.credentials.clone());
+        let sftp = SftpProtocol::new(
+            SftpConfig { address_policy: config.http.address_policy, ..config.sftp.clone() },
+            config.credentials.clone(),
+        );
         let protocols: Vec<Arc<dyn Protocol>> = vec![
             Arc::new(FileProtocol),
             Arc::new(DataProtocol),

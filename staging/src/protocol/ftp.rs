@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    BoxFuture, Entry, ListRequest, OpenRequest, Opened, Proof, Protocol, PutRequest, TransferError,
-    Writing,
+    AddressPolicy, BoxFuture, Entry, ListRequest, OpenRequest, Opened, Proof, Protocol, PutRequest,
+    TransferError, Writing,
 };
 use crate::credentials::Credentials;
 use address::{Login, Target};
@@ -43,6 +43,8 @@ pub struct FtpConfig {
     pub idle_per_login_max: usize,
     /// For how long they are kept.
     pub idle_timeout: Duration,
+    /// Which machines may be talked to.
+    pub address_policy: AddressPolicy,
 }
 
 impl Default for FtpConfig {
@@ -53,6 +55,7 @@ impl Default for FtpConfig {
             credentials: Credentials::default(),
             idle_per_login_max: 4,
             idle_timeout: Duration::from_secs(15),
+            address_policy: AddressPolicy::default(),
         }
     }
 }

@@ -25,8 +25,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::{
-    BoxFuture, Condition, Entry, ListRequest, Metadata, OpenRequest, Opened, Proof, Protocol,
-    PutRequest, TransferError, Writing,
+    AddressPolicy, BoxFuture, Condition, Entry, ListRequest, Metadata, OpenRequest, Opened, Proof,
+    Protocol, PutRequest, TransferError, Writing,
 };
 use crate::credentials::Credentials;
 use address::{Place, Server};
@@ -58,6 +58,8 @@ pub struct SftpConfig {
     pub user: Option<String>,
     /// Files open at once in one connection (at least 1). OpenSSH's servers allow 10.
     pub sessions_max: usize,
+    /// Which machines may be talked to.
+    pub address_policy: AddressPolicy,
 }
 
 impl Default for SftpConfig {
@@ -75,6 +77,7 @@ impl Default for SftpConfig {
             agent: std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from),
             user: user.filter(|user| !user.is_empty()),
             sessions_max: 8,
+            address_policy: AddressPolicy::default(),
         }
     }
 }

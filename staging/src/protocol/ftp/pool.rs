@@ -12,7 +12,7 @@ use super::FtpConfig;
 use super::address::Login;
 use super::session::Session;
 use super::tls::Tls;
-use crate::protocol::TransferError;
+use crate::protocol::{AddressPolicy, TransferError};
 
 /// Idle connections in all.
 const IDLE_MAX: usize = 64;
@@ -24,6 +24,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Pool {
     tls: Tls,
     connect_timeout: Duration,
+    policy: AddressPolicy,
     idle_per_login_max: usize,
     idle_timeout: Duration,
     shelf: Mutex<Shelf>,
@@ -54,6 +55,7 @@ impl Pool {
         Ok(Arc::new(Self {
             tls: Tls::with_extra(config.extra_ca.as_deref())?,
             connect_timeout: config.connect_timeout,
+            policy: config.address_policy,
             idle_per_login_max: config.idle_per_login_max,
             idle_timeout: config.idle_timeout,
             shelf: Mutex::default(),
@@ -69,7 +71,7 @@ impl Pool {
                 _ => self.forget(login),
             }
         }
-        let opened = Session::open(login, &self.tls, self.connect_timeout).await;
+        let opened = Session::open(login, &self.tls, self.connect_timeout, self.policy).await;
         if matches!(opened, Err(TransferError::Busy { .. })) {
             // It may be the idle connections that are too many.
             self.forget(login);

@@ -16,7 +16,7 @@ use super::address::{Login, Security};
 use super::reply::{Reply, failure};
 use super::tls::{Tls, Version};
 use crate::credentials::Secret;
-use crate::protocol::TransferError;
+use crate::protocol::{AddressPolicy, TransferError};
 
 /// What goes over the wire as the argument of `PASS`. The library logs commands at a low level
 /// before they are encoded, so the password takes its place only there.
@@ -42,8 +42,9 @@ impl Session {
         login: &Login,
         tls: &Tls,
         connect_timeout: Duration,
+        policy: AddressPolicy,
     ) -> Result<Self, TransferError> {
-        let opening = Opening { login, tls, connect_timeout };
+        let opening = Opening { login, tls, connect_timeout, policy };
         let mut session = opening.connect(login.security).await?;
         if let Err(reply) = session.log_in(login).await? {
             if login.security != Security::OnDemand || !reply.demands_tls() {
@@ -193,6 +194,7 @@ struct Opening<'a> {
     login: &'a Login,
     tls: &'a Tls,
     connect_timeout: Duration,
+    policy: AddressPolicy,
 }
 
 impl Opening<'_> {
@@ -249,7 +251,7 @@ impl Opening<'_> {
     async fn resolve(&self) -> Result<Vec<SocketAddr>, TransferError> {
         let found = tokio::net::lookup_host((&*self.login.host, self.login.port));
         let found = async { found.await.map_err(FtpError::ConnectionError) };
-        Ok(self.in_time(found).await?.collect())
+        self.policy.admitted(&self.login.host, self.in_time(found).await?.collect())
     }
 
     async fn session(&self, mut ftp: AsyncRustlsFtpStream) -> Result<Session, TransferError> {

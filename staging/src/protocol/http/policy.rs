@@ -51,6 +51,25 @@ impl AddressPolicy {
         }
     }
 
+    /// Those of the addresses of a host that may be connected to.
+    pub(in crate::protocol) fn admitted(
+        self,
+        host: &str,
+        found: Vec<SocketAddr>,
+    ) -> Result<Vec<SocketAddr>, TransferError> {
+        if self == Self::Any {
+            return Ok(found);
+        }
+        let (public, denied): (Vec<SocketAddr>, Vec<SocketAddr>) =
+            found.into_iter().partition(|address| is_public(address.ip()));
+        match denied.first() {
+            Some(denied) if public.is_empty() => {
+                Err(Denied { host: host.to_owned(), found: denied.ip() }.refusal())
+            }
+            _ => Ok(public),
+        }
+    }
+
     /// What finds the addresses of names, if it is not the client's own.
     pub(super) fn resolver(self) -> Option<PublicOnly> {
         (self == Self::Public).then_some(PublicOnly)
@@ -148,6 +167,20 @@ mod tests {
         for public in ["1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1", "::ffff:1.1.1.1"] {
             assert!(is_public(public.parse().expect(public)), "{public}");
         }
+    }
+
+    #[test]
+    fn what_is_admitted_is_public() {
+        let addresses = |texts: &[&str]| -> Vec<SocketAddr> {
+            texts.iter().map(|text| text.parse().expect(text)).collect()
+        };
+        let mixed = addresses(&["10.0.0.1:21", "1.1.1.1:21"]);
+        let admitted = AddressPolicy::Public.admitted("h", mixed.clone());
+        assert_eq!(admitted, Ok(addresses(&["1.1.1.1:21"])));
+        assert_eq!(AddressPolicy::Any.admitted("h", mixed.clone()), Ok(mixed));
+        let denied = AddressPolicy::Public.admitted("h", addresses(&["127.0.0.1:22"]));
+        let told = denied.expect_err("private").to_string();
+        assert!(told.contains("h is at 127.0.0.1"), "{told}");
     }
 
     #[test]

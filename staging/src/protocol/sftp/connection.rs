@@ -230,7 +230,10 @@ async fn connect(
     let known = tokio::task::spawn_blocking(move || KnownHost::read(&host, port, &files));
     let known = known.await.map_err(|error| unreachable(&error))??;
     let connected = timeout(config.connect_timeout, async {
-        let stream = TcpStream::connect((server.host.as_str(), server.port)).await;
+        let found = tokio::net::lookup_host((server.host.as_str(), server.port)).await;
+        let found = found.map_err(|error| unreachable(&error))?.collect();
+        let admitted = config.address_policy.admitted(&server.host, found)?;
+        let stream = TcpStream::connect(&*admitted).await;
         let stream = stream.map_err(|error| unreachable(&error))?;
         stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
         let ssh = Arc::new(ssh_config(&known));
