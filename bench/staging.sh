@@ -36,6 +36,7 @@ keelboat=$(realpath "${1:-$here/../target/release/keelboat}")
 command -v nginx >/dev/null || { echo "nginx is not installed" >&2; exit 2; }
 
 bench=$(mktemp -d "$room/staging.XXXXXX")
+chmod 755 "$bench" # nginx may serve as another user
 nginx_pid=
 cleanup() {
     [ -z "$nginx_pid" ] || kill "$nginx_pid" 2>/dev/null || true
@@ -126,7 +127,8 @@ clients() { # SET
 one() {
     local dir=$bench/out
     rm -rf "$dir" && mkdir "$dir"
-    ( cd "$dir" && export HOME=$bench && TIMEFORMAT='%R %U %S' && { time run "$1" "$2" >/dev/null; } 2>"$bench/time" )
+    ( cd "$dir" && export HOME=$bench && TIMEFORMAT='%R %U %S' && { time run "$1" "$2" >/dev/null; } 2>"$bench/time" ) ||
+        { echo "$1 failed:" >&2; cat "$bench/time" >&2; exit 1; }
     local found
     found=$(find "$dir" -type f | wc -l)
     [ "$found" -ge "$(wc -l <"$bench/$2.urls")" ] || { echo "$1 brought $found files of $2" >&2; exit 1; }

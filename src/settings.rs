@@ -266,6 +266,13 @@ fn user_file() -> Option<PathBuf> {
         .or_else(|| configuration_directory().map(|base| base.join("config.toml")))
 }
 
+/// Where a command that has no project keeps what a later one goes on with.
+pub(crate) fn state_directory() -> PathBuf {
+    let base =
+        path_in("XDG_STATE_HOME").or_else(|| path_in("HOME").map(|home| home.join(".local/state")));
+    base.map_or_else(|| PathBuf::from(".keelboat-partial"), |base| base.join("keelboat"))
+}
+
 /// Where the files of this user are.
 fn configuration_directory() -> Option<PathBuf> {
     let base =
@@ -292,7 +299,30 @@ fn read(path: &Path) -> Result<Table, SettingsError> {
         SettingsError::Meaning { path: path.to_owned(), cause }
     };
     toml::from_str::<File>(&text).map_err(meaning)?;
-    toml::from_str(&text).map_err(meaning)
+    let mut table: Table = toml::from_str(&text).map_err(meaning)?;
+    settle_paths(&mut table, path.parent().unwrap_or_else(|| Path::new("")));
+    Ok(table)
+}
+
+/// Relative paths begin at the directory of their file.
+fn settle_paths(table: &mut Table, directory: &Path) {
+    let settle = |value: Option<&mut toml::Value>| {
+        if let Some(toml::Value::String(text)) = value {
+            let settled = std::path::absolute(directory.join(&*text));
+            if let Some(path) = settled.ok().as_deref().and_then(Path::to_str) {
+                path.clone_into(text);
+            }
+        }
+    };
+    if let Some(toml::Value::Table(staging)) = table.get_mut("staging") {
+        settle(staging.get_mut("certificates"));
+        settle(staging.get_mut("known_hosts"));
+    }
+    let globus = table.get_mut("globus").and_then(toml::Value::as_table_mut);
+    let collections = globus.and_then(|globus| globus.get_mut("collections"));
+    for collection in collections.and_then(toml::Value::as_array_mut).into_iter().flatten() {
+        settle(collection.as_table_mut().and_then(|collection| collection.get_mut("path")));
+    }
 }
 
 /// Puts one table over another, key by key.
@@ -334,6 +364,16 @@ mod tests {
         assert_eq!((limits.total_max, limits.space_max), (9, Some(1_000_000_000)));
         let host = Limit { connections: Some(2), bytes_per_second: Some(5_000_000) };
         assert_eq!(limits.hosts.get("h:81"), Some(&host));
+    }
+
+    #[test]
+    fn relative_paths_begin_at_their_file() {
+        let mut table: Table =
+            toml::from_str("staging.known_hosts = \"k\"\n[[globus.collections]]\npath = \"/d\"\n")
+                .unwrap();
+        settle_paths(&mut table, Path::new("/p"));
+        assert_eq!(table["staging"]["known_hosts"].as_str(), Some("/p/k"));
+        assert_eq!(table["globus"]["collections"][0]["path"].as_str(), Some("/d"));
     }
 
     #[test]

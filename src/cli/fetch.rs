@@ -175,8 +175,10 @@ impl Wish {
 
 /// A path means the directory that the command was typed in.
 fn absolute(url: &str) -> String {
-    let is_path = !is_address(url);
-    let path = std::path::absolute(url).ok().filter(|_| is_path);
+    if is_address(url) {
+        return url.to_owned();
+    }
+    let path = std::path::absolute(url).ok();
     path.and_then(|path| path.to_str().map(str::to_owned)).unwrap_or_else(|| url.to_owned())
 }
 

@@ -39,7 +39,7 @@ pub(super) fn login(args: &LoginArgs, terminal: &Terminal) -> Exit {
 
 fn log_in(consents: &[String], terminal: &Terminal) -> Result<(), Problem> {
     let settings = Settings::load(Some(Path::new("."))).map_err(MoveError::from)?;
-    let config = settings.globus(std::env::temp_dir().join("keelboat-login"));
+    let config = settings.globus(crate::settings::state_directory());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(MoveError::from)?;
     let ask = |url: &str| {

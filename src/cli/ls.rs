@@ -39,7 +39,7 @@ pub(super) fn ls(args: &LsArgs, terminal: &Terminal) -> Exit {
 }
 
 fn list(args: &LsArgs) -> Result<Vec<Entry>, MoveError> {
-    let session = Session::begin(&std::env::temp_dir().join("keelboat-ls"), None)?;
+    let session = Session::begin(&crate::settings::state_directory(), None)?;
     let depth = if args.recursive { Depth::All } else { Depth::One };
     let address = if is_address(&args.url) {
         args.url.clone()

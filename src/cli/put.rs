@@ -77,7 +77,7 @@ fn wishes(args: &PutArgs) -> Result<Vec<Wish>, Problem> {
 fn send_all(args: &PutArgs, terminal: &Terminal) -> Result<(), Problem> {
     let wishes = wishes(args)?;
     let started = Instant::now();
-    let session = Session::begin(&std::env::temp_dir().join("keelboat-put"), None)?;
+    let session = Session::begin(&crate::settings::state_directory(), None)?;
     let watch = Arc::new(Watch::new(Manner::of(args.quiet, terminal), Doing::Sending));
     let mut sent = 0;
     for Wish { source, content, address } in &wishes {

@@ -15,7 +15,7 @@ pub(super) const OUTPUT_KEYS: [&str; 4] = ["path", "to", "optional", "directory"
 const INPUT_HELP: &str = "write a path or URL in quotes, a table such as { url = \"https://…\" }, \
                           { path = \"…\" } or { from = \"task.output\" }, or a list of these";
 const OUTPUT_HELP: &str =
-    "write a path in quotes, a table such as { path = \"…\" }, or a list of these";
+    "write a path in quotes, a table such as { path = \"…\", to = \"URL\" }, or a list of these";
 
 impl Reader<'_> {
     pub(super) fn inputs(&mut self, value: &Spot<'_>) -> Vec<Named<InputItem>> {

@@ -41,6 +41,9 @@ use job::Job;
 use member::Archives;
 use progress::Observers;
 
+/// How long an address with mirrors is tried before they are.
+const BRIEF_MAX: Duration = Duration::from_secs(30);
+
 /// Limits and places of a [`Stager`].
 #[derive(Debug, Clone)]
 pub struct StagingConfig {
@@ -334,22 +337,33 @@ impl Stager {
             let usable = request.known.is_some() && request.sha256.is_none();
             return if usable { Ok(Fetched::Unchanged) } else { Err(offline_error(&request)) };
         }
-        let mut failed = Vec::new();
-        for address in request.urls.iter().filter(|url| !offline || is_local(url)) {
-            match self.fetch_from(&request, address).await {
-                Ok(fetched) => return Ok(fetched),
-                Err(lost) => {
-                    let (shown, cause) = (redact(address), lost.error.to_string());
-                    if let Some(progress) = &request.progress {
-                        let (source, cause) = (&*shown, &*cause);
-                        progress.on_event(&TransferEvent::Abandoned { source, cause });
-                    }
-                    // A full disk is no better for another mirror.
-                    let is_local = lost.error.is_local();
-                    failed.push((shown, lost));
-                    if is_local {
-                        break;
-                    }
+        let addresses: Vec<&Arc<str>> =
+            request.urls.iter().filter(|url| !offline || is_local(url)).collect();
+        // A mirror is worth more than many tries: all of them begins once no address gave the file.
+        let efforts: &[Effort] =
+            if addresses.len() > 1 { &[Effort::Brief, Effort::Full] } else { &[Effort::Full] };
+        let mut failed: Vec<(String, Arc<Lost>)> = Vec::new();
+        for effort in efforts {
+            let last = std::mem::take(&mut failed);
+            for (at, address) in addresses.iter().enumerate() {
+                if let Some((shown, lost)) = last.get(at).filter(|(_, lost)| lost.is_final()) {
+                    failed.push((shown.clone(), Arc::clone(lost)));
+                    continue;
+                }
+                let lost = match self.fetch_from(&request, address, *effort).await {
+                    Ok(fetched) => return Ok(fetched),
+                    Err(lost) => lost,
+                };
+                let (shown, cause) = (redact(address), lost.error.to_string());
+                if let Some(progress) = &request.progress {
+                    let (source, cause) = (&*shown, &*cause);
+                    progress.on_event(&TransferEvent::Abandoned { source, cause });
+                }
+                // A full disk is no better for another mirror.
+                let is_local = lost.error.is_local();
+                failed.push((shown, lost));
+                if is_local {
+                    return Err(FetchError::of("fetch", failed));
                 }
             }
         }
@@ -374,6 +388,7 @@ impl Stager {
             known: None,
             priority: 0,
             observers: Observers::default(),
+            effort: Effort::Full,
         };
         let listed = directory::listing(&job, depth).await;
         listed.map_err(|error| {
@@ -386,6 +401,7 @@ impl Stager {
         &self,
         request: &FetchRequest,
         address: &Arc<str>,
+        effort: Effort,
     ) -> Result<Fetched, Arc<Lost>> {
         let known = request.known.clone().filter(|known| {
             let first = request.urls.first().is_some_and(|first| first == address);
@@ -400,10 +416,11 @@ impl Stager {
                 known: known.clone(),
                 priority: request.priority,
                 observers: Observers::of(request.progress.clone()),
+                effort,
             });
             let landed = flight.landed().await;
             // Somebody else's transfer may end in a way that says nothing about this wish.
-            if !flight.serves(request.sha256) {
+            if !flight.serves(request.sha256, effort) {
                 continue;
             }
             drop(flight);
@@ -443,9 +460,36 @@ impl Inner {
 
     /// The tries at one source, with jitter of its own.
     pub(crate) fn retries(&self, source: &Digest) -> Retries {
+        self.retries_of(source, Effort::Full)
+    }
+
+    fn retries_of(&self, source: &Digest, effort: Effort) -> Retries {
         let bytes = source.as_bytes().iter().take(8);
         let salt = bytes.fold(0_u64, |salt, byte| salt << 8 | u64::from(*byte));
-        Retries::new(&self.config.retry, self.config.seed ^ salt, Instant::now())
+        let budget = effort.budget(&self.config.retry);
+        Retries::new(&budget, self.config.seed ^ salt, Instant::now())
+    }
+}
+
+/// How much one address is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// There are others: a try and one more, and no long wait.
+    Brief,
+    /// All tries of the budget.
+    Full,
+}
+
+impl Effort {
+    fn budget(self, full: &RetryBudget) -> RetryBudget {
+        match self {
+            Self::Full => full.clone(),
+            Self::Brief => RetryBudget {
+                tries_max: full.tries_max.min(2),
+                elapsed_max: full.elapsed_max.min(BRIEF_MAX),
+                ..full.clone()
+            },
+        }
     }
 }
 

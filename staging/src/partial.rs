@@ -96,6 +96,12 @@ impl Partial {
         self.data.is_none()
     }
 
+    /// Makes the file, so that whoever comes later finds it.
+    pub(crate) fn make(mut self) -> Result<Self, LocalError> {
+        self.data()?;
+        Ok(self)
+    }
+
     /// The file, made when there is none.
     fn data(&mut self) -> Result<&mut File, LocalError> {
         if self.data.is_none() {

@@ -24,12 +24,13 @@ const BATCH_MAX: usize = 1024;
 
 pub(super) fn bring(wishes: &[Wish], args: &FetchArgs, terminal: &Terminal) -> Result<(), Problem> {
     check_names(wishes)?;
-    let mut missing = Vec::new();
-    for wish in wishes {
-        if !wish.is_there()? {
-            place::check(&wish.output, args.force)?;
-            missing.push(wish);
-        }
+    // Files appear whole or not at all: one that is there came by an earlier command.
+    let is_missing = |wish: &&Wish| args.force || wish.output.symlink_metadata().is_err();
+    let missing: Vec<&Wish> = wishes.iter().filter(is_missing).collect();
+    let were_there = wishes.len() - missing.len();
+    if were_there > 0 && !args.quiet {
+        let count = counted(were_there as u64, "file");
+        terminal.note(format_args!("{count} were there already (`--force` fetches them again)"));
     }
     let into = args.into.as_deref().unwrap_or_else(|| Path::new("."));
     let partial = into.join(".keelboat-partial");

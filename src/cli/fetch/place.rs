@@ -30,7 +30,9 @@ impl PlaceError {
             Self::Exists(_) => {
                 "`--force` replaces it; with `--sha256` it is enough that it holds that".to_owned()
             }
-            Self::Directory(path) => format!("name a file in it: `-o {}/FILE`", path.display()),
+            Self::Directory(path) => {
+                format!("name a file in it: `-o {}/FILE`; or `-d DIR`", path.display())
+            }
             Self::Io { .. } => "what came so far is kept: the same command goes on".to_owned(),
         }
     }
@@ -128,11 +130,9 @@ pub(super) fn put(from: &Path, output: &Path, force: bool) -> Result<(), PlaceEr
 
 /// Moves a whole file or directory to its place at once.
 pub(super) fn move_to(from: &Path, output: &Path, force: bool) -> Result<(), PlaceError> {
-    if let Some(parent) = output.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        fs::create_dir_all(parent).map_err(failed("create", parent))?;
-    }
-    if from.is_dir() {
-        return place_directory(from, output, force);
+    make_parents(output)?;
+    if force && from.is_dir() {
+        return place_directory(from, output);
     }
     if force {
         return fs::rename(from, output).map_err(failed("write", output));
@@ -140,13 +140,19 @@ pub(super) fn move_to(from: &Path, output: &Path, force: bool) -> Result<(), Pla
     place_new(from, output)
 }
 
+/// Mostly they are there.
+fn make_parents(output: &Path) -> Result<(), PlaceError> {
+    let parent = directory_of(output);
+    if parent == Path::new(".") {
+        return Ok(());
+    }
+    fs::create_dir_all(parent).map_err(failed("create", parent))
+}
+
 /// A directory that is there goes away after the new one has come.
-fn place_directory(from: &Path, output: &Path, force: bool) -> Result<(), PlaceError> {
+fn place_directory(from: &Path, output: &Path) -> Result<(), PlaceError> {
     if output.symlink_metadata().is_err() {
         return fs::rename(from, output).map_err(failed("write", output));
-    }
-    if !force {
-        return Err(PlaceError::Exists(output.to_owned()));
     }
     let old = from.with_extension("replaced");
     fs::rename(output, &old).map_err(failed("replace", output))?;

@@ -85,7 +85,10 @@ impl<'a> Target<'a> {
     fn take_file(&mut self, name: &[u8], node: Node<'_>) -> Result<(), TransferError> {
         if name != self.member {
             // Something below it: it is a directory, whether the archive names it or not.
-            return Err(wrong_kind("a directory", "`kind = \"directory\"`"));
+            return Err(wrong_kind(
+                "a directory",
+                "`directory = true` (`--directory` on the command line)",
+            ));
         }
         self.found = true;
         self.elsewhere = None;
@@ -94,7 +97,10 @@ impl<'a> Target<'a> {
                 let root = self.root;
                 self.write(root, executable, bytes)
             }
-            Node::Directory => Err(wrong_kind("a directory", "`kind = \"directory\"`")),
+            Node::Directory => Err(wrong_kind(
+                "a directory",
+                "`directory = true` (`--directory` on the command line)",
+            )),
             Node::Link(to) => {
                 let parent = parent_of(name);
                 let joined = [parent, to].join(&b'/');
@@ -116,7 +122,10 @@ impl<'a> Target<'a> {
         let below = below.strip_prefix(b"/").unwrap_or(below).to_vec();
         if below.is_empty() {
             if !matches!(node, Node::Directory) {
-                return Err(wrong_kind("a file", "no `kind`, or `kind = \"file\"`"));
+                return Err(wrong_kind(
+                    "a file",
+                    "it without `directory = true` and without a `/` at its end",
+                ));
             }
             self.found = true;
             return make_directory(self.root);

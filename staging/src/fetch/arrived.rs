@@ -3,8 +3,8 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use keelboat_engine::{Content, Digest, Kind};
 use tokio_util::bytes::Bytes;
@@ -72,8 +72,9 @@ impl Own {
 
     fn free_path(dir: &Path, source: &Digest) -> PathBuf {
         static NEXT: AtomicU64 = AtomicU64::new(0);
+        static PROCESS: LazyLock<u32> = LazyLock::new(std::process::id);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        dir.join(format!("{source}.{}-{number}.own", std::process::id()))
+        dir.join(format!("{source}.{}-{number}.own", *PROCESS))
     }
 
     /// A file of these bytes.

@@ -102,7 +102,7 @@ pub(super) async fn listing(job: &Job, depth: Depth) -> Result<Vec<Entry>, Sourc
 
 async fn list(job: &Job, protocol: &dyn Protocol, depth: Depth) -> Result<Vec<Entry>, SourceError> {
     let request = ListRequest { address: Arc::clone(&job.address), depth };
-    let mut retries = job.stager.retries(&address_digest(&job.address));
+    let mut retries = job.stager.retries_of(&address_digest(&job.address), job.effort);
     loop {
         let error = match protocol.list(&request).await {
             Ok(mut entries) => {
@@ -168,6 +168,7 @@ async fn bring_all(
             known: None,
             priority: job.priority,
             observers,
+            effort: job.effort,
         };
         under_way.spawn(file.bring(child));
     }

@@ -34,7 +34,7 @@ pub(super) async fn land(
         progress: Some(Arc::new(job.observers.clone())),
     };
     let source = address_digest(&job.address);
-    let mut retries = job.stager.retries(&source);
+    let mut retries = job.stager.retries_of(&source, job.effort);
     while let Err(error) = courier.bring(&errand).await {
         let tries = retries.failures() + 1;
         let wait = retries.on_failure(Instant::now(), None).filter(|_| error.is_retryable());

@@ -69,6 +69,13 @@ pub(super) struct Lost {
     pub(super) transferred: u64,
 }
 
+impl Lost {
+    /// Whether a further try would end the same way.
+    pub(super) fn is_final(&self) -> bool {
+        self.error.class() != FailureClass::Transient
+    }
+}
+
 /// Why one address did not give the file.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SourceError {

@@ -7,6 +7,7 @@ use keelboat_engine::{Digest, Kind};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::Effort;
 use super::arrived::Arrived;
 use super::error::{Lost, SourceError};
 use super::job::{self, Job};
@@ -26,8 +27,18 @@ pub(super) enum Landed {
 /// The transfers under way.
 #[derive(Debug, Default)]
 pub(super) struct Flights {
-    by_key: Mutex<BTreeMap<Key, Weak<Flight>>>,
+    by_key: Mutex<Table>,
 }
+
+#[derive(Debug, Default)]
+struct Table {
+    flights: BTreeMap<Key, Weak<Flight>>,
+    /// How many there were when those that have ended were last removed.
+    swept: usize,
+}
+
+/// Flights that may have ended and still be in the table, besides as many as are under way.
+const ENDED_MAX: usize = 64;
 
 /// One transfer under way; it ends when nobody holds this any more.
 #[derive(Debug)]
@@ -36,6 +47,7 @@ pub(super) struct Flight {
     observers: Observers,
     /// The declared digest that it goes by. Those who join it may know another one, or none.
     sha256: Option<Digest>,
+    effort: Effort,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -44,16 +56,19 @@ impl Flights {
     pub(super) fn join(&self, job: Job) -> Arc<Flight> {
         let known = job.known.as_ref().map(|known| known.content.digest);
         let key = (Arc::clone(&job.address), job.kind, known);
-        let mut flights = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = flights.get(&key).and_then(Weak::upgrade)
-            && flight.serves(job.sha256)
+        let mut table = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = table.flights.get(&key).and_then(Weak::upgrade)
+            && flight.serves(job.sha256, job.effort)
         {
             flight.observers.add_all(&job.observers);
             return flight;
         }
-        flights.retain(|_, flight| flight.strong_count() > 0);
+        if table.flights.len() > 2 * table.swept + ENDED_MAX {
+            table.flights.retain(|_, flight| flight.strong_count() > 0);
+            table.swept = table.flights.len();
+        }
         let flight = Arc::new(Flight::start(job));
-        flights.insert(key, Arc::downgrade(&flight));
+        table.flights.insert(key, Arc::downgrade(&flight));
         flight
     }
 }
@@ -61,17 +76,17 @@ impl Flights {
 impl Flight {
     fn start(job: Job) -> Self {
         let (sender, result) = watch::channel(None);
-        let (observers, sha256) = (job.observers.clone(), job.sha256);
+        let (observers, sha256, effort) = (job.observers.clone(), job.sha256, job.effort);
         let task = tokio::spawn(async move {
             let landed = job::run(job).await;
             sender.send_replace(Some(landed.map_err(Arc::new)));
         });
-        Self { result, observers, sha256, _task: AbortOnDropHandle::new(task) }
+        Self { result, observers, sha256, effort, _task: AbortOnDropHandle::new(task) }
     }
 
     /// Whether somebody who declares this digest can make use of it, as far as that is known by
     /// now. One that goes by another digest ends badly for a file that is right.
-    pub(super) fn serves(&self, sha256: Option<Digest>) -> bool {
+    pub(super) fn serves(&self, sha256: Option<Digest>, effort: Effort) -> bool {
         let is_as_declared = match (self.sha256, sha256) {
             (Some(theirs), Some(ours)) => theirs == ours,
             // It may end because of a digest that this one does not care for.
@@ -82,7 +97,10 @@ impl Flight {
             (&*self.result.borrow(), sha256),
             (Some(Ok(Landed::New(arrived))), Some(ours)) if arrived.content.digest != ours
         );
-        is_as_declared && !is_another
+        let is_too_brief = effort == Effort::Full
+            && self.effort == Effort::Brief
+            && matches!(&*self.result.borrow(), Some(Err(_)));
+        is_as_declared && !is_another && !is_too_brief
     }
 
     pub(super) async fn landed(&self) -> Result<Landed, Arc<Lost>> {

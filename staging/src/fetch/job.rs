@@ -10,7 +10,7 @@ use super::error::{Lost, SourceError};
 use super::flight::Landed;
 use super::progress::Observers;
 use super::transfer::Source;
-use super::{Inner, Known, TransferEvent, directory, errand, member};
+use super::{Effort, Inner, Known, TransferEvent, directory, errand, member};
 use crate::address::{address_digest, member_of, redact, scheme_of};
 use crate::gate::Turn;
 use crate::protocol::{Protocol, TransferError, Validators};
@@ -25,6 +25,7 @@ pub(super) struct Job {
     pub(super) known: Option<Known>,
     pub(super) priority: u8,
     pub(super) observers: Observers,
+    pub(super) effort: Effort,
 }
 
 /// Does it.

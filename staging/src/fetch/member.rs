@@ -108,6 +108,7 @@ async fn archive(
         known,
         priority: job.priority,
         observers: job.observers.clone(),
+        effort: job.effort,
     };
     let landed = job.stager.flights.join(inner).landed().await;
     match landed {

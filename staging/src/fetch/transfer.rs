@@ -26,7 +26,7 @@ use crate::retry::Retries;
 const QUEUE_PIECES: usize = 32;
 
 /// Files of up to so many bytes come in memory and are written at once, when they are whole.
-const SMALL_BYTES_MAX: u64 = 256 << 10;
+const SMALL_BYTES_MAX: u64 = 2 << 20;
 
 /// Files of up to so many bytes are written by whoever has them: another thread would cost more.
 const INLINE_BYTES_MAX: u64 = 64 << 10;
@@ -74,7 +74,7 @@ impl<'a> Source<'a> {
     }
 
     pub(super) async fn fetch(&self, protocol: &dyn Protocol) -> Result<Landed, SourceError> {
-        let retries = self.job.stager.retries(&self.digest);
+        let retries = self.job.stager.retries_of(&self.digest, self.job.effort);
         let mut tally = Tally { retries, best: 0, changes: 0, mismatches: 0 };
         let mut partial = self.open_partial().await?;
         loop {
@@ -258,6 +258,9 @@ impl<'a> Source<'a> {
     ) -> Result<(Partial, Result<(), TransferError>), SourceError> {
         let Incoming { metadata, offset, mut stream, first } = incoming;
         let length = metadata.length;
+        if partial.is_unmade() {
+            partial = blocking(move || partial.make()).await??;
+        }
         let (sender, mut pieces) = mpsc::channel::<Option<Bytes>>(QUEUE_PIECES);
         let writer = tokio::task::spawn_blocking(move || {
             let begun = if offset == 0 {

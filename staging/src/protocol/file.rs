@@ -54,6 +54,13 @@ impl Protocol for FileProtocol {
 
 fn list(request: &ListRequest) -> Result<Vec<Entry>, TransferError> {
     let root = local_path(&request.address)?;
+    let metadata = root.metadata().map_err(|error| io_error("find", &root, error))?;
+    if !metadata.is_dir() {
+        return Err(TransferError::Refused {
+            found: "it is no directory".into(),
+            hint: "name a directory; a file is had by `keelboat fetch`".into(),
+        });
+    }
     let depth = if request.depth == Depth::One { 1 } else { usize::MAX };
     let mut entries = Vec::new();
     for entry in WalkDir::new(&root).min_depth(1).max_depth(depth).sort_by_file_name() {

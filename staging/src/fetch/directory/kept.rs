@@ -74,10 +74,12 @@ impl Kept {
         let mut notes_path = root.with_extension("tree-notes");
         let mut notes = open_notes(&notes_path)?;
         if notes.try_lock().is_err() {
-            let mine = format!("{source}.{}-tree", std::process::id());
-            root = dir.join(mine);
-            notes_path = root.with_extension("tree-notes-mine");
+            // Names that are swept when this process is gone.
+            let mine = |number| format!("{source}.{}-{number}.own", std::process::id());
+            root = dir.join(mine("0"));
+            notes_path = dir.join(mine("1"));
             remove_tree(&root)?;
+            remove_tree(&notes_path)?;
             notes = open_notes(&notes_path)?;
         }
         make_directory(&root)?;

@@ -34,7 +34,10 @@ impl Denied {
     pub(super) fn refusal(&self) -> TransferError {
         TransferError::Refused {
             found: self.to_string(),
-            hint: "allow private addresses in the configuration, if this one is meant".into(),
+            hint:
+                "set `private_addresses = \"allow\"` under [staging] in keelboat.toml, if this one \
+                   is meant"
+                    .into(),
         }
     }
 }
