@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use keelboat_engine::{Content, Digest, Digester, Kind};
 use tokio::sync::mpsc;
@@ -27,6 +27,9 @@ const QUEUE_PIECES: usize = 32;
 
 /// Files of up to so many bytes come in memory and are written at once, when they are whole.
 const SMALL_BYTES_MAX: u64 = 2 << 20;
+
+/// What comes in memory for so long is written down, so that a crash does not cost it.
+const SMALL_WAIT: Duration = Duration::from_millis(500);
 
 /// Files of up to so many bytes are written by whoever has them: another thread would cost more.
 const INLINE_BYTES_MAX: u64 = 64 << 10;
@@ -130,15 +133,11 @@ impl<'a> Source<'a> {
             Ok(first) => first,
             Err(error) => return Ok(Tried::Failed(error, partial)),
         };
-        let incoming = Incoming { metadata, offset, stream, first };
+        let incoming = Incoming { metadata, offset, stream, early: Vec::new(), first };
         if offset == 0 && partial.is_unmade() && length.is_some_and(|all| all <= SMALL_BYTES_MAX) {
             return self.receive_small(incoming, partial).await;
         }
-        let (partial, received) = self.receive(incoming, partial).await?;
-        Ok(match received {
-            Ok(()) => Tried::Complete(partial),
-            Err(error) => Tried::Failed(error, partial),
-        })
+        self.receive(incoming, partial).await
     }
 
     /// Whether what is here can be gone on with: only with proof that the rest belongs to it,
@@ -191,11 +190,17 @@ impl<'a> Source<'a> {
         incoming: Incoming,
         mut partial: Partial,
     ) -> Result<Tried, SourceError> {
-        let Incoming { metadata, mut stream, first, .. } = incoming;
+        let Incoming { metadata, offset, mut stream, first, .. } = incoming;
         let (mut pieces, mut digester, mut bytes) = (Vec::new(), Digester::new(), 0);
+        let began = Instant::now();
         let mut next = Ok(first);
         let received = loop {
             let Ok(Some(piece)) = next else { break next.map(drop) };
+            if began.elapsed() > SMALL_WAIT {
+                let first = Some(piece);
+                let incoming = Incoming { metadata, offset, stream, early: pieces, first };
+                return self.receive(incoming, partial).await;
+            }
             bytes += piece.len() as u64;
             digester.update(&piece);
             self.transferred.fetch_add(piece.len() as u64, Ordering::Relaxed);
@@ -255,8 +260,8 @@ impl<'a> Source<'a> {
         &self,
         incoming: Incoming,
         mut partial: Partial,
-    ) -> Result<(Partial, Result<(), TransferError>), SourceError> {
-        let Incoming { metadata, offset, mut stream, first } = incoming;
+    ) -> Result<Tried, SourceError> {
+        let Incoming { metadata, offset, mut stream, early, first } = incoming;
         let length = metadata.length;
         if partial.is_unmade() {
             partial = blocking(move || partial.make()).await??;
@@ -273,6 +278,12 @@ impl<'a> Source<'a> {
             (partial, written)
         });
         let mut position = offset;
+        for piece in early {
+            position += piece.len() as u64;
+            if sender.send(Some(piece)).await.is_err() {
+                tracing::debug!("the writer ended before the stream");
+            }
+        }
         let mut next = Ok(first);
         let received = loop {
             let Ok(Some(piece)) = next else { break next.map(drop) };
@@ -296,7 +307,10 @@ impl<'a> Source<'a> {
         drop(sender);
         let (partial, written) = writer.await.map_err(|error| joined(&error))?;
         written?;
-        Ok((partial, received))
+        Ok(match received {
+            Ok(()) => Tried::Complete(partial),
+            Err(error) => Tried::Failed(error, partial),
+        })
     }
 
     /// Checks the declared digest. `Err`: it is not met, and there is another try.
@@ -369,6 +383,9 @@ struct Incoming {
     metadata: Metadata,
     offset: u64,
     stream: Box<dyn ByteStream>,
+    /// Pieces that have been counted already.
+    early: Vec<Bytes>,
+    /// The one after them.
     first: Option<Bytes>,
 }
 

@@ -70,14 +70,15 @@ async fn a_fetch_that_is_given_up_is_taken_up_again() {
     let seen = Arc::new(Seen::default());
     let slow = FetchRequest {
         progress: Some(seen.clone()),
-        ..FetchRequest::new(servers.flaky("taken-up?drip=400000&times=1"))
+        ..FetchRequest::new(servers.flaky("taken-up?drip=200000&times=1"))
     };
     let (fetcher, again) = (fetcher(dir.path()), slow.clone());
     let task = tokio::spawn({
         let fetcher = fetcher.clone();
         async move { fetcher.fetch(slow).await }
     });
-    seen.wait_for_bytes().await;
+    // What is small is written down only when it has come slowly for a while.
+    seen.wait_for_more_than(250_000).await;
     task.abort();
     assert!(task.await.is_err(), "it was given up");
     let transferred = assert_arrived(fetcher.fetch(again).await, &bytes);
@@ -143,8 +144,12 @@ impl Seen {
     }
 
     async fn wait_for_bytes(&self) {
+        self.wait_for_more_than(0).await;
+    }
+
+    async fn wait_for_more_than(&self, bytes: u64) {
         let come = async {
-            while self.position() == 0 {
+            while self.position() <= bytes {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
         };
