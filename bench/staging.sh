@@ -110,7 +110,7 @@ run() { # CLIENT SET: into the current directory, which is empty
     case $1 in
     keelboat) "$keelboat" fetch --quiet --list "$bench/$2.urls" ;;
     curl) curl -s -f -K "$bench/$2.curl" ;;
-    curl-parallel) curl -s -f -Z --parallel-max 16 -K "$bench/$2.curl" ;;
+    curl-parallel) curl -s -f -Z --parallel-max 16 -K "$bench/$2.curl" 2>/dev/null ;;
     wget2) wget2 -q -i "$bench/$2.urls" ;;
     aria2c) aria2c -q -j 16 -x 4 -i "$bench/$2.urls" ;;
     raw) python3 "$bench/raw.py" "$port" /large large ;;

@@ -63,8 +63,9 @@ impl Session {
     /// With the settings of this user and of the directory that it is used in.
     pub(super) fn begin(partial_dir: &Path, jobs: Option<u32>) -> Result<Self, MoveError> {
         let settings = Settings::load(Some(Path::new(".")))?;
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        // One thread for the network, others for disks and digests: handing many small files from
+        // thread to thread costs more than it brings.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut config = settings.staging(partial_dir);
         if let Some(jobs) = jobs {
             config.limits.total_max = jobs.max(1);

@@ -63,9 +63,11 @@ pub(super) fn bring(wishes: &[Wish], args: &FetchArgs, terminal: &Terminal) -> R
                 Err(error) => tally.fail(&MoveError::from(error), terminal),
             }
             if arrived.len() >= BATCH_MAX {
+                sync(&arrived).await?;
                 place_all(&mut arrived, args, &mut tally, (&watch, terminal))?;
             }
         }
+        sync(&arrived).await?;
         place_all(&mut arrived, args, &mut tally, (&watch, terminal))
     });
     watch.end();
@@ -111,20 +113,32 @@ impl Tally {
     }
 }
 
-/// Makes what came durable by one call for all, then moves each file to its place.
+/// Makes what came durable by one call for all, while others go on to come.
+async fn sync(arrived: &[(PathBuf, Fetched)]) -> Result<(), Problem> {
+    let Some((_, Fetched::New { path, .. })) = arrived.first() else { return Ok(()) };
+    let path = path.clone();
+    let synced = tokio::task::spawn_blocking(move || {
+        let synced = File::open(&path).and_then(|file| Ok(nix::unistd::syncfs(file.as_fd())?));
+        synced.map_err(failed(&path))
+    });
+    Ok(synced.await.map_err(std::io::Error::other).map_err(MoveError::from)??)
+}
+
+fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> PlaceError {
+    let path = path.to_owned();
+    move |source| PlaceError::Io { doing: "write", path, source }
+}
+
+/// Moves each file that came to its place.
 fn place_all(
     arrived: &mut Vec<(PathBuf, Fetched)>,
     args: &FetchArgs,
     tally: &mut Tally,
     (watch, terminal): (&Watch, &Terminal),
 ) -> Result<(), Problem> {
-    let Some((_, Fetched::New { path, .. })) = arrived.first() else { return Ok(()) };
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| PlaceError::Io { doing: "write", path, source }
-    };
-    let synced = File::open(path).and_then(|file| Ok(nix::unistd::syncfs(file.as_fd())?));
-    synced.map_err(failed(path))?;
+    if arrived.is_empty() {
+        return Ok(());
+    }
     for (output, fetched) in arrived.drain(..) {
         let Fetched::New { path, content, transferred, .. } = fetched else { continue };
         place::move_to(&path, &output, args.force)?;
