@@ -347,8 +347,7 @@ mod tests {
         for (name, text) in [("config.toml", user), ("keelboat.toml", project)] {
             let path = dir.path().join(name);
             std::fs::write(&path, text).unwrap();
-            let table = read(&path).map_err(|error| error.to_string());
-            merge(&mut all, table.map_err(|text| text.rsplit('/').next().unwrap().to_owned())?);
+            merge(&mut all, read(&path).map_err(|error| error.to_string())?);
         }
         all.try_into().map_err(|error: toml::de::Error| error.to_string())
     }
