@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::task::Counted;
 use super::{Action, Core, Course, Phase, Urgency};
 use crate::{
-    AttemptId, AttemptOutcome, Fact, Failure, FailureClass, MemoRecord, Memoize, TaskId, Usage,
-    key_parts,
+    AttemptId, AttemptOutcome, Fact, Failure, FailureClass, MemoRecord, Memoize, SiteId, TaskId,
+    Usage, key_parts,
 };
 
 /// Attempts of one task in a row that may be lost through no fault of its own, and results of it
@@ -86,6 +86,7 @@ impl Core {
         usage: Usage,
         actions: &mut Vec<Action>,
     ) {
+        let site = self.phase(task).site();
         self.leave(task);
         let asked_to_stop = self.was_asked_to_stop();
         let state = &mut self.tasks[task.index()];
@@ -103,8 +104,8 @@ impl Core {
             counted,
         };
         super::record(fact, actions);
-        if failure.class == FailureClass::InputMissing {
-            self.distrust_inputs(task);
+        if let Some(site) = site.filter(|_| failure.class == FailureClass::InputMissing) {
+            self.distrust_inputs(task, site);
         }
         if asked_to_stop {
             // A run that was stopped leaves the task as it is, for the next run to take up.
@@ -169,12 +170,11 @@ impl Core {
     }
 
     /// An input was not where it was said to be: none of the task's inputs is believed to be
-    /// anywhere until it has been looked at again.
-    fn distrust_inputs(&mut self, task: TaskId) {
-        for file in &self.graph.task(task).inputs {
-            for doubtful in self.graph.stands_with(*file) {
-                self.files[doubtful.index()].replicas.clear();
-            }
+    /// there until it has been brought again. Of other sites that tells nothing.
+    fn distrust_inputs(&mut self, task: TaskId, site: SiteId) {
+        for at in 0..self.graph.task(task).inputs.len() {
+            let file = self.graph.task(task).inputs[at];
+            self.forget_replica(file, site);
         }
     }
 

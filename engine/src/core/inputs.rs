@@ -122,10 +122,15 @@ impl Core {
             let outer = self.graph.file(file).outer;
             return outer.is_some_and(|o| !self.files[o.index()].replicas.contains(&source));
         }
-        for gone in self.graph.stands_with(file) {
-            self.files[gone.index()].replicas.retain(|replica| *replica != source);
-        }
+        self.forget_replica(file, source);
         true
+    }
+
+    /// A site has not what it was said to have of a file, nor of the directory in which it lies.
+    pub(super) fn forget_replica(&mut self, file: FileId, site: SiteId) {
+        for gone in self.graph.stands_with(file) {
+            self.files[gone.index()].replicas.retain(|replica| *replica != site);
+        }
     }
 
     fn wrong_digest(&self, file: FileId, expected: crate::Digest, found: Content) -> Failure {

@@ -6,7 +6,7 @@ use super::model::Model;
 use super::oracle::Oracle;
 use super::plan::{Growth, held_name, source_name};
 use super::world::{Attempt, Deed, World};
-use crate::core::{Action, Core, Event, History, Phase, Urgency};
+use crate::core::{Action, Core, Event, History, Phase, Recall, Urgency};
 use crate::{Fact, RunOutcome, SiteId, TaskId, Timestamp};
 
 /// More steps than any of these runs needs: beyond, it goes in circles.
@@ -130,6 +130,11 @@ impl Life<'_, '_> {
                     Mark::StoppedWhilePublishing,
                 );
                 marks.hit_if(any(|p| *p == Phase::Recalling), Mark::StoppedWhileRecalling);
+            }
+            Event::Recalled { task, key, verdict: Recall::Miss { .. } }
+                if core.phase(*task) == Phase::Recalling && core.key(*task) == Some(*key) =>
+            {
+                self.oracle.on_missed(&core.spec(*task).name, *key, self.world);
             }
             Event::SiteLost { site, .. } => {
                 let fetching = phases.contains(&Phase::Fetching(*site));

@@ -213,6 +213,25 @@ fn a_transfer_from_a_replica_that_is_distrusted_meanwhile_starts_again_elsewhere
     );
 }
 
+/// Found by the simulator (seed 2429): a task ran again although another site had what it wrote.
+#[test]
+fn an_input_that_is_missing_at_one_site_is_brought_from_another() {
+    check(
+        "p#8: -> x; a#1: x -> y; b#9: x -> z",
+        "start           => recall p
+         join 1 1        =>
+         miss p          => launch p.1@1
+         ended p         => publish p.1
+         join 2 1 9      =>
+         published p     => recall a, recall b
+         miss b          => stage x@2 from 1
+         staged x@2      => launch b.1@2
+         miss a          => launch a.1@1
+         ended b missing => stage x@2 from 1
+         staged x@2      => launch b.2@2",
+    );
+}
+
 /// Found by the simulator: a file that is gone with its directory was taken for one that never was.
 #[test]
 fn a_file_that_is_gone_with_its_directory_comes_back_with_it() {
