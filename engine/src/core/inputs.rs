@@ -94,6 +94,8 @@ impl Core {
         let may_change = from == StageFrom::Origin || self.files[file.index()].unsettled;
         if changed && !may_change {
             self.forget_missing(file, from);
+            // What it came over may have been right: published there while this was under way.
+            self.forget_replica(file, site);
             return self.transfers.start_over(file, site);
         }
         let waiting = self.transfers.complete(file, site);

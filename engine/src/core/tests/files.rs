@@ -305,6 +305,28 @@ fn a_task_waits_before_its_next_try_even_if_its_input_changes_meanwhile() {
     );
 }
 
+/// Found by the simulator: a late transfer of earlier bytes came over those of a newer result, which
+/// were believed to be there still.
+#[test]
+fn a_result_that_a_late_transfer_came_over_is_not_believed_to_be_there() {
+    check(
+        "p#8: -> x; a#1: x -> y; b#9: x -> z",
+        "start           => recall p
+         join 1 1        =>
+         miss p          => launch p.1@1
+         ended p         => publish p.1
+         join 0 1 9      =>
+         published p     => recall a, recall b
+         miss a          => launch a.1@1
+         miss b          => stage x@0 from 1
+         ended a missing => recall p known
+         hit p new       => recall a, recall b, stage x@1 from 0
+         staged x@0      => recall p known
+         miss b          =>
+         hit p new       => launch b.1@0",
+    );
+}
+
 /// Found by the simulator (seed 2940): a try from one source was counted against the next one.
 #[test]
 fn a_transfer_that_starts_over_from_elsewhere_has_all_of_its_tries() {
