@@ -8,6 +8,7 @@ mod flight;
 mod job;
 mod member;
 mod progress;
+mod sink;
 mod transfer;
 
 use std::fmt;

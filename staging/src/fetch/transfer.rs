@@ -4,26 +4,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use keelboat_engine::{Content, Digest, Digester, Kind};
-use tokio::sync::mpsc;
+use keelboat_engine::{Content, Digest, Kind};
 use tokio_util::bytes::Bytes;
 
 use super::arrived::{Arrived, Held, Own};
 use super::error::SourceError;
 use super::flight::Landed;
 use super::job::Job;
-use super::{TransferEvent, blocking, joined};
+use super::sink::{Sink, Small, Sunk};
+use super::{TransferEvent, blocking};
 use crate::address::{address_digest, names_data};
 use crate::gate::Turn;
-use crate::local::LocalError;
 use crate::partial::Partial;
 use crate::protocol::{
-    ByteStream, Condition, Metadata, OpenRequest, Opened, Protocol, TransferError, Validators,
+    ByteStream, Condition, Metadata, OpenRequest, Opened, Protocol, TransferError,
 };
 use crate::retry::Retries;
-
-/// Pieces between the network and the disk.
-const QUEUE_PIECES: usize = 32;
 
 /// Files of up to so many bytes come in memory and are written at once, when they are whole.
 const SMALL_BYTES_MAX: u64 = 2 << 20;
@@ -61,13 +57,6 @@ enum Tried {
     Complete(Partial),
     Small(Small, Partial),
     Failed(TransferError, Partial),
-}
-
-/// A small file, whole and in memory.
-struct Small {
-    pieces: Vec<Bytes>,
-    content: Content,
-    validators: Validators,
 }
 
 impl<'a> Source<'a> {
@@ -133,10 +122,7 @@ impl<'a> Source<'a> {
             Ok(first) => first,
             Err(error) => return Ok(Tried::Failed(error, partial)),
         };
-        let incoming = Incoming { metadata, offset, stream, early: Vec::new(), first };
-        if offset == 0 && partial.is_unmade() && length.is_some_and(|all| all <= SMALL_BYTES_MAX) {
-            return self.receive_small(incoming, partial).await;
-        }
+        let incoming = Incoming { metadata, offset, stream, first };
         self.receive(incoming, partial).await
     }
 
@@ -184,47 +170,6 @@ impl<'a> Source<'a> {
         Ok(first)
     }
 
-    /// Takes a small file into memory; what comes of one that is cut is written down.
-    async fn receive_small(
-        &self,
-        incoming: Incoming,
-        mut partial: Partial,
-    ) -> Result<Tried, SourceError> {
-        let Incoming { metadata, offset, mut stream, first, .. } = incoming;
-        let (mut pieces, mut digester, mut bytes) = (Vec::new(), Digester::new(), 0);
-        let began = Instant::now();
-        let mut next = Ok(first);
-        let received = loop {
-            let Ok(Some(piece)) = next else { break next.map(drop) };
-            if began.elapsed() > SMALL_WAIT {
-                let first = Some(piece);
-                let incoming = Incoming { metadata, offset, stream, early: pieces, first };
-                return self.receive(incoming, partial).await;
-            }
-            bytes += piece.len() as u64;
-            digester.update(&piece);
-            self.transferred.fetch_add(piece.len() as u64, Ordering::Relaxed);
-            self.job.tell(&TransferEvent::Received { position: bytes, length: metadata.length });
-            pieces.push(piece);
-            next = stream.next().await;
-        };
-        drop(stream);
-        let Err(error) = received else {
-            let content = Content { digest: digester.finish(), bytes, kind: Kind::File };
-            return Ok(Tried::Small(
-                Small { pieces, content, validators: metadata.validators },
-                partial,
-            ));
-        };
-        let written = blocking(move || {
-            partial.restart(&metadata)?;
-            let mut rest = pieces.into_iter().map(Some);
-            partial.append_all(|| rest.next())?;
-            Ok::<_, LocalError>(partial)
-        });
-        Ok(Tried::Failed(error, written.await??))
-    }
-
     /// Checks the declared digest of a small file, and writes it. `Err`: there is another try.
     async fn accept_small(
         &self,
@@ -255,61 +200,45 @@ impl<'a> Source<'a> {
         Ok(Ok(arrived.keeping(self.turn.clone())))
     }
 
-    /// Lets the bytes flow from the network to a thread that hashes and writes them.
-    async fn receive(
-        &self,
-        incoming: Incoming,
-        mut partial: Partial,
-    ) -> Result<Tried, SourceError> {
-        let Incoming { metadata, offset, mut stream, early, first } = incoming;
+    /// Lets the bytes flow from the network to memory or to a thread that writes them.
+    async fn receive(&self, incoming: Incoming, partial: Partial) -> Result<Tried, SourceError> {
+        let Incoming { metadata, offset, mut stream, first } = incoming;
         let length = metadata.length;
-        if partial.is_unmade() {
-            partial = blocking(move || partial.make()).await??;
+        let is_small =
+            offset == 0 && partial.is_unmade() && length.is_some_and(|all| all <= SMALL_BYTES_MAX);
+        let mut sink = Sink::new(partial, metadata, offset);
+        if !is_small {
+            sink = sink.write_down().await?;
         }
-        let (sender, mut pieces) = mpsc::channel::<Option<Bytes>>(QUEUE_PIECES);
-        let writer = tokio::task::spawn_blocking(move || {
-            let begun = if offset == 0 {
-                partial.restart(&metadata)
-            } else {
-                partial.learn_length(metadata.length);
-                Ok(())
-            };
-            let written = begun.and_then(|()| partial.append_all(|| pieces.blocking_recv()));
-            (partial, written)
-        });
+        let mut patience = std::pin::pin!(tokio::time::sleep(SMALL_WAIT));
         let mut position = offset;
-        for piece in early {
-            position += piece.len() as u64;
-            if sender.send(Some(piece)).await.is_err() {
-                tracing::debug!("the writer ended before the stream");
-            }
-        }
         let mut next = Ok(first);
         let received = loop {
             let Ok(Some(piece)) = next else { break next.map(drop) };
             position += piece.len() as u64;
             self.transferred.fetch_add(piece.len() as u64, Ordering::Relaxed);
             self.job.tell(&TransferEvent::Received { position, length });
-            // The writer is gone only when it failed, and then says why.
-            if sender.send(Some(piece)).await.is_err() {
+            if !sink.take(piece).await {
                 break Ok(());
             }
-            next = stream.next().await;
+            let mut coming = stream.next();
+            next = loop {
+                tokio::select! {
+                    biased;
+                    piece = &mut coming => break piece,
+                    () = &mut patience, if sink.is_held() => sink = sink.write_down().await?,
+                }
+            };
         };
         // Frees the connection before the disk has caught up, but not yet the room.
         if received.is_ok() {
             self.turn.fill();
         }
         drop(stream);
-        if received.is_ok() && sender.send(None).await.is_err() {
-            tracing::debug!("the writer ended before the stream");
-        }
-        drop(sender);
-        let (partial, written) = writer.await.map_err(|error| joined(&error))?;
-        written?;
-        Ok(match received {
-            Ok(()) => Tried::Complete(partial),
-            Err(error) => Tried::Failed(error, partial),
+        Ok(match sink.end(received).await? {
+            Sunk::Small(small, partial) => Tried::Small(small, partial),
+            Sunk::Written(partial, Ok(())) => Tried::Complete(partial),
+            Sunk::Written(partial, Err(error)) => Tried::Failed(error, partial),
         })
     }
 
@@ -383,9 +312,6 @@ struct Incoming {
     metadata: Metadata,
     offset: u64,
     stream: Box<dyn ByteStream>,
-    /// Pieces that have been counted already.
-    early: Vec<Bytes>,
-    /// The one after them.
     first: Option<Bytes>,
 }
 
