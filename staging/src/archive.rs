@@ -20,6 +20,9 @@ use target::{Target, normal};
 /// Names of symbolic and hard links that are followed one after the other.
 const HOPS_MAX: usize = 8;
 
+/// What is shown of an error of a library, which may quote the file.
+const ERROR_CHARACTERS_MAX: usize = 120;
+
 /// What is wanted of an archive.
 #[derive(Debug)]
 pub(crate) struct Extraction<'a> {
@@ -64,6 +67,8 @@ fn local(action: &'static str, path: &Path, error: io::Error) -> TransferError {
 }
 
 fn damaged(error: &dyn std::fmt::Display) -> TransferError {
+    // It may quote bytes of the file, which a terminal could obey.
+    let error: String = error.to_string().escape_debug().take(ERROR_CHARACTERS_MAX).collect();
     TransferError::Refused {
         found: format!("the archive cannot be read: {error}"),
         hint: "see whether it is a whole archive of this format; declare the format that it has \

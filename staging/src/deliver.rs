@@ -22,8 +22,8 @@ use crate::fetch::{Inner, Progress, Stager, TransferEvent, unknown_scheme};
 use crate::gate::Turn;
 use crate::local::{Delivered, DigestMemory, Forgetful, LocalError, deliver, digest_path};
 use crate::protocol::{
-    Condition, Errand, OpenRequest, Opened, Proof, Protocol, PutRequest, Sent, TransferError,
-    Writing,
+    Condition, Depth, Errand, ListRequest, OpenRequest, Opened, Proof, Protocol, PutRequest, Sent,
+    TransferError, Writing,
 };
 use crate::retry::Retries;
 
@@ -64,6 +64,12 @@ impl Stager {
         let fail = |error| DeliverError { address: shown.clone(), error };
         if crate::address::member_of(&delivery.address).is_some() {
             return Err(fail(TransferError::cannot_write(&scheme_of(&delivery.address))));
+        }
+        if self.inner.config.offline && !crate::address::is_local(&delivery.address) {
+            return Err(fail(TransferError::Refused {
+                found: "the network is not to be used".into(),
+                hint: "run once without --offline".into(),
+            }));
         }
         if scheme_of(&delivery.address) == "file" {
             return local(delivery, memory).await.map_err(fail);
@@ -132,10 +138,24 @@ impl Way<'_> {
         if self.is_there(address).await? {
             return Ok(Delivered::AlreadyThere);
         }
+        self.refuse_directory(address).await?;
         let beside: Arc<str> = beside(address, &self.delivery.content.digest).into();
         self.write(&beside).await?;
         self.rename(&beside, address).await?;
         Ok(Delivered::Copied)
+    }
+
+    /// A file never takes the place of a directory, which may hold what nobody else has.
+    async fn refuse_directory(&self, address: &Arc<str>) -> Result<(), TransferError> {
+        let request = ListRequest { address: Arc::clone(address), depth: Depth::One };
+        match self.protocol.list(&request).await {
+            Ok(_) => Err(TransferError::Refused {
+                found: "a directory stands there".into(),
+                hint: "name the file in it, or put a `/` at the end of the address of `put`".into(),
+            }),
+            // Neither is there one, or nobody can tell: renaming over one fails then.
+            Err(_) => Ok(()),
+        }
     }
 
     async fn rename(&self, from: &str, to: &str) -> Result<(), TransferError> {

@@ -233,7 +233,7 @@ pub struct Stager {
 /// What all clones of a stager share.
 #[derive(Debug)]
 pub(crate) struct Inner {
-    config: StagingConfig,
+    pub(crate) config: StagingConfig,
     protocols: Vec<Arc<dyn Protocol>>,
     couriers: Vec<Arc<dyn Courier>>,
     /// Made when it is needed first.

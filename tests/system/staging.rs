@@ -218,3 +218,27 @@ run = "cat {{ inputs.a }} {{ inputs.dir }}/b.txt {{ inputs.note }} {{ inputs.inl
     project.run_well(&["--set", "who=grace"]);
     assert_eq!(project.read("out.txt"), "a\nanother\nhello grace\ninline\n");
 }
+
+#[test]
+fn a_file_never_takes_the_place_of_a_directory() {
+    let Some(ssh) = Ssh::start() else { return };
+    let (address, there) = ssh.directory("kept");
+    std::fs::create_dir_all(there.join("deep")).unwrap();
+    std::fs::write(there.join("deep/thesis"), "precious").unwrap();
+    let project = Project::new("[workflow]\nname = \"none\"\n");
+    ssh.introduce(&project);
+    project.write("o.txt", "o\n");
+    std::fs::create_dir_all(project.path("here/deep")).unwrap();
+    let put = |to: &str| project.start(with_credentials(&project, &["put", "o.txt", to])).wait();
+    for to in [address.as_str(), "here"] {
+        let run = put(to);
+        run.assert_code(1);
+        run.assert_said(&["a directory stands there"]);
+    }
+    assert_eq!(std::fs::read_to_string(there.join("deep/thesis")).unwrap(), "precious");
+    assert!(project.exists("here/deep"));
+    put(&format!("{address}/")).assert_code(0);
+    assert_eq!(std::fs::read_to_string(there.join("o.txt")).unwrap(), "o\n");
+    let beside = std::fs::read_dir(there.parent().unwrap()).unwrap().count();
+    assert_eq!(beside, 1, "nothing is left beside");
+}

@@ -22,6 +22,12 @@ pub(super) async fn send(way: &Way<'_>, writing: Writing) -> Result<Delivered, T
     let source = way.delivery.source.clone();
     let files = crate::fetch::blocking(move || files_of(&source)).await;
     let files = files.and_then(|files| files).map_err(|error| at_home(&error))?;
+    if files.is_empty() {
+        return Err(TransferError::Refused {
+            found: "the directory has no file in it, and only files are sent".into(),
+            hint: "write a file into it, or declare it `optional = true`".into(),
+        });
+    }
     let address = &way.delivery.address;
     let root: Arc<str> = match writing {
         Writing::Renamed => beside(address, &way.delivery.content.digest).into(),

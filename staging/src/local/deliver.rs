@@ -4,7 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use keelboat_engine::Content;
+use keelboat_engine::{Content, Kind};
 
 use super::digest::digest_path;
 use super::publish::{copy_durably, sibling};
@@ -38,6 +38,12 @@ pub fn deliver(
     })?;
     if digest_path(&to, content.kind, memory, false).is_ok_and(|there| there == *content) {
         return Ok(Delivered::AlreadyThere);
+    }
+    if content.kind == Kind::File && to.is_dir() {
+        return Err(LocalError::Address {
+            address: redact(address),
+            cause: "a directory stands there; name the file in it".to_owned(),
+        });
     }
     let beside = sibling(&to);
     let copied = deliver_by(source, content, &beside, &to);
