@@ -18,7 +18,7 @@ const QUEUE_PIECES: usize = 32;
 /// A small file, whole and in memory.
 pub(super) struct Small {
     pub(super) pieces: Vec<Bytes>,
-    pub(super) content: Content,
+    pub(super) bytes: u64,
     pub(super) validators: Validators,
 }
 
@@ -39,7 +39,6 @@ pub(super) struct Held {
     metadata: Metadata,
     offset: u64,
     pieces: Vec<Bytes>,
-    digester: Digester,
     bytes: u64,
 }
 
@@ -49,11 +48,20 @@ pub(super) struct Writing {
     thread: JoinHandle<(Partial, Result<(), LocalError>)>,
 }
 
+impl Small {
+    /// What it holds. Reads all of it.
+    pub(super) fn content(&self) -> Content {
+        let mut digester = Digester::new();
+        self.pieces.iter().for_each(|piece| digester.update(piece));
+        Content { digest: digester.finish(), bytes: self.bytes, kind: Kind::File }
+    }
+}
+
 impl Sink {
     /// For an answer that begins at this offset.
     pub(super) fn new(partial: Partial, metadata: Metadata, offset: u64) -> Self {
-        let (pieces, digester) = (Vec::new(), Digester::new());
-        Self::Held(Box::new(Held { partial, metadata, offset, pieces, digester, bytes: 0 }))
+        let pieces = Vec::new();
+        Self::Held(Box::new(Held { partial, metadata, offset, pieces, bytes: 0 }))
     }
 
     pub(super) const fn is_held(&self) -> bool {
@@ -72,7 +80,6 @@ impl Sink {
     pub(super) async fn take(&mut self, piece: Bytes) -> bool {
         match self {
             Self::Held(held) => {
-                held.digester.update(&piece);
                 held.bytes += piece.len() as u64;
                 held.pieces.push(piece);
                 true
@@ -96,9 +103,8 @@ impl Sink {
 
 impl Held {
     fn end(self) -> Sunk {
-        let Self { partial, metadata, pieces, digester, bytes, .. } = self;
-        let content = Content { digest: digester.finish(), bytes, kind: Kind::File };
-        Sunk::Small(Small { pieces, content, validators: metadata.validators }, partial)
+        let Self { partial, metadata, pieces, bytes, .. } = self;
+        Sunk::Small(Small { pieces, bytes, validators: metadata.validators }, partial)
     }
 
     async fn write_down(self) -> Result<Writing, SourceError> {

@@ -15,6 +15,7 @@ use super::sink::{Sink, Small, Sunk};
 use super::{TransferEvent, blocking};
 use crate::address::{address_digest, names_data};
 use crate::gate::Turn;
+use crate::local::LocalError;
 use crate::partial::Partial;
 use crate::protocol::{
     ByteStream, Condition, Metadata, OpenRequest, Opened, Protocol, TransferError,
@@ -177,23 +178,27 @@ impl<'a> Source<'a> {
         partial: Partial,
         tally: &mut Tally,
     ) -> Result<Result<Arrived, Partial>, SourceError> {
-        let Small { pieces, content, validators } = small;
-        if let Some(expected) = self.job.sha256.filter(|expected| *expected != content.digest) {
+        let (dir, source) = (self.job.stager.config.partial_dir.clone(), self.digest);
+        let (expected, small_bytes) = (self.job.sha256, small.bytes);
+        let settle = move || {
+            let content = small.content();
+            let is_right = expected.is_none_or(|expected| expected == content.digest);
+            let own = is_right.then(|| Own::write(&dir, &source, &small.pieces)).transpose()?;
+            Ok::<_, LocalError>((small, content, own))
+        };
+        let is_tiny = small_bytes <= INLINE_BYTES_MAX;
+        let (small, content, own) = if is_tiny { settle()? } else { blocking(settle).await?? };
+        let Some(own) = own else {
             tally.mismatches += 1;
             if tally.mismatches < 2 {
                 return Ok(Err(partial));
             }
-            let is_web_page = pieces.first().is_some_and(|piece| is_web_page(piece));
+            let is_web_page = small.pieces.first().is_some_and(|piece| is_web_page(piece));
             let Content { digest: found, bytes, .. } = content;
+            let expected = expected.unwrap_or(found);
             return Err(SourceError::Mismatch { expected, found, bytes, is_web_page });
-        }
-        let (dir, source) = (&self.job.stager.config.partial_dir, self.digest);
-        let own = if content.bytes <= INLINE_BYTES_MAX {
-            Own::write(dir, &source, &pieces)?
-        } else {
-            let dir = dir.clone();
-            blocking(move || Own::write(&dir, &source, &pieces)).await??
         };
+        let validators = small.validators;
         let transferred = self.transferred.load(Ordering::Relaxed);
         let address = Arc::clone(self.address);
         let arrived = Arrived::own(own, content, validators, transferred, address);
