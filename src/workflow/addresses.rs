@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::paths::{Complaint, Project, SEGMENT_BYTES_MAX, check_text, complain};
+use super::paths::{Complaint, Project, SEGMENT_BYTES_MAX, complain};
 
 /// Schemes of addresses that inputs may have.
 const SCHEMES: [&str; 10] =
@@ -60,7 +60,7 @@ pub(super) fn of_input(text: &Arc<str>, project: &Project) -> Result<Arc<str>, C
     let archive = if scheme_of(&archive).is_some() {
         of_input(&archive, project)?
     } else {
-        project.absolute(&project.input_path(&archive)?).into()
+        project.absolute(&of_path(&archive, project)?).into()
     };
     Ok(format!("{format}:{archive}!/{member}").into())
 }
@@ -70,11 +70,63 @@ fn split_archive(text: &str) -> Option<(&str, &str)> {
     text.split_once(':').filter(|(scheme, _)| matches!(*scheme, "zip" | "tar"))
 }
 
+/// The path of an input that has no scheme.
+pub(super) fn of_path(text: &Arc<str>, project: &Project) -> Result<Arc<str>, Complaint> {
+    check_path(text).and_then(|()| project.input_path(text))
+}
+
+/// Whether a text without a scheme is meant as a path: not as an address whose colon or slashes are
+/// missing.
+fn check_path(text: &str) -> Result<(), Complaint> {
+    let Some(meant) = meant_address(text) else { return Ok(()) };
+    let meant = keelboat_staging::redact(&meant);
+    // Values of parameters may be secrets.
+    if text.contains(['@', '?', '#']) {
+        return complain("a path looks like an address", format!("did you mean {meant}?"));
+    }
+    complain(
+        format!("the path {text:?} looks like an address"),
+        format!("did you mean {meant}? A file that is called so is written \"./{text}\""),
+    )
+}
+
+/// The path of an output: addresses go into `to`.
+pub(super) fn of_output(text: &Arc<str>, project: &Project) -> Result<Arc<str>, Complaint> {
+    if scheme_of(text).is_none() {
+        return check_path(text).and_then(|()| project.output_path(text));
+    }
+    complain(
+        format!("an output is written to a path, not to {:?}", keelboat_staging::redact(text)),
+        "write { path = \"out/NAME\", to = \"ADDRESS\" }: it appears at the path, and is sent to the \
+         address then",
+    )
+}
+
+/// The address that was meant by `sftp//host/x`, `sftp:/host/x`, `sftp:host/x` or `zip//a.zip!/b`.
+fn meant_address(text: &str) -> Option<String> {
+    let end = text.find(|c: char| !c.is_ascii_alphanumeric())?;
+    let (scheme, rest) = text.split_at(end);
+    let lower = scheme.to_ascii_lowercase();
+    if matches!(lower.as_str(), "zip" | "tar") && rest.contains("!/") {
+        let archive = rest.strip_prefix("//").or_else(|| rest.strip_prefix(':'))?;
+        return Some(format!("{lower}:{archive}"));
+    }
+    if !SCHEMES.contains(&lower.as_str()) {
+        return None;
+    }
+    // A directory may be called `http`; nobody writes two slashes behind its name.
+    let place = rest.strip_prefix("//").or_else(|| rest.strip_prefix(':'))?;
+    let place = place.trim_start_matches('/');
+    let root = if lower == "file" { "/" } else { "" };
+    (!place.is_empty()).then(|| format!("{lower}://{root}{place}"))
+}
+
 /// Whether a text is an address that an input may have.
 fn check_url(text: &str) -> Result<(), Complaint> {
     const KNOWN: &str = "known schemes: file, http, https, ftp, ftps, sftp, s3, gs, az, globus, \
                          data, and zip: or tar: before one of them";
     let Some(scheme) = scheme_of(text) else {
+        check_path(text)?;
         return complain(
             format!("{text:?} is not an address"),
             "an address begins with https:// or the like",
@@ -124,16 +176,41 @@ fn check_data(text: &str) -> Result<(), Complaint> {
     Ok(())
 }
 
-/// The address that an output is copied to.
-pub(super) fn check_destination(text: &str) -> Result<(), Complaint> {
-    let Some(scheme) = scheme_of(text) else { return check_text(text, "destination") };
-    if DESTINATIONS.contains(&scheme.to_ascii_lowercase().as_str()) {
-        return check_url(text);
+/// Where an output is copied to, as it was written.
+pub(super) fn of_destination(text: &Arc<str>, project: &Project) -> Result<Arc<str>, Complaint> {
+    let checked = match scheme_of(text) {
+        None => of_path(text, project).map(drop),
+        Some(scheme) if DESTINATIONS.contains(&scheme.to_ascii_lowercase().as_str()) => {
+            check_url(text)
+        }
+        Some(scheme) => complain(
+            format!("outputs cannot be sent to `{scheme}:` addresses"),
+            "write a path, or an http, https, ftp, ftps, sftp, s3, gs, az or globus address",
+        ),
+    };
+    checked.map(|()| Arc::clone(text))
+}
+
+/// What a destination is, whichever way it is spelled: two outputs with one of these are sent to one
+/// place. That of a path is as [`Project::input_path`] gives those of inputs and outputs. Never to
+/// be shown.
+pub(super) fn place_of(destination: &Arc<str>, project: &Project) -> Arc<str> {
+    let Some(scheme) = scheme_of(destination) else {
+        return project.input_path(destination).unwrap_or_else(|_| Arc::clone(destination));
+    };
+    let scheme = scheme.to_ascii_lowercase();
+    let rest = destination.split_once(':').map_or("", |(_, rest)| rest);
+    let rest = rest.strip_prefix("//").unwrap_or(rest);
+    let (base, query) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
+    let (authority, path) = base.split_once('/').unwrap_or((base, ""));
+    let path = percent_decoded(path.trim_end_matches('/'));
+    if scheme == "file" && (authority.is_empty() || authority == "localhost") {
+        let path: Arc<str> = format!("/{path}").into();
+        return project.input_path(&path).unwrap_or(path);
     }
-    complain(
-        format!("outputs cannot be sent to `{scheme}:` addresses"),
-        "write a path, or an http, https, ftp, ftps, sftp, s3, gs, az or globus address",
-    )
+    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let user = user.split(':').next().unwrap_or_default();
+    format!("{scheme}://{user}@{}/{path}{query}", host.to_ascii_lowercase()).into()
 }
 
 /// Where an input from an address appears: under the last segment of its path.
@@ -241,12 +318,55 @@ mod tests {
 
     #[test]
     fn outputs_go_to_what_can_be_written() {
+        let project = Project::new(Path::new("/p"));
         for good in ["out/a", "s3://b/k", "sftp://h/a", "https://h/a", "globus://c/a", "file:///a"]
         {
-            assert_eq!(check_destination(good), Ok(()), "{good}");
+            assert!(of_destination(&good.into(), &project).is_ok(), "{good}");
         }
-        for bad in ["data:,x", "zip:a.zip!/b", "htp://h/a"] {
-            assert!(check_destination(bad).is_err(), "{bad}");
+        for bad in ["data:,x", "zip:a.zip!/b", "htp://h/a", "sftp//h/a", ".keelboat/a", "/", ""] {
+            assert!(of_destination(&bad.into(), &project).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_without_a_colon_are_no_paths() {
+        for (text, meant) in [
+            ("sftp//h/x", "sftp://h/x"),
+            ("HTTPS//h/x", "https://h/x"),
+            ("https:/h/x", "https://h/x"),
+            ("s3:bucket/key", "s3://bucket/key"),
+            ("file//data/x", "file:///data/x"),
+            ("globus//c/x", "globus://c/x"),
+            ("zip//a.zip!/b", "zip:a.zip!/b"),
+        ] {
+            let complaint = check_path(text).expect_err(text);
+            assert!(complaint.help.contains(&format!("did you mean {meant}?")), "{complaint:?}");
+            assert_eq!(check_path(&format!("./{text}")), Ok(()), "{text}");
+        }
+        for path in ["sftp/x", "http", "data//x", "zip//a", "out//x", "a:b", "file", "sftp//"] {
+            assert_eq!(check_path(path), Ok(()), "{path}");
+        }
+        let secret = check_path("sftp//ann:hunter2@h/x").expect_err("no path");
+        assert!(!format!("{secret:?}").contains("hunter2"), "{secret:?}");
+        assert!(of_output(&"s3://b/k".into(), &Project::new(Path::new("/p"))).is_err());
+    }
+
+    #[test]
+    fn one_place_has_one_name_however_it_is_spelled() {
+        let project = Project::new(Path::new("/p"));
+        let place = |text: &str| place_of(&text.into(), &project).to_string();
+        for (one, other) in [
+            ("out/./a", "file:///p/out/a"),
+            ("/else/a", "file://localhost/else//a"),
+            ("SFTP://ann:pw@HOST/a%20b/", "sftp://ann@host/a b"),
+            ("s3://b/k/", "s3://b/k"),
+        ] {
+            assert_eq!(place(one), place(other), "{one}");
+        }
+        for (one, other) in
+            [("sftp://ann@h/~/a", "sftp://bob@h/~/a"), ("https://h/a?v=1", "https://h/a?v=2")]
+        {
+            assert_ne!(place(one), place(other), "{one}");
         }
     }
 }

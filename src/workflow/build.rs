@@ -111,7 +111,7 @@ impl Builder<'_> {
                     }
                     return false;
                 }
-                match self.context.project.input_path(&path) {
+                match addresses::of_path(&path, self.context.project) {
                     Ok(path) => {
                         let scratch = paths::scratch_of_path(&path);
                         specs.push(spec(Source::Path(path), scratch));
@@ -145,7 +145,7 @@ impl Builder<'_> {
                         text.text,
                         Complaint {
                             message: format!("`as` gives one name to {} files", files.len()),
-                            help: "leave out `as`: files of other tasks keep their paths",
+                            help: "leave out `as`: files of other tasks keep their paths".into(),
                         },
                     );
                 }
@@ -198,7 +198,7 @@ impl Builder<'_> {
         self.checked(text, |value| {
             value.parse().map_err(|error: keelboat_engine::DigestParseError| Complaint {
                 message: error.to_string(),
-                help: "write what `sha256sum FILE` prints: 64 hexadecimal digits",
+                help: "write what `sha256sum FILE` prints: 64 hexadecimal digits".into(),
             })
         })
     }
@@ -211,10 +211,10 @@ impl Builder<'_> {
             for prepared in items {
                 let item = prepared.item;
                 let project = self.context.project;
-                let path = self.checked(&prepared.path, |path| project.output_path(path));
+                let path = self.checked(&prepared.path, |path| addresses::of_output(path, project));
                 let Some(path) = path else { continue };
                 let deliver_to = prepared.to.as_ref().and_then(|text| {
-                    self.checked(text, |to| addresses::check_destination(to).map(|()| to.clone()))
+                    self.checked(text, |to| addresses::of_destination(to, project))
                 });
                 specs.push(OutputSpec {
                     label: named.label.clone(),
@@ -285,7 +285,7 @@ impl Builder<'_> {
                         text,
                         Complaint {
                             message: "argv names no program".to_owned(),
-                            help: "its first element must not be empty",
+                            help: "its first element must not be empty".into(),
                         },
                     );
                 }
@@ -314,7 +314,7 @@ impl Builder<'_> {
                 text,
                 Complaint {
                     message: "this has a NUL character, which no program can be given".to_owned(),
-                    help: "remove it",
+                    help: "remove it".into(),
                 },
             );
         }

@@ -206,15 +206,17 @@ impl Workflow {
         for (at, batch) in batches.iter().enumerate() {
             if let Some(batch) = batch {
                 let declaration = &self.declarations[at];
-                self.producers.add(declaration, &batch.tasks, &self.sources, &mut problems);
-                let written = (declaration, batch.tasks.as_slice());
-                self.own_files.check(written, &self.project_dir, &self.sources, &mut problems);
+                let made = (declaration, batch.tasks.as_slice());
+                self.producers.add(made, &self.project, &self.sources, &mut problems);
+                let project = (&self.project, self.project_dir.as_path());
+                self.own_files.check(made, project, &self.sources, &mut problems);
             }
         }
         for (at, batch) in batches.iter_mut().enumerate() {
             if let Some(batch) = batch {
                 let declaration = &self.declarations[at];
-                self.producers.check(declaration, &batch.tasks, &self.sources, &mut problems);
+                let made = (declaration, batch.tasks.as_slice());
+                self.producers.check(made, &self.project, &self.sources, &mut problems);
                 self.producers.mark_directories(&mut batch.tasks);
             }
         }

@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
 
-use keelboat_engine::TaskSpec;
-
-use super::declaration::Declaration;
+use super::addresses;
+use super::declaration::OutputItem;
+use super::paths::Project;
 use super::problem::{Place, Problems, Sources};
+use super::producers::Made;
 
 #[derive(Debug)]
 struct OwnFile {
@@ -41,44 +42,57 @@ impl OwnFiles {
         self.files.push(OwnFile { spellings: [spelled, real], place, label });
     }
 
-    /// Reports an output that would replace one of these files.
+    /// Reports an output that would replace one of these files, at its path or where it is sent.
     pub(super) fn check(
         &self,
-        (declaration, tasks): (&Declaration, &[TaskSpec]),
-        project_dir: &Path,
+        (declaration, tasks): Made<'_>,
+        (project, project_dir): (&Project, &Path),
         sources: &Sources,
         problems: &mut Problems,
     ) {
         for task in tasks {
             for output in &task.outputs {
-                let name = output.path.rsplit('/').next().unwrap_or_default();
-                if !self.names.contains(name) {
-                    continue;
-                }
-                let Some(path) = without_links(&project_dir.join(output.path.as_ref())) else {
+                let sent = output.deliver_to.as_ref().map(|to| addresses::place_of(to, project));
+                let (path, verb) = if self.hit(&output.path, project_dir).is_some() {
+                    (&output.path, "writes it")
+                } else if let Some(to) = &sent {
+                    (to, "sends it there")
+                } else {
                     continue;
                 };
-                let hit = self
-                    .files
-                    .iter()
-                    .find(|file| file.spellings.iter().any(|spelling| spelling.starts_with(&path)));
-                let Some(file) = hit else { continue };
+                let Some(file) = self.hit(path, project_dir) else { continue };
                 let mut named = declaration.outputs.iter();
                 let named = named.find(|named| named.label == output.label);
                 let mut items = named.into_iter().flat_map(|named| &named.items);
                 let place = match (items.next(), items.next()) {
+                    (Some(OutputItem { to: Some(to), .. }), None)
+                        if sent.as_ref() == Some(path) =>
+                    {
+                        to.place
+                    }
                     (Some(only), None) => only.path.place,
                     _ => named.map_or(declaration.place, |named| named.place),
                 };
                 let message = format!("the output {:?} would replace a workflow file", output.path);
                 let problem = sources
                     .problem(place, message)
-                    .labelled(&format!("`{}` writes it", task.name))
-                    .help("write it to another path");
+                    .labelled(&format!("`{}` {verb}", task.name))
+                    .help("choose another path");
                 problems.push(sources.also(problem, file.place, file.label));
                 return;
             }
         }
+    }
+
+    /// The file that would be lost when something else took the place of this path.
+    fn hit(&self, path: &str, project_dir: &Path) -> Option<&OwnFile> {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        if !self.names.contains(name) || addresses::scheme_of(path).is_some() {
+            return None;
+        }
+        let path = without_links(&project_dir.join(path))?;
+        let lost = |file: &&OwnFile| file.spellings.iter().any(|own| own.starts_with(&path));
+        self.files.iter().find(lost)
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: looking at the disk. All here is text.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,11 +15,14 @@ const OWN_DIRECTORY: &str = ".keelboat";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Complaint {
     pub(super) message: String,
-    pub(super) help: &'static str,
+    pub(super) help: Cow<'static, str>,
 }
 
-pub(super) fn complain<T>(message: impl Into<String>, help: &'static str) -> Result<T, Complaint> {
-    Err(Complaint { message: message.into(), help })
+pub(super) fn complain<T>(
+    message: impl Into<String>,
+    help: impl Into<Cow<'static, str>>,
+) -> Result<T, Complaint> {
+    Err(Complaint { message: message.into(), help: help.into() })
 }
 
 /// The project directory, as the start of absolute paths.

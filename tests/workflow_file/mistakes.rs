@@ -131,5 +131,37 @@ pub(crate) const MISTAKES: &[(&str, &str)] = &[
          h = { url = 'https://h/x', sha256 = '123' } }\noutputs = { o = { path = 'o', to = 'htp://b/k' \
          }, p = { to = 'x' } }\nrun = 'a'\n",
     ),
+    (
+        "addresses_without_a_colon",
+        "[task.t]\ninputs = { a = 'sftp//h/x', b = { url = 'https:/h/x' }, c = 's3:b/k', \
+         d = 'zip:ftp//h/a.zip!/m' }\n\
+         outputs = { o = { path = 'o', to = 'sftp//ann@h/x' }, p = 's3://b/k', q = { path = 'q', to = \
+         '.keelboat/q' } }\nrun = 'a'\n",
+    ),
+    (
+        "sent_to_one_place",
+        "[task.t]\noutputs = { o = { path = 'o', to = 'sftp://h/a%20b' } }\nrun = 'a'\n[task.u]\n\
+         outputs = { o = { path = 'p', to = 'SFTP://H/a%20b/' } }\nrun = 'a'\n[task.v]\n\
+         foreach = { x = [1, 2] }\noutputs = { o = { path = 'v{{ x }}', to = 's3://b/v' } }\n\
+         run = 'a'\n",
+    ),
+    (
+        "sent_to_what_is_written",
+        "[task.t]\noutputs = { o = 'out/a' }\nrun = 'a'\n[task.u]\n\
+         outputs = { o = { path = 'p', to = './out//a' } }\nrun = 'a'\n[task.v]\n\
+         outputs = { o = { path = 'v', to = 'v' } }\nrun = 'a'\n",
+    ),
+    (
+        "sent_below_another",
+        "[task.t]\noutputs = { o = 'out/' }\nrun = 'a'\n[task.u]\n\
+         outputs = { o = { path = 'p', to = 'out/p' } }\nrun = 'a'\n[task.v]\n\
+         outputs = { o = { path = 'v/', to = 'sftp://h/v' }, p = { path = 'w', to = 'sftp://h/v/w' } }\n\
+         run = 'a'\n[task.w]\noutputs = { o = { path = 'x/', to = 's3://b/x' }, p = { path = 'y', to = \
+         's3://b/x/y' } }\nrun = 'a'\n",
+    ),
+    (
+        "sent_to_the_file",
+        "[task.t]\noutputs = { o = { path = 'o', to = './flow.toml' } }\nrun = 'a'\n",
+    ),
     ("bad_includes", "include = ['gone.toml', 'loop.toml', 'dup.toml']\n[task.t]\nrun = 'a'\n"),
 ];
