@@ -269,7 +269,7 @@ impl Core {
     fn known_result(&self, task: TaskId, key: MemoKey) -> Option<MemoRecord> {
         let node = self.graph.task(task);
         let state = &self.tasks[task.index()];
-        if state.was_done() && state.key == Some(key) {
+        if state.was_done() && state.done_under == Some(key) {
             let left = node.spec.outputs.iter().zip(&node.outputs).map(|(output, file)| {
                 let executable = self.files[file.index()].executable;
                 OutputRecord { path: output.path.clone(), content: self.content(*file), executable }
@@ -372,6 +372,7 @@ impl Core {
         self.leave(task);
         let state = &mut self.tasks[task.index()];
         state.phase = Phase::Done;
+        state.done_under = state.key;
         state.reasons = Vec::new();
         state.cancelled = false;
         state.losses = 0;

@@ -65,6 +65,9 @@ pub(crate) struct TaskState {
     /// How often its result was lost.
     pub(crate) results_lost: u32,
     pub(crate) key: Option<MemoKey>,
+    /// The key under which it was done last. When its result is lost, its key can change to and
+    /// fro with its inputs before it is done again.
+    pub(crate) done_under: Option<MemoKey>,
     /// Why it has to run.
     pub(crate) reasons: Vec<Reason>,
     /// What the attempt used that is being published.
@@ -100,6 +103,7 @@ impl TaskState {
             losses: 0,
             results_lost: 0,
             key: None,
+            done_under: None,
             reasons: Vec::new(),
             usage: None,
             cancelled: false,

@@ -325,6 +325,32 @@ fn results_that_only_a_lost_site_had_are_made_again() {
     );
 }
 
+/// Seed 70,609 of the simulator: `a` ran again although what it had left was still there.
+#[test]
+fn a_lost_result_is_known_when_its_key_comes_back_before_it_was_made_again() {
+    check(
+        "p: -> x; a%: x -> y; b: y -> z",
+        "start           => recall p
+         join 0 1        =>
+         hit p           => launch a.1@0
+         ended a         => publish a.1
+         published a     => recall b
+         miss b          => launch b.1@0
+         ended b missing => recall a known
+         miss a          => launch a.2@0
+         ended a missing => recall p known
+         miss p          => launch p.1@0
+         ended p         => publish p.1
+         published p new => launch a.3@0
+         ended a missing =>
+         time 1000       => recall p known
+         miss p          => launch p.2@0
+         ended p         => publish p.2
+         published p     => recall a known
+         hit a           => launch b.2@0",
+    );
+}
+
 #[test]
 fn lost_results_find_a_place_where_all_room_is_taken_by_those_who_wait_for_them() {
     let readers: Vec<_> = (0..10).map(|at| format!("a{at}: x -> y{at}")).collect();
