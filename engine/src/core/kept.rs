@@ -176,7 +176,8 @@ impl Core {
             let file = self.graph.task(task).inputs[at];
             // What is doubted at the moment is kept all the same, until it comes again.
             let is_here = self.files[file.index()].replicas.contains(&SiteId::HOME)
-                || self.kept.files.contains_key(&file);
+                || self.kept.files.contains_key(&file)
+                || self.kept.spare.contains_key(&file);
             if let Some(content) = self.content(file).filter(|_| is_here) {
                 self.keep(file, content, SiteId::HOME);
             }

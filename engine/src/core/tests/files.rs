@@ -503,6 +503,25 @@ fn what_went_is_fetched_again_for_tasks_that_come_later() {
     );
 }
 
+/// Seed 164,412 of the simulator: what was spare, and then doubted, stayed spare for a new reader.
+#[test]
+fn what_is_doubted_does_not_go_when_a_task_that_comes_later_reads_it() {
+    check_keep_going(
+        "g!: -> list; b: u:s u:t= -> x",
+        "start                 => recall g, stage s@0
+         join 1 2              =>
+         hit g                 => expand g
+         staged s@0            => recall b
+         miss b                => stage s@1 from 0, stage t@1
+         unstaged t@1 permanent => failed b (permanent)
+         staged s@1 damaged    => stage s@1
+         grown g c: u:s -> y   => recall c
+         room 1                =>
+         miss c                =>
+         staged s@1            => launch c.1@1",
+    );
+}
+
 #[test]
 fn what_is_read_to_make_a_lost_result_again_does_not_go() {
     check(
