@@ -320,6 +320,12 @@ impl Core {
         line.len() > 0 && under_way < max && !self.transfers.can_start()
     }
 
+    /// Whether it is known what a file holds, so that anything else is an error.
+    #[cfg(test)]
+    pub(crate) fn is_settled(&self, file: FileId) -> bool {
+        self.content(file).is_some() && !self.files[file.index()].unsettled
+    }
+
     #[cfg(test)]
     pub(crate) fn transfers_queued(&self) -> usize {
         self.transfers.line.len()

@@ -5,6 +5,7 @@ use super::marks::Mark;
 use super::model::Model;
 use super::oracle::Oracle;
 use super::plan::{Growth, held_name, source_name};
+use super::room::Unread;
 use super::world::{Attempt, Deed, World};
 use crate::core::{Action, Core, Event, History, Phase, Recall, Urgency};
 use crate::{Fact, RunOutcome, SiteId, TaskId, Timestamp};
@@ -40,6 +41,12 @@ impl Life<'_, '_> {
         self.schedule();
         let mut actions = Vec::new();
         core.resume(self.world.now, &mut actions);
+        for (at, node) in core.graph().tasks().iter().enumerate() {
+            let files = node.inputs.iter().chain(&node.outputs);
+            let files = files.map(|file| (*file, source_name(&core.graph().file(*file).source)));
+            let files: Vec<_> = files.collect();
+            self.world.tell("task", &(at, &node.spec.name, node.spec.memoize, files));
+        }
         for steps in 0..STEPS_MAX {
             core.check_invariants();
             let crash = self.crash_at == Some(steps);
@@ -48,7 +55,10 @@ impl Life<'_, '_> {
             }
             self.observe(&core, resumed);
             let event = self.next_event(&core);
+            self.world.tell("event", &event);
+            let unread = Unread::before(&event, &core);
             core.step(self.world.now, event.clone(), &mut actions);
+            unread.check(&actions, self.world, &core);
             let overdue = core.next_deadline().filter(|due| *due <= self.world.now);
             assert_eq!(overdue, None, "whoever sleeps until the deadline makes no idle rounds");
             self.check_duplicate(&mut core, &event, &mut actions);
@@ -228,6 +238,7 @@ impl Life<'_, '_> {
     }
 
     fn act(&mut self, core: &Core, action: Action) -> Option<RunOutcome> {
+        self.world.tell("  ", &action);
         match action {
             Action::Record(fact) => self.oracle.on_fact(&fact, self.world, core),
             Action::Stage { file, site, from, priority } => {
@@ -247,7 +258,6 @@ impl Life<'_, '_> {
                 self.world.later((1, 60), Deed::Stage { file, site, from });
             }
             Action::Evict { file } => {
-                Oracle::check_eviction(file, self.world, core);
                 let node = core.graph().file(file);
                 self.world.evict(held_name(&node.source, node.sha256));
             }
@@ -299,6 +309,7 @@ impl Life<'_, '_> {
     }
 
     fn crash(&mut self, core: &Core) {
+        self.world.tell("crash", &core.counts());
         for task in (0..core.counts().total).map(TaskId) {
             let mark = match core.phase(task) {
                 Phase::Recalling => Mark::CrashedWhileRecalling,

@@ -7,6 +7,7 @@ mod marks;
 mod model;
 mod oracle;
 mod plan;
+mod room;
 mod world;
 
 use self::life::{End, Life, after_life};
@@ -23,10 +24,18 @@ const CRASHES_MAX: u32 = 4;
 /// So many seeds visit every mark.
 const SEEDS: u64 = 1_000;
 
+/// Whether what happens is written, to be read when a seed fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Telling {
+    EachStep,
+    Nothing,
+}
+
 /// Two runs of one plan: the first on nothing, the second on what the first left.
-fn simulate(seed: u64, marks: &mut Marks) {
+fn simulate(seed: u64, telling: Telling, marks: &mut Marks) {
     let plan = Plan::random(seed);
     let mut world = World::new(&plan, seed, marks);
+    world.is_told = telling == Telling::EachStep;
     for _ in 0..2 {
         let mut oracle = Oracle::default();
         oracle.cancels = world.chance.one_in(10);
@@ -48,8 +57,9 @@ fn simulate(seed: u64, marks: &mut Marks) {
     }
 }
 
-fn simulate_named(seed: u64, marks: &mut Marks) {
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| simulate(seed, marks)));
+fn simulate_named(seed: u64, telling: Telling, marks: &mut Marks) {
+    let run = std::panic::AssertUnwindSafe(|| simulate(seed, telling, marks));
+    let result = std::panic::catch_unwind(run);
     if let Err(panic) = result {
         eprintln!(
             "seed {seed} fails; alone: KEELBOAT_SIM_SEED={seed} cargo test -p keelboat-engine sweep"
@@ -59,7 +69,7 @@ fn simulate_named(seed: u64, marks: &mut Marks) {
 }
 
 /// Seeds to try: all that the sweep needs to go everywhere, or those of `KEELBOAT_SIM_SEED`,
-/// which is one number or a range such as `1000..2000`.
+/// which is one number or a range such as `1000..2000`. One alone tells each of its steps.
 #[expect(clippy::disallowed_methods, reason = "who runs the sweep may ask for other seeds")]
 fn seeds() -> std::ops::Range<u64> {
     let Ok(wanted) = std::env::var("KEELBOAT_SIM_SEED") else { return 0..SEEDS };
@@ -74,9 +84,11 @@ fn seeds() -> std::ops::Range<u64> {
 fn sweep() {
     let mut marks = Marks::default();
     let seeds = seeds();
-    let enough = seeds.end.saturating_sub(seeds.start) >= SEEDS;
+    let many = seeds.end.saturating_sub(seeds.start);
+    let enough = many >= SEEDS;
+    let telling = if many == 1 { Telling::EachStep } else { Telling::Nothing };
     for seed in seeds {
-        simulate_named(seed, &mut marks);
+        simulate_named(seed, telling, &mut marks);
     }
     if enough {
         assert_eq!(marks.missing(), [], "the sweep went everywhere; visits: {:?}", marks.0);

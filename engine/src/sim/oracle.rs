@@ -8,8 +8,8 @@ use super::plan::{held_name, source_name};
 use super::world::World;
 use crate::core::{Core, Phase};
 use crate::{
-    AttemptId, Digest, Fact, FailureClass, FileId, KeyPart, MemoKey, MemoRecord, Memoize, Reason,
-    Reuse, RunOutcome, SiteId, Source, TaskName, Timestamp, memo_key,
+    AttemptId, Digest, Fact, FailureClass, KeyPart, MemoKey, MemoRecord, Memoize, Reason, Reuse,
+    RunOutcome, SiteId, TaskName, Timestamp, memo_key,
 };
 
 /// What the oracle remembers of a run by itself.
@@ -225,22 +225,6 @@ impl Oracle {
         assert_eq!(core.key(id.task), Some(key), "{name} runs under the key of what it reads");
         self.check_need(name, key, world, core);
         key
-    }
-
-    /// The bytes of a file go: nobody reads them any more, and they can be had again.
-    pub(super) fn check_eviction(file: FileId, world: &World<'_>, core: &Core) {
-        let node = core.graph().file(file);
-        let path = source_name(&node.source);
-        assert!(matches!(node.source, Source::Urls(_)), "{path} can be had again");
-        for (at, reader) in core.graph().tasks().iter().enumerate() {
-            let phase = core.phase(crate::TaskId(u32::try_from(at).unwrap()));
-            let reads = reader.inputs.contains(&file) && !phase.is_final();
-            assert!(!reads, "{} is {phase:?} and reads {path}, which goes", reader.spec.name);
-        }
-        let running = world.attempts.values().filter(|attempt| attempt.site == SiteId::HOME);
-        let mut read = running.flat_map(|attempt| &attempt.spec.inputs);
-        let reads = read.any(|i| i.source == node.source && i.sha256 == node.sha256);
-        assert!(!reads, "an attempt reads {path}, which goes");
     }
 
     /// What is done runs again only if its result was lost or its key changed.

@@ -47,6 +47,8 @@ pub(super) struct World<'a> {
     pub(super) plan: &'a Plan,
     pub(super) chance: Chance,
     pub(super) marks: &'a mut Marks,
+    /// Whether each step is told, to be read when it fails.
+    pub(super) is_told: bool,
     pub(super) now: Timestamp,
     pub(super) pending: BTreeMap<(Timestamp, u64), Deed>,
     deeds: u64,
@@ -75,6 +77,7 @@ impl<'a> World<'a> {
             plan,
             chance: Chance::new(seed ^ 0x5eed),
             marks,
+            is_told: false,
             now: Timestamp(1_000),
             pending: BTreeMap::new(),
             deeds: 0,
@@ -90,6 +93,12 @@ impl<'a> World<'a> {
             stage_failures: BTreeMap::new(),
             doubted: BTreeSet::new(),
             evicted: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn tell(&self, what: &str, it: &dyn std::fmt::Debug) {
+        if self.is_told {
+            eprintln!("{:>6} {what} {it:?}", self.now.0);
         }
     }
 
@@ -266,8 +275,13 @@ impl<'a> World<'a> {
             },
         };
         let Some(what) = there else { return fail(FailureClass::InputMissing, "404") };
-        let known = core.content(file).is_some();
-        if known && from != StageFrom::Origin && self.disturb(&name.as_str().into(), 30) {
+        // Damage can be told only from what is known. What lies in a directory that was written
+        // anew is not, until the first transfer tells it; that this one is whole, those who move
+        // bytes between sites have to see to.
+        if core.is_settled(file)
+            && from != StageFrom::Origin
+            && self.disturb(&name.as_str().into(), 30)
+        {
             self.marks.hit(Mark::TransferDamaged);
             self.doubted.insert(name.trim_end_matches("/inner").to_owned());
             let damaged = content(Digest::of(b"damaged"), what.kind);
