@@ -196,19 +196,21 @@ impl Settings {
         StagingConfig {
             limits: self.limits(&defaults.limits),
             http: HttpConfig {
-                connect_timeout: span(staging.connect_timeout, defaults.http.connect_timeout),
-                extra_ca: staging.certificates.clone(),
                 address_policy: match staging.private_addresses {
                     Some(Private::Deny) => AddressPolicy::Public,
                     Some(Private::Allow) | None => AddressPolicy::Any,
                 },
-                ..defaults.http
+                ..self.http()
             },
             credentials: self.credentials.clone(),
             globus: Some(globus),
-            sftp: match &staging.known_hosts {
-                Some(file) => SftpConfig { known_hosts: vec![file.clone()], ..defaults.sftp },
-                None => defaults.sftp,
+            sftp: SftpConfig {
+                connect_timeout: span(staging.connect_timeout, defaults.sftp.connect_timeout),
+                known_hosts: match &staging.known_hosts {
+                    Some(file) => vec![file.clone()],
+                    None => defaults.sftp.known_hosts.clone(),
+                },
+                ..defaults.sftp
             },
             first_byte_timeout: span(staging.first_byte_timeout, defaults.first_byte_timeout),
             stall_timeout: span(staging.stall_timeout, defaults.stall_timeout),
@@ -234,9 +236,21 @@ impl Settings {
         GlobusConfig {
             local: self.globus.collections.iter().map(local).collect(),
             credentials: self.credentials.clone(),
+            http: self.http(),
             ..GlobusConfig::new(state_dir, tokens)
         }
         .with_variables(variables)
+    }
+
+    /// How to talk HTTP, also with services that are named by nobody's address.
+    fn http(&self) -> HttpConfig {
+        let defaults = HttpConfig::default();
+        let patience = self.staging.connect_timeout.map(|span| span.0);
+        HttpConfig {
+            connect_timeout: patience.unwrap_or(defaults.connect_timeout),
+            extra_ca: self.staging.certificates.clone(),
+            ..defaults
+        }
     }
 
     fn limits(&self, defaults: &QueueLimits) -> QueueLimits {
@@ -363,6 +377,21 @@ mod tests {
         assert_eq!((limits.total_max, limits.space_max), (9, Some(1_000_000_000)));
         let host = Limit { connections: Some(2), bytes_per_second: Some(5_000_000) };
         assert_eq!(limits.hosts.get("h:81"), Some(&host));
+    }
+
+    #[test]
+    fn every_protocol_has_the_patience_that_was_set() {
+        let File { staging, globus } =
+            settings("[staging]\nconnect_timeout = \"2s\"\n", "").unwrap();
+        let settings = Settings { staging, globus, credentials: Credentials::default() };
+        let found = settings.staging("x");
+        let globus = found.globus.unwrap();
+        let found = [&found.http.connect_timeout, &found.sftp.connect_timeout];
+        assert_eq!(found, [&Duration::from_secs(2); 2]);
+        assert_eq!(globus.http.connect_timeout, Duration::from_secs(2));
+        let defaults = Settings::default().staging("x");
+        assert_eq!(defaults.http.connect_timeout, Duration::from_secs(15));
+        assert_eq!(defaults.sftp.connect_timeout, Duration::from_secs(30));
     }
 
     #[test]

@@ -454,7 +454,8 @@ impl Inner {
             return Ok(None);
         };
         let made = self.globus.get_or_init(|| {
-            Globus::new(config.clone()).map(|globus| Arc::new(globus) as Arc<dyn Courier>)
+            let config = config.clone().within(&self.config.limits);
+            Globus::new(config).map(|globus| Arc::new(globus) as Arc<dyn Courier>)
         });
         made.clone().map(Some)
     }

@@ -17,6 +17,7 @@ use keelboat_engine::queue::{
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+pub(crate) use permit::Pace;
 pub use permit::Permit;
 pub use turn::Turn;
 
@@ -142,6 +143,11 @@ impl Gate {
     /// How many bytes have to go elsewhere so that one can start who waits for nothing but room.
     pub(crate) fn room_lacking(&self) -> Option<u64> {
         self.lock().queue.room_lacking(self.now())
+    }
+
+    fn grant(&self, ticket: TicketId, bytes: u64) -> Duration {
+        let now = self.now();
+        self.lock().queue.grant(now, ticket, bytes)
     }
 
     fn release(&self, room: RoomId) {

@@ -18,6 +18,7 @@ mod ground;
 mod listing;
 mod login;
 mod record;
+mod slots;
 mod status;
 mod task;
 mod tokens;
@@ -28,7 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use keelboat_engine::Kind;
-use tokio::sync::Semaphore;
+use keelboat_engine::queue::{Limit, QueueLimits};
 
 use crate::credentials::{Credential, Credentials, Secret};
 use crate::fetch::TransferEvent;
@@ -44,6 +45,7 @@ use board::{Board, Joined, Order, Outcome, QueueKey, Ticket};
 use document::{Item, Route};
 use ground::{Ground, Spot};
 use listing::Lister;
+use slots::Slots;
 use task::Task;
 
 /// Tasks that one errand may be part of, one after the other.
@@ -88,6 +90,8 @@ pub struct GlobusConfig {
     pub batch_items_max: usize,
     /// Tasks at once. Globus works on 3 of a user, and queues 100.
     pub tasks_max: usize,
+    /// Tasks at once that move from or to a collection, by its id, where that is fewer.
+    pub tasks_per_collection_max: BTreeMap<String, usize>,
     /// What Globus allows a user.
     pub requests_per_second_max: u32,
     /// Between two looks at a task that moves.
@@ -123,6 +127,7 @@ impl GlobusConfig {
             batch_window: Duration::from_millis(200),
             batch_items_max: 2000,
             tasks_max: 3,
+            tasks_per_collection_max: BTreeMap::new(),
             requests_per_second_max: 20,
             poll_min: Duration::from_secs(1),
             poll_max: Duration::from_secs(30),
@@ -133,6 +138,21 @@ impl GlobusConfig {
             http: HttpConfig::default(),
             seed: 0,
         }
+    }
+
+    /// With the limits on connections that there are for the scheme and for single collections:
+    /// what takes one elsewhere is a task here. The others are about bytes that come this way, or
+    /// about connections of this machine.
+    #[must_use]
+    pub fn within(mut self, limits: &QueueLimits) -> Self {
+        let count = |limit: &Limit| limit.connections.and_then(|max| usize::try_from(max).ok());
+        if let Some(max) = limits.schemes.get("globus").and_then(count) {
+            self.tasks_max = max.max(1);
+        }
+        let hosts = limits.hosts.iter().filter(|(host, _)| address::is_id(host));
+        let collections = hosts.filter_map(|(host, limit)| Some((host.clone(), count(limit)?)));
+        self.tasks_per_collection_max.extend(collections);
+        self
     }
 
     /// With what variables of the environment say, under the names that Globus's own tools use:
@@ -193,7 +213,7 @@ struct Inner {
     api: Api,
     ground: Ground,
     board: Arc<Board>,
-    slots: Arc<Semaphore>,
+    slots: Slots,
     /// By the scope of an entry, which may change in mid-run.
     accounts: Mutex<BTreeMap<String, Known>>,
 }
@@ -218,7 +238,7 @@ impl Globus {
         let ground = Ground::new(&config.local)?;
         ground.sweep(SystemTime::now());
         let api = api(&config)?;
-        let slots = Arc::new(Semaphore::new(config.tasks_max.max(1)));
+        let slots = Slots::new(config.tasks_max, &config.tasks_per_collection_max);
         let (board, accounts) = (Arc::default(), Mutex::default());
         let inner = Inner { config, api, ground, board, slots, accounts };
         inner.scan(None);
@@ -406,8 +426,8 @@ impl Inner {
                 ticket
             }
             Joined::Found(ticket, kept, parcels) => {
-                let permit = Arc::clone(&self.slots).try_acquire_owned().ok();
-                let task = Task { inner, account, parcels, permit };
+                let slot = self.slots.try_take(&kept.record.document.route());
+                let task = Task { inner, account, parcels, slot };
                 tokio::spawn(task.resume(kept));
                 ticket
             }
@@ -419,16 +439,15 @@ impl Inner {
     async fn see_to(self: Arc<Self>, queue: QueueKey, account: Arc<Account>) {
         loop {
             tokio::time::sleep(self.config.batch_window).await;
-            if self.slots.available_permits() == 0 {
-                let cause = format!("the limit of {} Globus tasks at once", self.config.tasks_max);
+            if let Some(cause) = self.slots.full(&queue.1) {
                 task::tell_waiting(&self.board.queued(&queue), &cause, self.config.poll_max);
             }
-            let permit = Arc::clone(&self.slots).acquire_owned().await.ok();
+            let slot = Some(self.slots.take(&queue.1).await);
             let Some(parcels) = self.board.take(&queue, self.config.batch_items_max.max(1)) else {
                 return;
             };
             let (inner, account) = (Arc::clone(&self), Arc::clone(&account));
-            let task = Task { inner, account, parcels, permit };
+            let task = Task { inner, account, parcels, slot };
             tokio::spawn(task.begin(queue.1.clone()));
         }
     }

@@ -38,8 +38,27 @@ impl Permit {
 
     /// How long to wait before the next bytes, after these.
     pub(crate) fn grant(&self, bytes: u64) -> Duration {
-        let now = self.gate.now();
-        self.gate.lock().queue.grant(now, self.ticket, bytes)
+        self.gate.grant(self.ticket, bytes)
+    }
+
+    /// The pace of this connection, for those who send over it.
+    pub(crate) fn pace(&self) -> Pace {
+        Pace { gate: self.gate.clone(), ticket: self.ticket }
+    }
+}
+
+/// How fast bytes may go over a connection. Holds no place: once the permit is given back it says
+/// nothing more.
+#[derive(Debug, Clone)]
+pub(crate) struct Pace {
+    gate: Gate,
+    ticket: TicketId,
+}
+
+impl Pace {
+    /// How long to wait before the next bytes, after these.
+    pub(crate) fn grant(&self, bytes: u64) -> Duration {
+        self.gate.grant(self.ticket, bytes)
     }
 }
 

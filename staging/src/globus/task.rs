@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::Inner;
 use super::account::Account;
@@ -18,6 +17,7 @@ use super::api::List;
 use super::board::{Landed, Outcome, Parcel};
 use super::document::{Document, Item, Route};
 use super::record::{Kept, Record};
+use super::slots::Slot;
 use super::status::{self, Event, Look, PauseInfo, Skipped, TaskDocument, Watch};
 use crate::fetch::TransferEvent;
 use crate::protocol::TransferError;
@@ -41,7 +41,7 @@ pub(super) struct Task {
     pub(super) account: Arc<Account>,
     pub(super) parcels: Vec<Arc<Parcel>>,
     /// Counts against the limit on tasks at once. A task of an earlier life may be without one.
-    pub(super) permit: Option<OwnedSemaphorePermit>,
+    pub(super) slot: Option<Slot>,
 }
 
 /// How a task ended.
@@ -226,7 +226,7 @@ impl Task {
                 board.end(all().map(|parcel| (parcel, Outcome::Displaced { alone: false })), None);
             }
         }
-        drop(self.permit);
+        drop(self.slot);
     }
 
     /// Which items the faults of this code are about.

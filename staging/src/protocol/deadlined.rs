@@ -81,24 +81,25 @@ impl<P: Protocol> Protocol for Deadlined<P> {
         self.inner.writing()
     }
 
-    /// As long as bytes are taken, it may go on; after the last one the server has as long to
+    /// As long as bytes are taken, or held back here, it may go on; after the last one the server has as long to
     /// answer as before the first.
     fn put<'a>(&'a self, request: &'a PutRequest) -> BoxFuture<'a, Result<Proof, TransferError>> {
         Box::pin(async move {
             let mut put = self.inner.put(request);
-            let mut sent = request.sent.get();
+            let mut signs = request.sent.signs();
             loop {
+                let sent = request.sent.get();
                 let is_moving = sent > 0 && sent < request.content.bytes;
                 let patience = if is_moving { self.stall_timeout } else { self.open_timeout };
                 if let Ok(result) = timeout(patience, &mut put).await {
                     return result;
                 }
-                let now = request.sent.get();
-                if now == sent {
-                    let phase = format!("after byte {now} was sent");
+                let now = request.sent.signs();
+                if now == signs && !request.sent.is_held() {
+                    let phase = format!("after byte {} was sent", request.sent.get());
                     return Err(TransferError::Stalled { waited: patience, phase });
                 }
-                sent = now;
+                signs = now;
             }
         })
     }

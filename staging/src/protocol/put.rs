@@ -1,10 +1,16 @@
 //! Writing files that are elsewhere.
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use keelboat_engine::Content;
+use tokio::time::Sleep;
+
+use crate::gate::Pace;
 
 /// How files come to be at their addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,23 +35,87 @@ pub struct PutRequest {
     /// Whether bytes that an earlier try left under this very address may be built on. They are
     /// proven afterwards, by reading them back.
     pub resume: bool,
-    /// Counts the bytes that were handed to the network.
+    /// Counts the bytes that were handed to the network, and says how fast more may go there.
     pub sent: Sent,
 }
 
-/// A count that whoever waits can look at. Clones share it.
+/// What has gone out: a count that whoever waits can look at, and the pace at which more may go.
+/// Clones share the count.
 #[derive(Debug, Clone, Default)]
-pub struct Sent(Arc<AtomicU64>);
+pub struct Sent {
+    count: Arc<Count>,
+    pace: Option<Pace>,
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    bytes: AtomicU64,
+    /// Grows whenever something moves, and whenever a wait for the pace begins or ends.
+    signs: AtomicU64,
+    /// Those who wait because bandwidth is limited.
+    held: AtomicU64,
+}
 
 impl Sent {
+    /// The same count, for bytes that keep to the limits on bandwidth.
+    pub(crate) fn paced(&self, pace: Pace) -> Self {
+        Self { count: Arc::clone(&self.count), pace: Some(pace) }
+    }
+
     /// So many more.
     pub fn add(&self, bytes: u64) {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
+        self.count.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.count.signs.fetch_add(1, Ordering::Relaxed);
     }
 
     /// All so far.
     pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.count.bytes.load(Ordering::Relaxed)
+    }
+
+    /// To be waited for before more bytes go out, after so many; `None`: they may at once.
+    pub(crate) fn hold(&self, bytes: u64) -> Option<Hold> {
+        let wait = self.pace.as_ref()?.grant(bytes);
+        (!wait.is_zero()).then(|| Hold::new(wait, Arc::clone(&self.count)))
+    }
+
+    /// Grows as long as there is life: where it stays, and nobody is held back, nothing moves.
+    pub(crate) fn signs(&self) -> u64 {
+        self.count.signs.load(Ordering::Relaxed)
+    }
+
+    /// Whether it waits because bandwidth is limited: no fault of the other side.
+    pub(crate) fn is_held(&self) -> bool {
+        self.count.held.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// A wait for the limits on bandwidth.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    until: Pin<Box<Sleep>>,
+    count: Arc<Count>,
+}
+
+impl Hold {
+    fn new(wait: Duration, count: Arc<Count>) -> Self {
+        count.held.fetch_add(1, Ordering::Relaxed);
+        Self { until: Box::pin(tokio::time::sleep(wait)), count }
+    }
+}
+
+impl Future for Hold {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.until.as_mut().poll(context)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.count.signs.fetch_add(1, Ordering::Relaxed);
+        self.count.held.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -100,7 +100,13 @@ impl<P: Protocol> Protocol for Throttled<P> {
     }
 
     fn put<'a>(&'a self, request: &'a PutRequest) -> BoxFuture<'a, Result<Proof, TransferError>> {
-        Box::pin(self.within(&request.address, self.inner.put(request)))
+        Box::pin(async move {
+            let permit = self.gate.enter(&request.address, &Turn::default(), None).await?;
+            let paced = PutRequest { sent: request.sent.paced(permit.pace()), ..request.clone() };
+            let put = self.inner.put(&paced).await;
+            permit.report(&put);
+            put
+        })
     }
 
     fn rename<'a>(

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use keelboat_staging::{
     BoxFuture, Entry, ListRequest, OpenRequest, Opened, Proof, Protocol, PutRequest, TransferError,
@@ -25,12 +26,19 @@ pub(crate) struct Faulty {
     inner: Arc<dyn Protocol>,
     faults: Mutex<VecDeque<PutFault>>,
     puts: AtomicUsize,
+    slowest: Mutex<Duration>,
 }
 
 impl Faulty {
     /// Around a plain protocol.
     pub(crate) fn new(inner: Arc<dyn Protocol>, faults: Vec<PutFault>) -> Self {
-        Self { inner, faults: Mutex::new(faults.into()), puts: AtomicUsize::new(0) }
+        let (faults, puts) = (Mutex::new(faults.into()), AtomicUsize::new(0));
+        Self { inner, faults, puts, slowest: Mutex::default() }
+    }
+
+    /// How long the slowest writing took.
+    pub(crate) fn slowest(&self) -> Duration {
+        *self.slowest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writings so far.
@@ -92,11 +100,15 @@ impl Protocol for Faulty {
         Box::pin(async move {
             self.puts.fetch_add(1, Ordering::SeqCst);
             let fault = self.faults.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            match fault {
+            let begun = Instant::now();
+            let put = match fault {
                 None => self.inner.put(request).await,
                 Some(PutFault::Cut(bytes)) => self.cut(request, bytes).await,
                 Some(PutFault::Damage) => self.damage(request).await,
-            }
+            };
+            let mut slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
+            *slowest = begun.elapsed().max(*slowest);
+            put
         })
     }
 

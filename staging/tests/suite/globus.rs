@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use keelboat_engine::{FailureClass, Kind};
 use keelboat_staging::{
-    Courier, Credential, Credentials, Depth, Errand, Globus, GlobusConfig, ListRequest,
-    LocalCollection, Secret, TransferError, globus_login,
+    Courier, Credential, Credentials, Depth, Errand, Globus, GlobusConfig, Limit, ListRequest,
+    LocalCollection, QueueLimits, Secret, TransferError, globus_login,
 };
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -58,7 +58,10 @@ async fn fifty_files_make_one_task_and_leave_no_record() {
 #[tokio::test]
 async fn a_task_has_a_limit_on_items_and_a_user_one_on_tasks() {
     let Some(fake) = FakeGlobus::get() else { return };
-    let config = GlobusConfig { batch_items_max: 4, tasks_max: 1, ..fake.config() };
+    let one = Limit { connections: Some(1), ..Limit::default() };
+    let schemes = [("globus".to_owned(), one)].into();
+    let limits = QueueLimits { schemes, ..QueueLimits::default() };
+    let config = GlobusConfig { batch_items_max: 4, ..fake.config() }.within(&limits);
     let globus = Globus::new(config).unwrap();
     let watcher = Arc::new(Watcher::default());
     let errands = (0..10).map(|n| {
@@ -74,6 +77,31 @@ async fn a_task_has_a_limit_on_items_and_a_user_one_on_tasks() {
     let results = all.await.unwrap();
     assert!(results.iter().all(Result::is_ok), "{results:?}");
     assert_eq!(fake.tasks_in_all(), 3);
+}
+
+#[tokio::test]
+async fn a_collection_has_a_limit_of_its_own() {
+    let Some(fake) = FakeGlobus::get() else { return };
+    let one = Limit { connections: Some(1), ..Limit::default() };
+    let hosts = [(fake.value("GLOBUS_A").to_owned(), one)].into();
+    let limits = QueueLimits { hosts, ..QueueLimits::default() };
+    let config = GlobusConfig { batch_items_max: 1, ..fake.config() }.within(&limits);
+    assert_eq!(config.tasks_max, 3, "of others there may be more");
+    let globus = Globus::new(config).unwrap();
+    let watcher = Arc::new(Watcher::default());
+    let errands = (0..2).map(|n| {
+        let address = fake.put(&format!("x{n}"), b"x");
+        watcher.watch(fake.errand(&address, &format!("x{n}")))
+    });
+    let errands = errands.collect();
+    fake.control(&json!({"pause": true}));
+    let all = tokio::spawn(async move { bring_all(&globus, errands).await });
+    watcher.until("the limit of 1 Globus tasks at once with").await;
+    assert_eq!(fake.tasks_in_all(), 1);
+    fake.control(&json!({"pause": false}));
+    let results = all.await.unwrap();
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    assert_eq!(fake.tasks_in_all(), 2);
 }
 
 #[tokio::test]

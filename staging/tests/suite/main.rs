@@ -11,6 +11,7 @@ mod common;
 
 mod buckets;
 mod conformance;
+mod connecting;
 mod fake_ftp;
 mod faults;
 mod ftp;

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use keelboat_engine::{Content, Digest, Kind};
 use keelboat_staging::{
-    Condition, DeliverError, Delivered, Delivery, Forgetful, OpenRequest, Opened, Protocol, Stager,
-    TransferError, Turn, digest_path,
+    Condition, DeliverError, Delivered, Delivery, Forgetful, Limit, OpenRequest, Opened, Protocol,
+    QueueLimits, Stager, StagingConfig, TransferError, Turn, digest_path,
 };
 use tempfile::TempDir;
 
@@ -77,9 +77,14 @@ struct Sender {
 
 impl Sender {
     fn new(target: &dyn Target, faults: Vec<PutFault>) -> Self {
+        Self::within(target, faults, QueueLimits::default())
+    }
+
+    fn within(target: &dyn Target, faults: Vec<PutFault>, limits: QueueLimits) -> Self {
         let dir = room();
         let faulty = Arc::new(Faulty::new(target.protocol(), faults));
-        let stager = Stager::with_protocols(config(dir.path()), vec![faulty.clone()], vec![]);
+        let config = StagingConfig { limits, ..config(dir.path()) };
+        let stager = Stager::with_protocols(config, vec![faulty.clone()], vec![]);
         Self { dir, faulty, stager }
     }
 
@@ -109,6 +114,7 @@ async fn writes(target: impl Target + 'static) {
     names(target).await;
     replaced(&shared).await;
     directories(target).await;
+    slowly(target).await;
     faults::faults(target).await;
     killed::killed(target).await;
 }
@@ -194,6 +200,24 @@ async fn directories(target: &dyn Target) {
     let found = look(target, "out/tree/plain").await;
     assert_eq!(found.as_deref(), Some(&b"not so plain"[..]));
     assert_nothing_beside(target, "out/tree");
+}
+
+/// No more bytes go out in a second than are allowed; and who waits for that has not stalled.
+async fn slowly(target: &dyn Target) {
+    if !is_asked(target) {
+        return;
+    }
+    let bytes = noise(21, 700_000);
+    let limit = Limit { bytes_per_second: Some(500_000), ..Limit::default() };
+    let protocol = target.protocol();
+    let schemes = protocol.schemes().iter().map(|scheme| ((*scheme).to_owned(), limit));
+    let limits = QueueLimits { schemes: schemes.collect(), ..QueueLimits::default() };
+    let sender = Sender::within(target, vec![], limits);
+    sender.send(target.address("slow/file"), &bytes).await.expect("sent");
+    // 700 kB at 500 kB/s, less a quarter of a second's worth at once and the last 256 KiB on credit.
+    let (slowest, puts) = (sender.faulty.slowest(), sender.faulty.puts());
+    assert!(slowest >= Duration::from_millis(600), "{slowest:?}");
+    assert_eq!(puts, 1, "a pause is no stall, though it is longer than one may be");
 }
 
 /// No name that was used on the way is left.

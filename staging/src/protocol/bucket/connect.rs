@@ -5,7 +5,7 @@ use std::error::Error as _;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -31,6 +31,7 @@ use super::address::Cloud;
 use super::answer::{Answer, Refusal, Seen};
 use super::settings::Access;
 use crate::protocol::http::{answer, client_builder, headers};
+use crate::protocol::put::Hold;
 use crate::protocol::{HttpConfig, Sent, TransferError};
 
 /// Bytes of a refusal that are looked at.
@@ -242,7 +243,8 @@ async fn upload(
     let url = url.parse().map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))?;
     let mut outgoing = reqwest::Request::new(parts.method, url);
     *outgoing.headers_mut() = parts.headers;
-    *outgoing.body_mut() = Some(reqwest::Body::wrap(Counted { body, sent: sent.clone() }));
+    *outgoing.body_mut() =
+        Some(reqwest::Body::wrap(Counted { body, sent: sent.clone(), hold: None }));
     let mut answer = client.execute(outgoing).await.map_err(failed)?;
     let mut body = Vec::new();
     while body.len() < REFUSAL_BYTES_MAX {
@@ -255,10 +257,11 @@ async fn upload(
     Ok(response)
 }
 
-/// Counts what is taken of a body.
+/// Counts what is taken of a body, and keeps to its pace.
 struct Counted {
     body: HttpRequestBody,
     sent: Sent,
+    hold: Option<Hold>,
 }
 
 impl Body for Counted {
@@ -269,9 +272,15 @@ impl Body for Counted {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        if let Some(hold) = &mut self.hold {
+            ready!(Pin::new(hold).poll(context));
+            self.hold = None;
+        }
         let frame = Pin::new(&mut self.body).poll_frame(context);
         if let Poll::Ready(Some(Ok(frame))) = &frame {
-            self.sent.add(frame.data_ref().map_or(0, |bytes| bytes.len() as u64));
+            let bytes = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+            self.sent.add(bytes);
+            self.hold = self.sent.hold(bytes);
         }
         frame
     }

@@ -100,6 +100,9 @@ async fn send(mut data: Data, offset: u64, request: &PutRequest) -> Result<(), T
             return Err(why(data, error).await);
         }
         request.sent.add(read as u64);
+        if let Some(hold) = request.sent.hold(read as u64) {
+            hold.await;
+        }
     }
     if file.limit() > 0 {
         let found = format!("the local file is {} bytes shorter than it was", file.limit());

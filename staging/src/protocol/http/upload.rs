@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -19,6 +19,7 @@ use tokio_util::bytes::Bytes;
 
 use super::exchange::{Answered, Redirects};
 use super::{HttpProtocol, answer, headers};
+use crate::protocol::put::Hold;
 use crate::protocol::{Proof, PutRequest, Sent, TransferError};
 
 /// Bytes read and handed on at once.
@@ -190,7 +191,7 @@ fn body(request: &PutRequest, failure: Failure) -> Body {
             drop(sender.blocking_send(Err(aborted)));
         }
     });
-    Body::wrap_stream(Pieces { pieces, sent: request.sent.clone() })
+    Body::wrap_stream(Pieces { coming: pieces, sent: request.sent.clone(), hold: None })
 }
 
 /// Gives away the file in pieces, the last one only when the whole has the right digest. `give`
@@ -245,19 +246,26 @@ fn changed(source: &Path) -> TransferError {
     }
 }
 
-/// The pieces on their way to the network, counted.
+/// The pieces on their way to the network, counted and paced.
 struct Pieces {
-    pieces: mpsc::Receiver<std::io::Result<Bytes>>,
+    coming: mpsc::Receiver<std::io::Result<Bytes>>,
     sent: Sent,
+    hold: Option<Hold>,
 }
 
 impl Stream for Pieces {
     type Item = std::io::Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let piece = self.pieces.poll_recv(cx);
+        if let Some(hold) = &mut self.hold {
+            ready!(Pin::new(hold).poll(cx));
+            self.hold = None;
+        }
+        let piece = self.coming.poll_recv(cx);
         if let Poll::Ready(Some(Ok(bytes))) = &piece {
-            self.sent.add(bytes.len() as u64);
+            let bytes = bytes.len() as u64;
+            self.sent.add(bytes);
+            self.hold = self.sent.hold(bytes);
         }
         piece
     }

@@ -132,6 +132,9 @@ impl Sending<'_> {
                 self.open.push((id, piece.len() as u64));
                 self.ahead += piece.len() as u64;
                 offset += piece.len() as u64;
+                if let Some(hold) = self.request.sent.hold(piece.len() as u64) {
+                    hold.await;
+                }
             }
         }
         while !self.open.is_empty() {
