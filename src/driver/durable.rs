@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use keelboat_engine::{Stamped, TaskId};
+use keelboat_engine::{Content, Stamped, TaskId};
 
 /// The shortest time from the end of a flush to the next one.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -24,7 +24,7 @@ pub(crate) struct Durable {
 #[derive(Debug, Default)]
 pub(crate) struct Unseen {
     pub(crate) facts: Vec<Stamped>,
-    pub(crate) deliveries: Vec<(TaskId, u32)>,
+    pub(crate) deliveries: Vec<(TaskId, u32, Content)>,
 }
 
 impl Unseen {
@@ -56,8 +56,8 @@ impl Durable {
         self.waiting.facts.extend(facts);
     }
 
-    pub(crate) fn add_delivery(&mut self, task: TaskId, output: u32) {
-        self.waiting.deliveries.push((task, output));
+    pub(crate) fn add_delivery(&mut self, task: TaskId, output: u32, content: Content) {
+        self.waiting.deliveries.push((task, output, content));
     }
 
     pub(crate) fn add_places(&mut self, places: Vec<PathBuf>) {

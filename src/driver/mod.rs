@@ -34,8 +34,8 @@ use std::time::{Duration, Instant};
 use keelboat_checkpoint::Journal;
 use keelboat_engine::core::{Action, Core, Counts, Event, Recall, StageFrom, Urgency};
 use keelboat_engine::{
-    AttemptId, Digest, Fact, Failure, FailureClass, FileId, Reuse, RunOutcome, SiteId, Stamped,
-    TaskId, TaskName, Timestamp,
+    AttemptId, Content, Digest, Fact, Failure, FailureClass, FileId, Reuse, RunOutcome, SiteId,
+    Stamped, TaskId, TaskName, Timestamp,
 };
 
 pub use error::RunError;
@@ -365,7 +365,9 @@ impl<'a> Driver<'a> {
                     let event = self.expand(task);
                     self.feed(event, actions);
                 }
-                Action::Deliver { task, output } => self.durable.add_delivery(task, output),
+                Action::Deliver { task, output, content } => {
+                    self.durable.add_delivery(task, output, content);
+                }
                 Action::Finish { outcome } => self.outcome = Some(outcome),
                 Action::Record(_) => unreachable!("facts were written down first"),
             }
@@ -435,11 +437,9 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn deliver(&self, task: TaskId, output: u32) {
-        let node = self.core.graph().task(task);
-        let spec = &node.spec.outputs[output as usize];
-        let content = self.core.content(node.outputs[output as usize]);
-        let (Some(address), Some(content)) = (spec.deliver_to.clone(), content) else { return };
+    fn deliver(&self, task: TaskId, output: u32, content: Content) {
+        let spec = &self.core.spec(task).outputs[output as usize];
+        let Some(address) = spec.deliver_to.clone() else { return };
         let place = self.edges.project.resolve(&spec.path);
         let outgoing = deliver::Outgoing { task, output, place, content, address };
         deliver::begin(&self.edges, outgoing);
@@ -462,8 +462,8 @@ impl<'a> Driver<'a> {
         for fact in &seen.facts {
             self.observer.fact(fact);
         }
-        for (task, output) in seen.deliveries {
-            self.deliver(task, output);
+        for (task, output, content) in seen.deliveries {
+            self.deliver(task, output, content);
         }
     }
 

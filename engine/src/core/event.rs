@@ -82,7 +82,7 @@ pub enum Event {
         /// Why not.
         failure: Failure,
     },
-    /// An output is at its address. Answers [`Action::Deliver`].
+    /// An output is at its address. Answers [`Action::Deliver`]; whoever reports drops duplicates.
     Delivered {
         /// The task.
         task: TaskId,
@@ -199,6 +199,9 @@ pub enum Action {
         task: TaskId,
         /// Which of its outputs.
         output: u32,
+        /// What it held when this was decided. If it holds something else by then, that is an
+        /// [`Event::DeliverFailed`], and the core knows more.
+        content: Content,
     },
     /// Remember a fact, before any action that comes after it in the list is carried out.
     Record(Fact),

@@ -389,13 +389,15 @@ impl Core {
             }
         }
         if again {
-            return self.give_up_inputs_again(task);
+            self.give_up_inputs_again(task);
+            return self.deliver(task, actions);
         }
         for at in 0..self.graph.task(task).followers.len() {
             let follower = self.graph.task(task).followers[at];
             self.one_less_missing(follower, actions);
         }
-        self.expand_and_deliver(task, record, actions);
+        self.expand(task, actions);
+        self.deliver(task, actions);
     }
 
     fn on_written(

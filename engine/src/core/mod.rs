@@ -36,8 +36,8 @@ use self::placement::Sites;
 use self::task::{Counted, FileState, Knowledge, TaskState};
 use self::transfer::Transfers;
 use crate::{
-    Content, Fact, Failure, FailureClass, FileId, KeyPart, MemoKey, RunOutcome, TaskId, TaskName,
-    TaskSpec, Timestamp, key_parts,
+    Content, Digest, Fact, Failure, FailureClass, FileId, KeyPart, MemoKey, RunOutcome, TaskId,
+    TaskName, TaskSpec, Timestamp, key_parts,
 };
 
 /// The state of a run.
@@ -62,8 +62,10 @@ pub struct Core {
     counts: Counts,
     /// Tasks whose output is being read for new tasks.
     expanding: BTreeSet<TaskId>,
-    /// Outputs that are being copied to their addresses.
-    delivering: BTreeSet<(TaskId, u32)>,
+    /// Outputs that are being copied to their addresses, and what they held when that began.
+    delivering: BTreeMap<(TaskId, u32), Content>,
+    /// What could not be copied to its address in this run.
+    undelivered: BTreeMap<(TaskId, u32), Digest>,
     /// What attempts read whose inputs hold other bytes by now.
     read_before: BTreeMap<(TaskId, FileId), Option<Content>>,
     /// A task is done, but its new tasks or the copies of its outputs could not be made.
@@ -109,7 +111,8 @@ impl Core {
             timers: BTreeSet::new(),
             counts: Counts::default(),
             expanding: BTreeSet::new(),
-            delivering: BTreeSet::new(),
+            delivering: BTreeMap::new(),
+            undelivered: BTreeMap::new(),
             read_before: BTreeMap::new(),
             aftermath_failed: false,
             course: Course::Going,

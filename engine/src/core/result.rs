@@ -2,28 +2,32 @@
 
 use super::attempt::LOSSES_MAX;
 use super::{Action, Core, Phase};
-use crate::{Fact, Failure, FailureClass, MemoRecord, TaskId, TaskSpec};
+use crate::{Fact, Failure, FailureClass, TaskId, TaskSpec};
 
 impl Core {
-    pub(super) fn expand_and_deliver(
-        &mut self,
-        task: TaskId,
-        record: &MemoRecord,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn expand(&mut self, task: TaskId, actions: &mut Vec<Action>) {
         if self.spec(task).generates {
             self.expanding.insert(task);
             actions.push(Action::Expand { task });
         }
-        for (output, left) in (0..).zip(&record.outputs) {
-            let spec = &self.spec(task).outputs[output as usize];
-            let Some(content) = left.content.filter(|_| spec.deliver_to.is_some()) else {
+    }
+
+    /// Has those outputs of a task copied whose bytes are not at their addresses. When it was done
+    /// again and wrote other bytes, those are to be there in the end.
+    pub(super) fn deliver(&mut self, task: TaskId, actions: &mut Vec<Action>) {
+        let node = self.graph.task(task);
+        for (output, (spec, file)) in (0..).zip(node.spec.outputs.iter().zip(&node.outputs)) {
+            let Some(content) = self.content(*file).filter(|_| spec.deliver_to.is_some()) else {
                 continue;
             };
-            if !self.history.was_delivered(&self.spec(task).name, &left.path, content.digest) {
-                self.delivering.insert((task, output));
-                actions.push(Action::Deliver { task, output });
+            let is_there = self.history.was_delivered(&node.spec.name, &spec.path, content.digest);
+            let is_in_vain = self.undelivered.get(&(task, output)) == Some(&content.digest);
+            // Of what is on its way it is asked when it has ended.
+            if is_there || is_in_vain || self.delivering.contains_key(&(task, output)) {
+                continue;
             }
+            self.delivering.insert((task, output), content);
+            actions.push(Action::Deliver { task, output, content });
         }
     }
 
@@ -61,20 +65,19 @@ impl Core {
     }
 
     pub(super) fn on_delivered(&mut self, task: TaskId, output: u32, actions: &mut Vec<Action>) {
-        if !self.delivering.remove(&(task, output)) {
-            return;
-        }
-        let node = self.graph.task(task);
-        let spec = &node.spec.outputs[output as usize];
-        let content = self.content(node.outputs[output as usize]);
-        if let Some((content, address)) = content.zip(spec.deliver_to.as_ref()) {
-            let fact = Fact::Delivered {
-                task: node.spec.name.clone(),
-                path: spec.path.clone(),
-                display: super::transfer::without_secrets(address),
-                content,
-            };
-            super::record(fact, actions);
+        let Some(content) = self.delivering.remove(&(task, output)) else { return };
+        let spec = &self.spec(task).outputs[output as usize];
+        let address = spec.deliver_to.as_deref().unwrap_or_default();
+        let fact = Fact::Delivered {
+            task: self.spec(task).name.clone(),
+            path: spec.path.clone(),
+            display: super::transfer::without_secrets(address),
+            content,
+        };
+        self.history.apply(&fact);
+        super::record(fact, actions);
+        if self.phase(task) == Phase::Done {
+            self.deliver(task, actions);
         }
     }
 
@@ -85,9 +88,19 @@ impl Core {
         failure: Failure,
         actions: &mut Vec<Action>,
     ) {
-        if !self.delivering.remove(&(task, output)) {
+        let Some(content) = self.delivering.remove(&(task, output)) else { return };
+        let file = self.graph.task(task).outputs[output as usize];
+        let is_done = self.phase(task) == Phase::Done;
+        let is_same = self.content(file).is_some_and(|now| now.digest == content.digest);
+        if is_done && !is_same {
+            // It was done again meanwhile: what failed is not wanted any more.
+            return self.deliver(task, actions);
+        }
+        if !is_done && !self.phase(task).is_final() {
+            // It is being done again, and is copied then.
             return;
         }
+        self.undelivered.insert((task, output), content.digest);
         self.aftermath_failed = true;
         self.stop_after_failure();
         let task = self.spec(task).name.clone();

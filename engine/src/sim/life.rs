@@ -204,9 +204,16 @@ impl Life<'_, '_> {
         if attempt && self.world.chance.one_in(6) {
             self.world.later((1, 300), Deed::Again(event.clone()));
         }
-        // A transfer has no number: those who report on it drop duplicates.
-        let again = actions.iter().any(|action| matches!(action, Action::Stage { .. }))
-            && matches!(event, Event::StageFailed { .. } | Event::Staged { .. });
+        // A transfer or a delivery has no number: those who report on it drop duplicates.
+        let again = actions.iter().any(|action| match action {
+            Action::Stage { .. } => {
+                matches!(event, Event::StageFailed { .. } | Event::Staged { .. })
+            }
+            Action::Deliver { .. } => {
+                matches!(event, Event::DeliverFailed { .. } | Event::Delivered { .. })
+            }
+            _ => false,
+        });
         let asked = matches!(
             event,
             Event::StopRequested { .. } | Event::TaskCancelled { .. } | Event::RoomWanted { .. }
@@ -227,6 +234,7 @@ impl Life<'_, '_> {
         for action in actions.drain(..).take(until) {
             if let Some(outcome) = self.act(core, action) {
                 self.oracle.check_end(outcome, self.world, core, self.model);
+                Oracle::check_addresses(outcome, self.world, core);
                 return Some(End::Over(outcome));
             }
         }
@@ -292,16 +300,11 @@ impl Life<'_, '_> {
                 marks.hit_if(grows && core.counts().failed > 0, Mark::GrownUnderFailure);
                 self.world.later((1, 40), Deed::Expand(task));
             }
-            Action::Deliver { task, output } => {
-                let at = &core.spec(task).outputs[output as usize].path;
-                let file = core.graph().task(task).outputs[output as usize];
-                let last = self.oracle.journal.iter().rev().find_map(|fact| match fact {
-                    Fact::Delivered { path, content, .. } if path == at => Some(*content),
-                    _ => None,
-                });
-                let before = last.is_some() && last == core.content(file);
-                assert!(!before, "{at} is delivered once");
-                self.world.later((1, 80), Deed::Deliver(task, output));
+            Action::Deliver { task, output, content } => {
+                self.oracle.check_delivery((task, output), content, self.world, core);
+                // They can last so long that the task is done again meanwhile.
+                let ms = if self.world.plan.restless { (100, 2_000) } else { (1, 80) };
+                self.world.later(ms, Deed::Deliver(task, output, content));
             }
             Action::Finish { outcome } => return Some(outcome),
         }

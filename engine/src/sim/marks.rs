@@ -32,7 +32,8 @@ marks! {
     DuplicateDropped, LateEventOfEarlierAttempt,
     Drained, StoppedNow, StoppedWhilePublishing, StoppedWhileRecalling, KilledAttempt,
     SkippedLong, FailedFast, Cancelled,
-    Delivered, DeliveryFailed, NotDeliveredTwice,
+    Delivered, DeliveryFailed, NotDeliveredTwice, FoundDelivered, DeliveredUnrecorded,
+    DeliveredAnew, DeliveryOutdated,
     ContentChangedForWaiting, ContentChangedForRunning,
 }
 

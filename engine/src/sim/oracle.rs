@@ -118,6 +118,7 @@ impl Oracle {
                 let cut_off = self.completed_now.iter().any(read);
                 world.marks.hit_if(cut_off && *reuse == Reuse::InPlace, Mark::EarlyCutoff);
             }
+            Fact::Delivered { path, content, .. } => Self::check_delivered(path, *content, world),
             Fact::Failed { task, failure } => {
                 let used_up = failure.class == FailureClass::Transient;
                 world.marks.hit_if(used_up, Mark::RetriesUsedUp);

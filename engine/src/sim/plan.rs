@@ -216,7 +216,7 @@ impl Builder {
             let kind = if directory { Kind::Directory } else { Kind::File };
             let optional = self.chance.one_in(5);
             let mut output = output(&format!("o/{name}.{at}"), kind, optional);
-            if self.chance.one_in(12) {
+            if self.chance.one_in(if self.plan.restless { 2 } else { 12 }) {
                 output.deliver_to = Some(format!("s3://bucket/{name}.{at}").into());
                 if self.trouble > 0 && self.chance.one_in(6) {
                     self.plan.undeliverable.push((spec.name.clone(), spec.outputs.len()));

@@ -25,7 +25,7 @@ pub(super) enum Deed {
     End(AttemptId),
     Publish(AttemptId),
     Expand(TaskId),
-    Deliver(TaskId, u32),
+    Deliver(TaskId, u32, Content),
     Again(Event),
     Stop(Urgency),
     Cancel,
@@ -65,6 +65,8 @@ pub(super) struct World<'a> {
     /// How often something else was the matter with it.
     disturbed: BTreeMap<TaskName, u32>,
     stage_failures: BTreeMap<(String, SiteId), u32>,
+    /// What is at the addresses of outputs, by their paths.
+    pub(super) delivered: BTreeMap<String, Content>,
     /// Outputs that were reported missing or damaged somewhere, rightly or not.
     pub(super) doubted: BTreeSet<String>,
     /// What had to go from the engine's own machine to make room, and has not come again.
@@ -91,6 +93,7 @@ impl<'a> World<'a> {
             failed: BTreeMap::new(),
             disturbed: BTreeMap::new(),
             stage_failures: BTreeMap::new(),
+            delivered: BTreeMap::new(),
             doubted: BTreeSet::new(),
             evicted: BTreeSet::new(),
         }
@@ -169,16 +172,7 @@ impl<'a> World<'a> {
                     Event::GrowFailed { by, failure: failure(FailureClass::Permanent, "no list") }
                 }
             }),
-            Deed::Deliver(task, output) => {
-                let at = (core.spec(task).name.clone(), output as usize);
-                if self.plan.undeliverable.contains(&at) {
-                    self.marks.hit(Mark::DeliveryFailed);
-                    let failure = failure(FailureClass::Permanent, "no bucket");
-                    return Some(Event::DeliverFailed { task, output, failure });
-                }
-                self.marks.hit(Mark::Delivered);
-                Some(Event::Delivered { task, output })
-            }
+            Deed::Deliver(task, output, content) => Some(self.deliver(core, task, output, content)),
             Deed::Again(event) => Some(event),
             Deed::Stop(urgency) => Some(Event::StopRequested { urgency }),
             Deed::Cancel => {

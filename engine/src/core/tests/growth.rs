@@ -67,3 +67,60 @@ fn growth_comes_too_late_for_a_run_that_stops() {
     );
     check("g!: -> list", "start => recall g\n hit g => expand g\n stop now => finish cancelled");
 }
+
+/// `a` is done again, and writes other bytes, while its first ones are on their way.
+fn done_again_while_copied() -> Script {
+    let options = Options { keep_going: true, ..Options::default() };
+    let mut script = Script::new("a: -> x>; b: x -> y", History::default(), options);
+    script.run(
+        "start           => recall a
+         join 0 1        =>
+         miss a          => launch a.1@0
+         ended a         => publish a.1
+         published a     => recall b, deliver a.0
+         miss b          => launch b.1@0
+         ended b missing => recall a known
+         miss a          => launch a.2@0
+         ended a         => publish a.2
+         published a new => recall b",
+    );
+    script
+}
+
+#[test]
+fn what_a_task_wrote_when_it_was_done_again_is_copied_too() {
+    let mut script = done_again_while_copied();
+    script.run("delivered a => deliver a.0\n delivered a =>\n hit b => finish succeeded");
+    let copied = script.facts.iter().filter_map(|fact| match fact {
+        Fact::Delivered { content, .. } => Some(content.digest),
+        _ => None,
+    });
+    assert_eq!(copied.collect::<Vec<_>>(), [&b"x"[..], b"other bytes"].map(Digest::of));
+}
+
+#[test]
+fn a_copy_that_is_not_wanted_any_more_fails_nothing() {
+    let mut script = done_again_while_copied();
+    script.run(
+        "undelivered a permanent => deliver a.0
+         undelivered a permanent => failed a (permanent)
+         delivered a             =>
+         hit b                   => finish failed",
+    );
+}
+
+#[test]
+fn a_copy_that_failed_while_its_task_is_done_again_is_made_then() {
+    check(
+        "a: -> x>; b: x -> y",
+        "start                   => recall a
+         join 0 1                =>
+         miss a                  => launch a.1@0
+         ended a                 => publish a.1
+         published a             => recall b, deliver a.0
+         miss b                  => launch b.1@0
+         ended b missing         => recall a known
+         undelivered a permanent =>
+         hit a                   => deliver a.0, launch b.2@0",
+    );
+}

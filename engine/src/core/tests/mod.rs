@@ -183,7 +183,7 @@ impl Script {
             Action::Kill { attempt: id } => format!("kill {}", attempt(id)),
             Action::Publish { attempt: id } => format!("publish {}", attempt(id)),
             Action::Expand { task: id } => format!("expand {}", task(id)),
-            Action::Deliver { task: id, output } => format!("deliver {}.{output}", task(id)),
+            Action::Deliver { task: id, output, .. } => format!("deliver {}.{output}", task(id)),
             Action::Finish { outcome } => format!("finish {outcome:?}").to_lowercase(),
             Action::Record(Fact::Failed { task, failure }) => {
                 format!("failed {task} ({})", failure.class)
