@@ -23,7 +23,8 @@ pub(super) struct Kept {
 #[derive(Debug)]
 struct File {
     bytes: u64,
-    /// Inputs of tasks that have not ended. A task that reads it twice is there twice.
+    /// Inputs of tasks that have not ended. A task that reads it twice is there twice. None: only
+    /// tasks read it that are done again.
     readers: u32,
 }
 
@@ -57,11 +58,15 @@ impl Kept {
         self.bytes -= kept.or(spare).unwrap_or(0);
     }
 
-    /// Whether nobody reads it any more.
-    fn one_reader_less(&mut self, file: FileId) -> bool {
-        let Some(kept) = self.files.get_mut(&file) else { return false };
-        kept.readers -= 1;
-        kept.readers == 0
+    fn one_reader_less(&mut self, file: FileId) {
+        if let Some(kept) = self.files.get_mut(&file) {
+            kept.readers -= 1;
+        }
+    }
+
+    fn bytes_of(&self, file: FileId) -> Option<u64> {
+        let kept = self.files.get(&file).map(|kept| kept.bytes);
+        kept.or_else(|| self.spare.get(&file).map(|spare| spare.bytes))
     }
 }
 
@@ -114,16 +119,20 @@ impl Core {
         }
     }
 
-    /// A file is here now.
+    /// A file is here now, and counts until it goes.
     pub(super) fn keep(&mut self, file: FileId, content: Content, site: SiteId) {
-        if site != SiteId::HOME || !matches!(self.graph.file(file).source, Source::Urls(_)) {
-            return;
+        if site == SiteId::HOME && matches!(self.graph.file(file).source, Source::Urls(_)) {
+            self.keep_for_readers(file, content.bytes);
         }
+    }
+
+    fn keep_for_readers(&mut self, file: FileId, bytes: u64) {
         let readers = self.graph.readers(file).filter(|reader| !self.has_ended(reader.task));
-        match super::number(readers.count()) {
-            0 if self.is_read_again(file) => self.kept.forget(file),
-            0 => self.kept.spare(file, content.bytes),
-            readers => self.kept.keep(file, content.bytes, readers),
+        let readers = super::number(readers.count());
+        if readers == 0 && !self.is_read_again(file) {
+            self.kept.spare(file, bytes);
+        } else {
+            self.kept.keep(file, bytes, readers);
         }
     }
 
@@ -131,38 +140,32 @@ impl Core {
     pub(super) fn give_up_inputs(&mut self, task: TaskId) {
         for at in 0..self.graph.task(task).inputs.len() {
             let file = self.graph.task(task).inputs[at];
-            if self.kept.one_reader_less(file) {
-                self.spare(file);
-            }
+            self.kept.one_reader_less(file);
+            self.spare_if_unread(file);
         }
     }
 
     /// A task that was done again to bring back lost bytes has ended again.
     pub(super) fn give_up_inputs_again(&mut self, task: TaskId) {
         for at in 0..self.graph.task(task).inputs.len() {
-            let file = self.graph.task(task).inputs[at];
-            if !self.kept.files.contains_key(&file) {
-                self.spare(file);
-            }
+            self.spare_if_unread(self.graph.task(task).inputs[at]);
         }
     }
 
     /// A task that has ended is to be done again: nothing that it reads may go.
     pub(super) fn hold_inputs(&mut self, task: TaskId) {
         for file in &self.graph.task(task).inputs {
-            if self.kept.spare.contains_key(file) {
-                self.kept.forget(*file);
+            if let Some(bytes) = self.kept.spare.get(file).map(|spare| spare.bytes) {
+                self.kept.keep(*file, bytes, 0);
             }
         }
     }
 
-    /// Nobody reads a file any more, unless a task does that is done again.
-    fn spare(&mut self, file: FileId) {
-        let is_here = self.files[file.index()].replicas.contains(&SiteId::HOME)
-            && matches!(self.graph.file(file).source, Source::Urls(_));
-        match self.content(file).filter(|_| is_here && !self.is_read_again(file)) {
-            Some(content) => self.kept.spare(file, content.bytes),
-            None => self.kept.forget(file),
+    fn spare_if_unread(&mut self, file: FileId) {
+        if let Some(File { bytes, readers: 0 }) = self.kept.files.get(&file)
+            && !self.is_read_again(file)
+        {
+            self.kept.spare(file, *bytes);
         }
     }
 
@@ -170,16 +173,12 @@ impl Core {
         self.graph.readers(file).any(|reader| !self.phase(reader.task).is_final())
     }
 
-    /// Tasks that came later read what is here already.
+    /// Tasks that came later read what is here already, even if it is doubted at the moment.
     pub(super) fn keep_for(&mut self, task: TaskId) {
         for at in 0..self.graph.task(task).inputs.len() {
             let file = self.graph.task(task).inputs[at];
-            // What is doubted at the moment is kept all the same, until it comes again.
-            let is_here = self.files[file.index()].replicas.contains(&SiteId::HOME)
-                || self.kept.files.contains_key(&file)
-                || self.kept.spare.contains_key(&file);
-            if let Some(content) = self.content(file).filter(|_| is_here) {
-                self.keep(file, content, SiteId::HOME);
+            if let Some(bytes) = self.kept.bytes_of(file) {
+                self.keep_for_readers(file, bytes);
             }
         }
     }
@@ -197,7 +196,7 @@ impl Core {
         for (file, kept) in &self.kept.files {
             let readers = self.graph.readers(*file).filter(|reader| !self.has_ended(reader.task));
             assert_eq!(readers.count(), kept.readers as usize, "{file} is kept for its readers");
-            assert!(kept.readers > 0, "{file} is kept for somebody");
+            assert!(kept.readers > 0 || self.is_read_again(*file), "{file} is kept for somebody");
         }
         assert_eq!(self.kept.oldest.len(), self.kept.spare.len(), "what is spare has an age");
         for (file, spare) in &self.kept.spare {

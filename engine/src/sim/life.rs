@@ -5,7 +5,7 @@ use super::marks::Mark;
 use super::model::Model;
 use super::oracle::Oracle;
 use super::plan::{Growth, held_name, source_name};
-use super::room::Unread;
+use super::room::{Shelf, Unread};
 use super::world::{Attempt, Deed, World};
 use crate::core::{Action, Core, Event, History, Phase, Recall, Urgency};
 use crate::{Fact, RunOutcome, SiteId, TaskId, Timestamp};
@@ -40,6 +40,7 @@ impl Life<'_, '_> {
         let mut core = Core::new(plan.tasks.clone(), history, plan.options).unwrap();
         self.schedule();
         let mut actions = Vec::new();
+        let mut shelf = Shelf::default();
         core.resume(self.world.now, &mut actions);
         for (at, node) in core.graph().tasks().iter().enumerate() {
             let files = node.inputs.iter().chain(&node.outputs);
@@ -58,7 +59,8 @@ impl Life<'_, '_> {
             self.world.tell("event", &event);
             let unread = Unread::before(&event, &core);
             core.step(self.world.now, event.clone(), &mut actions);
-            unread.check(&actions, self.world, &core);
+            unread.check(&actions, &shelf, self.world, &core);
+            shelf.check(&event, &actions, &core);
             let overdue = core.next_deadline().filter(|due| *due <= self.world.now);
             assert_eq!(overdue, None, "whoever sleeps until the deadline makes no idle rounds");
             self.check_duplicate(&mut core, &event, &mut actions);

@@ -1,11 +1,35 @@
 //! What may go from the engine's own machine when transfers lack room there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::plan::source_name;
 use super::world::World;
 use crate::core::{Action, Core, Event};
 use crate::{FileId, SiteId, Source, TaskId};
+
+/// Remote files that came to the engine's own machine in one life of it, with their bytes, and
+/// have not gone: all of them count against the bound.
+#[derive(Debug, Default)]
+pub(super) struct Shelf(BTreeMap<FileId, u64>);
+
+impl Shelf {
+    /// Takes in what came with an event and went with an action; then the core's books are right.
+    pub(super) fn check(&mut self, event: &Event, actions: &[Action], core: &Core) {
+        if let Event::Staged { file, site: SiteId::HOME, content } = event
+            && matches!(core.graph().file(*file).source, Source::Urls(_))
+            && core.content(*file) == Some(*content)
+        {
+            self.0.insert(*file, content.bytes);
+        }
+        for action in actions {
+            if let Action::Evict { file } = action {
+                assert!(self.0.remove(file).is_some(), "{file} was here, to go");
+            }
+        }
+        let bytes: u64 = self.0.values().sum();
+        assert_eq!(core.kept().bytes, bytes, "what is here counts until it goes");
+    }
+}
 
 /// The files that nobody reads when room is wanted. What is wanted first in the very step that
 /// gives a file up (since a lost result turns out to be needed) is brought again: that is promised.
@@ -33,8 +57,9 @@ impl Unread {
         Self { files, wanted: *bytes }
     }
 
-    /// Only what nobody read went, what can be had again, and no more than had to.
-    pub(super) fn check(&self, actions: &[Action], world: &World<'_>, core: &Core) {
+    /// Only what nobody read went, what can be had again, no more than had to, and no less than
+    /// could.
+    pub(super) fn check(&self, actions: &[Action], shelf: &Shelf, world: &World<'_>, core: &Core) {
         let mut freed = 0;
         for action in actions {
             let Action::Evict { file } = action else { continue };
@@ -46,7 +71,14 @@ impl Unread {
             let reads = read.any(|i| i.source == node.source && i.sha256 == node.sha256);
             assert!(!reads, "an attempt reads {path}, which goes");
             assert!(freed < self.wanted, "{path} goes, and there was room without it");
-            freed += core.content(*file).map_or(0, |content| content.bytes);
+            freed += shelf.0.get(file).copied().unwrap_or(0);
         }
+        let is_left = |file: &&FileId| {
+            let goes =
+                |action: &Action| matches!(action, Action::Evict { file: gone } if gone == *file);
+            shelf.0.contains_key(file) && !actions.iter().any(goes)
+        };
+        let left = self.files.iter().find(is_left);
+        assert!(freed >= self.wanted || left.is_none(), "{left:?} stays, and room is wanted");
     }
 }
