@@ -1,14 +1,15 @@
 //! One engine's life, from its start to the end of the run, to a stop, or to its crash; and what
 //! is left of it for the next one.
 
+use super::gate::Gate;
 use super::marks::Mark;
 use super::model::Model;
 use super::oracle::Oracle;
 use super::plan::{Growth, held_name, source_name};
 use super::room::{Shelf, Unread};
 use super::world::{Attempt, Deed, World};
-use crate::core::{Action, Core, Event, History, Phase, Recall, Urgency};
-use crate::{Fact, RunOutcome, SiteId, TaskId, Timestamp};
+use crate::core::{Action, Core, Event, History, Phase, Recall, StageFrom, Urgency};
+use crate::{Fact, FileId, RunOutcome, SiteId, Source, TaskId, Timestamp};
 
 /// More steps than any of these runs needs: beyond, it goes in circles.
 const STEPS_MAX: u32 = 30_000;
@@ -38,6 +39,7 @@ impl Life<'_, '_> {
         self.world.marks.hit_if(remembered, Mark::FailuresRememberedAfterCrash);
         let plan = self.world.plan;
         let mut core = Core::new(plan.tasks.clone(), history, plan.options).unwrap();
+        self.world.gate = Gate::new(&mut self.world.chance);
         self.schedule();
         let mut actions = Vec::new();
         let mut shelf = Shelf::default();
@@ -108,10 +110,25 @@ impl Life<'_, '_> {
 
     fn next_event(&mut self, core: &Core) -> Event {
         loop {
+            if let Some(event) = self.world.pump(core) {
+                return event;
+            }
             let next = self.world.pending.first_key_value().map(|((at, _), _)| *at);
             let deadline = core.next_deadline().map(|due| due.max(self.world.now));
+            let turn = self.world.gate.next_deadline(self.world.now);
             match (next, deadline) {
-                (None, None) => panic!("nothing will happen any more; {}", waiting(core)),
+                (next, deadline)
+                    if let Some(due) = turn
+                        && next.is_none_or(|at| due < at)
+                        && deadline.is_none_or(|at| due < at) =>
+                {
+                    self.world.now = due;
+                    continue;
+                }
+                (None, None) => {
+                    let turns = self.world.gate.waits(self.world.now);
+                    panic!("nothing will happen any more; {}; {turns:?}", waiting(core));
+                }
                 (next, Some(due)) if next.is_none_or(|at| due < at) => {
                     self.world.now = due;
                     return Event::TimePassed;
@@ -265,7 +282,7 @@ impl Life<'_, '_> {
                 let ahead = readers(Phase::Ready).count() > 0 && core.content(file).is_some();
                 let ahead = ahead && readers(Phase::Fetching(site)).count() == 0;
                 self.world.marks.hit_if(ahead, Mark::Prefetched);
-                self.world.later((1, 60), Deed::Stage { file, site, from });
+                self.stage(core, (file, site), from, priority);
             }
             Action::Evict { file } => {
                 let node = core.graph().file(file);
@@ -305,12 +322,36 @@ impl Life<'_, '_> {
             Action::Deliver { task, output, content } => {
                 self.oracle.check_delivery((task, output), content, self.world, core);
                 // They can last so long that the task is done again meanwhile.
-                let ms = if self.world.plan.restless { (100, 2_000) } else { (1, 80) };
-                self.world.later(ms, Deed::Deliver(task, output, content));
+                let deed = Deed::Deliver(task, output, content);
+                if self.world.plan.restless {
+                    self.world.later((100, 2_000), deed);
+                } else {
+                    self.world.enter("s3:bucket", 0, None, deed);
+                }
             }
             Action::Finish { outcome } => return Some(outcome),
         }
         None
+    }
+
+    /// What comes from a host goes through the queue, with its room if it comes here.
+    fn stage(&mut self, core: &Core, to: (FileId, SiteId), from: StageFrom, priority: u8) {
+        let ((file, site), node) = (to, core.graph().file(to.0));
+        let deed = Deed::Stage { file, site, from };
+        let Source::Urls(urls) = node.source.clone() else {
+            return self.world.later((1, 60), deed);
+        };
+        let name = source_name(&node.source);
+        let host = match from {
+            StageFrom::Origin => urls[0].split('/').nth(2).unwrap_or_default().to_owned(),
+            StageFrom::Site(source) => source.to_string(),
+        };
+        let bytes = match from {
+            StageFrom::Origin => self.world.at_source(&name, node.kind),
+            StageFrom::Site(_) => core.content(file),
+        };
+        let bytes = bytes.filter(|_| site == SiteId::HOME).map(|content| content.bytes);
+        self.world.enter(&host, priority, bytes, deed);
     }
 
     fn crash(&mut self, core: &Core) {
@@ -327,7 +368,7 @@ impl Life<'_, '_> {
             };
             self.world.marks.hit(mark);
         }
-        let deeds = || self.world.pending.values();
+        let deeds = || self.world.pending.values().chain(self.world.gate.deeds());
         let expanding = deeds().any(|deed| matches!(deed, Deed::Expand(_)));
         let delivering = deeds().any(|deed| matches!(deed, Deed::Deliver(..)));
         self.world.marks.hit_if(expanding, Mark::CrashedWhileExpanding);

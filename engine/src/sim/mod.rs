@@ -3,6 +3,7 @@
 
 mod chance;
 mod delivery;
+mod gate;
 mod life;
 mod marks;
 mod model;

@@ -5,14 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::chance::Chance;
+use super::gate::Gate;
 use super::marks::{Mark, Marks};
 use super::model::{content, inner, written};
 use super::plan::{Fate, Growth, Plan, SourceFate, held_name, source_digest, source_name};
 use crate::core::{Core, Event, Recall, StageFrom, Urgency};
+use crate::queue::TicketId;
 use crate::{
-    AttemptId, AttemptOutcome, Content, Digest, Failure, FailureClass, FileId, MemoKey, MemoRecord,
-    Memoize, OutputRecord, Reason, Resources, Reuse, SiteId, TaskId, TaskName, TaskSpec, Timestamp,
-    Usage,
+    AttemptId, AttemptOutcome, Content, Digest, Failure, FailureClass, FileId, Kind, MemoKey,
+    MemoRecord, Memoize, OutputRecord, Reason, Resources, Reuse, SiteId, TaskId, TaskName,
+    TaskSpec, Timestamp, Usage,
 };
 
 /// Something that is under way outside of the core, or will happen to it.
@@ -20,12 +22,22 @@ use crate::{
 pub(super) enum Deed {
     Join(SiteId, Resources),
     Die(SiteId),
-    Stage { file: FileId, site: SiteId, from: StageFrom },
-    Recall { task: TaskId, key: MemoKey, known: Option<MemoRecord> },
+    Stage {
+        file: FileId,
+        site: SiteId,
+        from: StageFrom,
+    },
+    Recall {
+        task: TaskId,
+        key: MemoKey,
+        known: Option<MemoRecord>,
+    },
     End(AttemptId),
     Publish(AttemptId),
     Expand(TaskId),
     Deliver(TaskId, u32, Content),
+    /// One that goes through the queue of transfers, and has a connection.
+    Through(TicketId),
     Again(Event),
     Stop(Urgency),
     Cancel,
@@ -52,6 +64,8 @@ pub(super) struct World<'a> {
     pub(super) now: Timestamp,
     pub(super) pending: BTreeMap<(Timestamp, u64), Deed>,
     deeds: u64,
+    pub(super) gate: Gate,
+    pub(super) rooms_made: u64,
     pub(super) versions: BTreeMap<String, u32>,
     /// What each site that is there holds, by path or address.
     pub(super) held: BTreeMap<SiteId, BTreeMap<String, Content>>,
@@ -75,14 +89,18 @@ pub(super) struct World<'a> {
 
 impl<'a> World<'a> {
     pub(super) fn new(plan: &'a Plan, seed: u64, marks: &'a mut Marks) -> Self {
+        let mut chance = Chance::new(seed ^ 0x5eed);
+        let gate = Gate::new(&mut chance);
         Self {
             plan,
-            chance: Chance::new(seed ^ 0x5eed),
+            chance,
             marks,
             is_told: false,
             now: Timestamp(1_000),
             pending: BTreeMap::new(),
             deeds: 0,
+            gate,
+            rooms_made: 0,
             versions: BTreeMap::new(),
             held: BTreeMap::from([(SiteId::HOME, BTreeMap::new())]),
             capacity: BTreeMap::new(),
@@ -173,6 +191,7 @@ impl<'a> World<'a> {
                 }
             }),
             Deed::Deliver(task, output, content) => Some(self.deliver(core, task, output, content)),
+            Deed::Through(ticket) => self.go_through(ticket, core),
             Deed::Again(event) => Some(event),
             Deed::Stop(urgency) => Some(Event::StopRequested { urgency }),
             Deed::Cancel => {
@@ -262,10 +281,7 @@ impl<'a> World<'a> {
                     self.marks.hit(Mark::SourceMissing);
                     None
                 }
-                SourceFate::Good => {
-                    let version = self.versions.get(&name).copied().unwrap_or(0);
-                    Some(content(source_digest(&name, version), node.kind))
-                }
+                SourceFate::Good => self.at_source(&name, node.kind),
             },
         };
         let Some(what) = there else { return fail(FailureClass::InputMissing, "404") };
@@ -288,6 +304,13 @@ impl<'a> World<'a> {
         let again = site == SiteId::HOME && self.evicted.remove(&kept_as);
         self.marks.hit_if(again, Mark::FetchedAgainAfterEviction);
         Some(Event::Staged { file, site, content: what })
+    }
+
+    /// What there is at a source now.
+    pub(super) fn at_source(&self, name: &str, kind: Kind) -> Option<Content> {
+        let is_good = self.plan.sources[name] == SourceFate::Good;
+        let version = self.versions.get(name).copied().unwrap_or(0);
+        is_good.then(|| content(source_digest(name, version), kind))
     }
 
     fn recall(&mut self, spec: &TaskSpec, key: MemoKey, known: Option<MemoRecord>) -> Recall {
