@@ -40,6 +40,10 @@ struct World {
     /// Missing answers in a row since a host's last answer, and until when it is to be left alone.
     misses: BTreeMap<Arc<str>, u32>,
     alone_until: BTreeMap<Arc<str>, Timestamp>,
+    /// Hosts that went down and have not answered since: one at a time tries them.
+    down: BTreeSet<Arc<str>>,
+    /// Until when hosts asked to be left alone, whatever they answered since.
+    asked_until: BTreeMap<Arc<str>, Timestamp>,
     visited: BTreeMap<&'static str, u64>,
 }
 
@@ -67,6 +71,8 @@ impl World {
             held: BTreeMap::new(),
             misses: BTreeMap::new(),
             alone_until: BTreeMap::new(),
+            down: BTreeSet::new(),
+            asked_until: BTreeMap::new(),
             visited: BTreeMap::new(),
         }
     }
@@ -106,6 +112,33 @@ impl World {
             self.running.insert(id);
         }
         self.check_counts();
+        self.check_nobody_waits_in_vain();
+    }
+
+    /// Whoever could have a connection has one, whatever becomes of others' hosts.
+    fn check_nobody_waits_in_vain(&mut self) {
+        let used = |is: &dyn Fn(&Request) -> bool| {
+            self.running.iter().filter(|id| is(&self.asked[id])).count()
+        };
+        if self.running.len() >= self.limits.total_max as usize {
+            return;
+        }
+        let mut beside_a_down_one = false;
+        for id in &self.waiting {
+            let Request { host, scheme, .. } = &self.asked[id];
+            let is_full = used(&|other| other.host == *host) >= self.limits.per_host_max as usize;
+            let is_full = is_full || **scheme == *"ftp" && used(&|o| *o.scheme == *"ftp") >= 2;
+            let is_asked = self.asked_until.get(host).is_some_and(|until| *until > self.now);
+            let is_left_alone = is_asked || self.down.contains(host);
+            // Who is first at its host, and lacks room, is waited for by those behind it there.
+            let mut at_host = self.waiting.iter().map(|id| &self.asked[id]);
+            let lacks_room = at_host.any(|other| other.host == *host && other.room.is_some());
+            assert!(is_full || is_left_alone || lacks_room, "{id:?} could start at {host}");
+            beside_a_down_one |= is_left_alone && !self.running.is_empty();
+        }
+        if beside_a_down_one {
+            self.visit("others go on");
+        }
     }
 
     fn check_counts(&self) {
@@ -135,6 +168,10 @@ impl World {
             Answer::Given | Answer::Later(_) => *misses = 0,
         }
         assert_eq!(went_down, *misses == 5 && answer == Answer::Missing, "down after five");
+        if let Answer::Later(span) = answer {
+            let until = self.asked_until.entry(Arc::clone(&host)).or_default();
+            *until = self.now.after(span).max(*until);
+        }
         let until = match answer {
             Answer::Later(span) => Some(self.now.after(span)),
             _ if went_down => Some(self.now.after(Duration::from_secs(5))),
@@ -144,6 +181,15 @@ impl World {
             self.visit("answered while left alone");
             // What it asked for still holds; that it is down does not.
             self.alone_until.remove(&host);
+        }
+        match answer {
+            Answer::Missing if went_down => {
+                self.down.insert(Arc::clone(&host));
+            }
+            Answer::Missing => {}
+            Answer::Given | Answer::Later(_) => {
+                self.down.remove(&host);
+            }
         }
         if let Some(until) = until {
             self.visit(if went_down { "went down" } else { "asked to wait" });
@@ -200,6 +246,7 @@ impl World {
             if let Some(id) = self.running.first().copied() {
                 self.queue.report(self.now, id, Answer::Given);
                 self.alone_until.remove(&self.asked[&id].host);
+                self.down.remove(&self.asked[&id].host);
                 self.end(id);
             }
             self.release();
@@ -252,6 +299,7 @@ fn limits_hold_and_everybody_has_a_turn_in_the_end() {
         "beyond the bound, alone",
         "answered while left alone",
         "gave up waiting",
+        "others go on",
     ];
     let missing: Vec<_> = marks.iter().filter(|mark| !visited.contains_key(**mark)).collect();
     assert!(missing.is_empty(), "not visited: {missing:?} of {visited:?}");

@@ -179,7 +179,9 @@ impl World<'_> {
         }
         match answer {
             Answer::Missing => {}
-            Answer::Given => drop(gate.down.remove(&host)),
+            Answer::Given => {
+                gate.down.remove(&host);
+            }
             Answer::Later(span) => {
                 gate.down.remove(&host);
                 let until = gate.asked.entry(host).or_default();
