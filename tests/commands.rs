@@ -256,6 +256,35 @@ fn gc_removes_what_is_old_and_keeps_the_newest_run() {
 }
 
 #[test]
+fn gc_keeps_records_of_globus_as_long_as_they_promise() {
+    let project = project_that_ran();
+    let partial = project.path().join(".keelboat/partial");
+    let data = format!("{}.data", keelboat_engine::Digest::of(b"x").to_hex());
+    fs::create_dir_all(partial.join("globus")).unwrap();
+    let age = |name: &str, days: u64| {
+        let path = partial.join(name);
+        fs::write(&path, "x").unwrap();
+        let then = std::time::SystemTime::now() - std::time::Duration::from_hours(days * 24);
+        fs::File::open(&path).and_then(|file| file.set_modified(then)).unwrap();
+    };
+    let left = || [&*data, "globus/s.json", "mine"].map(|name| partial.join(name).exists());
+    let gc = |args: &[&str]| {
+        keelboat(project.path()).args(["cache", "gc"]).args(args).assert().success()
+    };
+    for name in [&*data, "globus/s.json", "mine"] {
+        age(name, 20);
+    }
+    gc(&[]);
+    assert_eq!(left(), [true, true, true], "neither is 30 days old");
+    gc(&["--keep-days", "7", "--dry-run"]).stdout(contains("1 file of partial transfers"));
+    gc(&["--keep-days", "7"]);
+    assert_eq!(left(), [false, true, true]);
+    age("globus/s.json", 31);
+    gc(&["--keep-days", "7"]);
+    assert_eq!(left(), [false, false, true]);
+}
+
+#[test]
 fn fetch_verifies_and_replaces_nothing_unasked() {
     let project = project();
     write(project.path(), "source.txt", "keelboat");

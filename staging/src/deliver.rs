@@ -6,6 +6,7 @@
 //! whole, and they are read back unless it has computed a checksum itself.
 
 mod error;
+mod leftover;
 mod tree;
 mod watch;
 
@@ -16,6 +17,7 @@ use std::time::Instant;
 use keelboat_engine::{Content, Digest, Digester, Kind};
 
 pub use self::error::DeliverError;
+pub(crate) use self::leftover::Swept;
 use self::watch::Watched;
 use crate::address::{address_digest, redact, scheme_of};
 use crate::fetch::{Inner, Progress, Stager, TransferEvent, unknown_scheme};
@@ -106,12 +108,16 @@ impl Inner {
         let scheme = scheme_of(&delivery.address);
         let protocol = self.protocol(&delivery.address).ok_or_else(|| unknown_scheme(&scheme))?;
         let way = Way { stager: self, protocol: &*protocol, delivery };
-        match (protocol.writing(), delivery.content.kind) {
+        let delivered = match (protocol.writing(), delivery.content.kind) {
             (Writing::Never, _) => Err(TransferError::cannot_write(&scheme)),
             (Writing::Whole, Kind::File) => way.send_whole(&delivery.address).await,
             (Writing::Renamed, Kind::File) => way.send_beside().await,
             (writing, Kind::Directory) => tree::send(&way, writing).await,
+        }?;
+        if protocol.writing() == Writing::Renamed {
+            leftover::sweep(&way).await;
         }
+        Ok(delivered)
     }
 }
 

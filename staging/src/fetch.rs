@@ -26,6 +26,7 @@ pub use progress::{Progress, TransferEvent};
 
 use crate::address::{is_local, redact, scheme_of};
 use crate::credentials::Credentials;
+use crate::deliver::Swept;
 use crate::gate::Gate;
 use crate::globus::{Globus, GlobusConfig};
 use crate::local::LocalError;
@@ -241,6 +242,8 @@ pub(crate) struct Inner {
     flights: Flights,
     archives: Archives,
     gate: Gate,
+    /// Directories elsewhere that were looked through for what crashes left.
+    pub(crate) swept: Swept,
 }
 
 impl Stager {
@@ -303,6 +306,7 @@ impl Stager {
                 flights,
                 archives,
                 gate,
+                swept: Swept::default(),
             }),
         }
     }

@@ -45,6 +45,7 @@ use board::{Board, Joined, Order, Outcome, QueueKey, Ticket};
 use document::{Item, Route};
 use ground::{Ground, Spot};
 use listing::Lister;
+pub(crate) use record::AGE_MAX as RECORDS_KEPT;
 use slots::Slots;
 use task::Task;
 

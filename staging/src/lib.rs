@@ -33,6 +33,7 @@ pub use local::{
     Delivered, DigestMemory, Forgetful, LocalError, Placement, PublishError, Recycler, Scratch,
     deliver, digest_path, publish, remove_tree, stamp_of,
 };
+pub use partial::{PARTIAL_KEPT, abandoned};
 pub use protocol::{
     AddressPolicy, BoxFuture, BucketProtocol, ByteStream, Condition, Courier, DataProtocol,
     Deadlined, Depth, Entry, Errand, FileProtocol, FtpConfig, FtpProtocol, HttpConfig,

@@ -20,6 +20,7 @@ use crate::local::LocalError;
 use crate::protocol::{Metadata, Validators};
 use state::{Prefix, State};
 pub(crate) use sweep::sweep;
+pub use sweep::{PARTIAL_KEPT, abandoned};
 
 /// Bytes after which the state is written again.
 const CHECKPOINT_BYTES: u64 = 16 << 20;

@@ -6,10 +6,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use keelboat_checkpoint::{DigestCache, GcPolicy, GcReport, ObjectCache, Recovered, read_journal};
 use keelboat_engine::{Digest, Fact, MemoKey, MemoRecord};
+use keelboat_staging::{PARTIAL_KEPT, abandoned};
 use serde::Serialize;
 
 use super::disk::{Usage, age, remove, usage};
@@ -21,9 +22,6 @@ use crate::cli::terminal::bytes;
 use crate::driver::is_unfinished;
 use crate::project::RunDir;
 use crate::size::parse_size;
-
-/// How long a transfer that nobody goes on with is kept when `--keep-days` does not say.
-const PARTIAL_KEPT: Duration = Duration::from_hours(14 * 24);
 
 /// What is to be kept.
 #[derive(Debug, Clone, Copy)]
@@ -92,10 +90,13 @@ pub(super) fn gc(desk: &Desk<'_>, limits: &Limits) -> Result<Exit, CacheError> {
         }
     }
     let partial_kept = limits.keep.unwrap_or(PARTIAL_KEPT);
-    for path in entries(&desk.project.partial())? {
-        if !unfinished && age(&path).is_some_and(|age| age > partial_kept) {
-            report.partial_removed.add(removing.remove(&path)?);
-        }
+    if !unfinished {
+        let mut removed = Ok(());
+        abandoned(&desk.project.partial(), SystemTime::now(), partial_kept, |path| {
+            let gone = removing.remove(path).map(|usage| report.partial_removed.add(usage));
+            removed = std::mem::replace(&mut removed, Ok(())).and(gone);
+        });
+        removed?;
     }
     // Attempts end with their engine: with the lock held, nobody works there.
     for path in entries(&desk.project.scratch())? {

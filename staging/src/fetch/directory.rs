@@ -128,7 +128,7 @@ fn validators_of(entries: &[Entry]) -> Validators {
     if !entries.iter().all(is_told) {
         return Validators::default();
     }
-    let lines = entries.iter().map(|Entry { path, kind, length, validators }| {
+    let lines = entries.iter().map(|Entry { path, kind, length, validators, .. }| {
         let Validators { etag, last_modified, .. } = validators;
         format!("{path:?} {kind:?} {length:?} {etag:?} {last_modified:?}\n")
     });

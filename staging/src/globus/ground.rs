@@ -14,6 +14,7 @@ use super::LocalCollection;
 use super::address::{Place, is_id};
 use super::record::AGE_MAX;
 use super::tokens::local;
+use crate::local::{sibling, sweep_once};
 use crate::protocol::TransferError;
 
 /// Below a mapped directory: what is on its way from or to a path that no collection shows.
@@ -185,9 +186,10 @@ pub(super) fn move_to(from: &Path, to: &Path) -> Result<(), TransferError> {
 
 /// Copies a file or a directory, so that nothing shows at `to` before all is there.
 pub(super) fn copy_to(from: &Path, to: &Path) -> Result<(), TransferError> {
-    let name = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let beside = to.with_file_name(format!(".{name}.keelboat-{}", std::process::id()));
-    remove(&beside);
+    if let Some(parent) = to.parent() {
+        sweep_once(parent);
+    }
+    let beside = sibling(to);
     let copied = copy_tree(from, &beside).and_then(|()| fs::rename(&beside, to));
     if copied.is_err() {
         remove(&beside);

@@ -15,7 +15,7 @@ use crate::protocol::TransferError;
 const VERSION: u32 = 1;
 
 /// After this long nobody asks for the results any more.
-pub(super) const AGE_MAX: Duration = Duration::from_hours(30 * 24);
+pub(crate) const AGE_MAX: Duration = Duration::from_hours(30 * 24);
 
 /// One submission.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,6 +146,12 @@ fn sweep(path: &Path) {
                 remove(&lock_path(path));
             }
         }
+        // A process that died before it had written its record.
+        Some("lock") if !path.with_extension("json").exists() => {
+            if let Ok(Some(_lock)) = lock(path) {
+                remove(path);
+            }
+        }
         Some("new") => remove(path),
         _ => {}
     }
@@ -236,8 +242,10 @@ mod tests {
     fn old_records_go() {
         let dir = tempfile::tempdir().unwrap();
         drop(Kept::create(dir.path(), record()).unwrap());
+        fs::write(dir.path().join("never-written.lock"), b"").unwrap();
         assert_eq!(scan(dir.path(), SystemTime::now()).len(), 1);
         assert!(scan(dir.path(), SystemTime::now() + AGE_MAX * 2).is_empty());
         assert!(scan(dir.path(), SystemTime::now()).is_empty());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "locks go with their records");
     }
 }

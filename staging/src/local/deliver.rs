@@ -7,6 +7,7 @@ use std::path::Path;
 use keelboat_engine::{Content, Kind};
 
 use super::digest::digest_path;
+use super::leftover::sweep_once;
 use super::publish::{copy_durably, sibling};
 use super::rename::move_into_place;
 use super::{DigestMemory, Forgetful, LocalError, remove_tree, stamp_of};
@@ -36,6 +37,9 @@ pub fn deliver(
         address: redact(address),
         cause: error.to_string(),
     })?;
+    if let Some(parent) = to.parent() {
+        sweep_once(parent);
+    }
     if digest_path(&to, content.kind, memory, false).is_ok_and(|there| there == *content) {
         return Ok(Delivered::AlreadyThere);
     }

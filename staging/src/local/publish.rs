@@ -15,6 +15,7 @@ use keelboat_engine::{Content, Kind, OutputSpec};
 use walkdir::WalkDir;
 
 use super::digest::walk_error;
+use super::leftover::sweep_once;
 use super::output::inspect;
 use super::place::{copy, place_tree};
 use super::rename::{Moved, move_away, move_into_place};
@@ -114,6 +115,9 @@ fn take_away(to: &Path) -> Result<Option<Moved>, LocalError> {
 
 /// To another file system: a durable copy beside the final path, then a rename.
 fn put_across(from: &Path, to: &Path) -> Result<Moved, LocalError> {
+    if let Some(parent) = to.parent() {
+        sweep_once(parent);
+    }
     let beside = sibling(to);
     let copied = copy_durably(from, &beside).and_then(|()| {
         move_into_place(&beside, to).map_err(|error| LocalError::io("move an output to", to, error))
@@ -147,7 +151,7 @@ pub(super) fn copy_durably(from: &Path, to: &Path) -> Result<(), LocalError> {
 }
 
 /// A hidden name beside a path, used by nobody else.
-pub(super) fn sibling(path: &Path) -> PathBuf {
+pub(crate) fn sibling(path: &Path) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let mut name = std::ffi::OsString::from(".");

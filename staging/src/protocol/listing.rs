@@ -1,6 +1,7 @@
 //! What is in a directory that is elsewhere.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use keelboat_engine::Kind;
 
@@ -35,17 +36,26 @@ pub struct Entry {
     pub length: Option<u64>,
     /// What tells this version of the file from others, as [`open`](super::Protocol::open) says it.
     pub validators: Validators,
+    /// When it was changed last by the server's clock, where it says so of files and directories.
+    pub modified: Option<SystemTime>,
 }
 
 impl Entry {
     /// A directory of this name.
     pub fn directory(path: impl Into<String>) -> Self {
         let (length, validators) = (None, Validators::default());
-        Self { path: path.into(), kind: Kind::Directory, length, validators }
+        Self { path: path.into(), kind: Kind::Directory, length, validators, modified: None }
     }
 
     /// A file of this name.
     pub fn file(path: impl Into<String>, length: Option<u64>, validators: Validators) -> Self {
-        Self { path: path.into(), kind: Kind::File, length, validators }
+        Self { path: path.into(), kind: Kind::File, length, validators, modified: None }
+    }
+
+    /// With the moment of its last change.
+    #[must_use]
+    pub fn modified_at(mut self, modified: Option<SystemTime>) -> Self {
+        self.modified = modified;
+        self
     }
 }

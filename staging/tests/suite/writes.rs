@@ -7,12 +7,12 @@ mod places;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use keelboat_engine::{Content, Digest, Kind};
 use keelboat_staging::{
     Condition, DeliverError, Delivered, Delivery, Forgetful, Limit, OpenRequest, Opened, Protocol,
-    QueueLimits, Stager, StagingConfig, TransferError, Turn, digest_path,
+    QueueLimits, Stager, StagingConfig, TransferError, Turn, Writing, digest_path,
 };
 use tempfile::TempDir;
 
@@ -116,6 +116,7 @@ async fn writes(target: impl Target + 'static) {
     directories(target).await;
     slowly(target).await;
     faults::faults(target).await;
+    left_over(target).await;
     killed::killed(target).await;
 }
 
@@ -200,6 +201,43 @@ async fn directories(target: &dyn Target) {
     let found = look(target, "out/tree/plain").await;
     assert_eq!(found.as_deref(), Some(&b"not so plain"[..]));
     assert_nothing_beside(target, "out/tree");
+}
+
+/// What crashes left beside, of contents that nobody sends any more, goes; what may be under way
+/// stays, and so does what is not ours.
+async fn left_over(target: &dyn Target) {
+    let Some(above) = target.path("left") else { return };
+    if target.protocol().writing() == Writing::Whole {
+        return;
+    }
+    let (of_content, of_process) = ("0123456789ab", format!("{}-0", u32::MAX));
+    let ours = if is_asked(target) { of_content.to_owned() } else { of_process };
+    let names = [
+        (format!(".old.keelboat-{ours}"), 48, false),
+        (format!(".old tree.keelboat-{ours}/below/file"), 48, false),
+        (format!(".young.keelboat-{ours}"), 20, true),
+        (format!(".young tree.keelboat-{ours}/below/file"), 20, true),
+        (format!("old.keelboat-{ours}"), 48, true),
+        (".old.keelboat-notes".to_owned(), 48, true),
+        (".old".to_owned(), 48, true),
+    ];
+    for (name, hours, _) in &names {
+        let path = above.join(name);
+        std::fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+        std::fs::write(&path, b"x").expect("written");
+        let then = SystemTime::now() - Duration::from_hours(*hours);
+        for path in path.ancestors().take_while(|path| *path != above) {
+            // Of what is under way it is the file below that says so.
+            let then = if path.is_dir() { then - Duration::from_hours(48) } else { then };
+            std::fs::File::open(path).and_then(|file| file.set_modified(then)).expect("set");
+        }
+    }
+    let sender = Sender::new(target, vec![]);
+    sender.send(target.address("left/file"), b"new").await.expect("sent");
+    for (name, _, stays) in &names {
+        assert_eq!(above.join(name).exists(), *stays, "{name}");
+    }
+    assert!(!above.join(format!(".old tree.keelboat-{ours}")).exists(), "nothing of it stays");
 }
 
 /// No more bytes go out in a second than are allowed; and who waits for that has not stalled.

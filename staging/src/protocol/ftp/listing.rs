@@ -136,7 +136,8 @@ impl Walk<'_> {
     async fn add(&mut self, remote: &str, path: String, item: Item) -> Result<(), TransferError> {
         let version = match item.kind {
             Kind::Directory => {
-                self.entries.push(Entry::directory(path));
+                let modified = item.version.modified_at();
+                self.entries.push(Entry::directory(path).modified_at(modified));
                 return Ok(());
             }
             Kind::File => item.version,
@@ -150,7 +151,8 @@ impl Walk<'_> {
             }
         };
         let validators = version.validators(Timestamp::now());
-        self.entries.push(Entry::file(path, version.length, validators));
+        let entry = Entry::file(path, version.length, validators);
+        self.entries.push(entry.modified_at(version.modified_at()));
         Ok(())
     }
 }
@@ -206,7 +208,9 @@ fn mlsd_item(line: &str) -> Result<Option<Item>, TransferError> {
         Some(_) => return Ok(None),
         None => return Err(not_understood(line)),
     };
-    let version = if kind == Kind::File { version } else { Version::default() };
+    // Of what is no file, the length says nothing.
+    let length = version.length.filter(|_| kind == Kind::File);
+    let version = Version { length, ..version };
     Ok(Some(Item { name: name.to_owned(), kind, version }))
 }
 

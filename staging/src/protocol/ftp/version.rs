@@ -4,7 +4,7 @@
 //! more without a trace, so it is looked at again when that second is over; and nothing is built
 //! on it, in later tries or later runs, before it is old enough for clocks that disagree.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -61,6 +61,11 @@ impl Version {
             last_modified: Some(format!("{modified} {length}")),
             last_modified_is_strong: true,
         }
+    }
+
+    /// The moment of the last change.
+    pub(super) fn modified_at(&self) -> Option<SystemTime> {
+        self.modified.as_deref().and_then(moment).map(SystemTime::from)
     }
 
     /// How long until a further change would have a later second.

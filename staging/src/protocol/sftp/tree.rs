@@ -37,10 +37,12 @@ pub(super) async fn list(
             let Some(target) = target else { continue };
             let text = text_of(&name)?;
             let path = if prefix.is_empty() { text } else { format!("{prefix}/{text}") };
+            let modified = target.modified_at();
             if target.is_file() {
                 let version = Version::of(&target)?;
                 let validators = version.validators(SystemTime::now());
-                entries.push(Entry::file(path, Some(version.size), validators));
+                let entry = Entry::file(path, Some(version.size), validators);
+                entries.push(entry.modified_at(modified));
             } else if target.is_directory() {
                 if depth == Depth::All && !attributes.is_directory() {
                     return Err(linked_directory(&path));
@@ -48,7 +50,7 @@ pub(super) async fn list(
                 if depth == Depth::All {
                     open.push((join(&directory, &name), path.clone()));
                 }
-                entries.push(Entry::directory(path));
+                entries.push(Entry::directory(path).modified_at(modified));
             }
         }
     }

@@ -3,6 +3,8 @@
 //! Names and handles are bytes here, as they are on the wire: a client that takes them for text
 //! cannot open what is called otherwise, and loses handles of servers that count in binary.
 
+use std::time::{Duration, SystemTime};
+
 use tokio_util::bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::protocol::TransferError;
@@ -288,6 +290,11 @@ impl Attributes {
 
     pub(super) fn is_file(&self) -> bool {
         self.is(KIND_FILE)
+    }
+
+    pub(super) fn modified_at(&self) -> Option<SystemTime> {
+        let seconds = u64::from(self.modified?);
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
     }
 
     pub(super) fn is_directory(&self) -> bool {
