@@ -121,12 +121,47 @@ impl Ssh {
     pub(crate) fn behind_proxy(&self, allowance: Option<u64>) -> (Proxy, Arc<SftpProtocol>) {
         let server = format!("127.0.0.1:{}", self.value("SSH_PORT"));
         let proxy = Proxy::start(server, allowance);
+        let protocol = self.protocol_at(proxy.port);
+        (proxy, protocol)
+    }
+
+    /// A further server, with these host keys alone, until it is dropped.
+    pub(crate) fn start_with(&self, keys: &[&str]) -> FurtherServer {
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+        let number = free.expect("a port").port();
+        let mut command = Command::new("/usr/sbin/sshd");
+        command.args(["-D", "-f", "/dev/null", "-o", "PidFile=none", "-o", "StrictModes=no"]);
+        command.args(["-o", &format!("ListenAddress=127.0.0.1:{number}")]);
+        for key in keys {
+            command.arg("-h").arg(self.key(key));
+        }
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("sshd");
+        let server = FurtherServer { number, child };
+        wait_until(|| TcpStream::connect(("127.0.0.1", number)).is_ok());
+        server
+    }
+
+    /// What knows the server by another port, too.
+    pub(crate) fn protocol_at(&self, port: u16) -> Arc<SftpProtocol> {
         let key = std::fs::read_to_string(self.key("host.pub")).expect("a key");
-        let known_hosts = self.dir.path().join(format!("known_hosts.{}", proxy.port));
-        let line = format!("[127.0.0.1]:{} {key}", proxy.port);
-        std::fs::write(&known_hosts, line).expect("a file");
+        let known_hosts = self.dir.path().join(format!("known_hosts.{port}"));
+        std::fs::write(&known_hosts, format!("[127.0.0.1]:{port} {key}")).expect("a file");
         let config = SftpConfig { known_hosts: vec![known_hosts], ..self.config() };
-        (proxy, Arc::new(SftpProtocol::new(config, Credentials::default())))
+        Arc::new(SftpProtocol::new(config, Credentials::default()))
+    }
+}
+
+/// A server of one test.
+#[derive(Debug)]
+pub(crate) struct FurtherServer {
+    pub(crate) number: u16,
+    child: Child,
+}
+
+impl Drop for FurtherServer {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 

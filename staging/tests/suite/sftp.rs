@@ -504,6 +504,19 @@ async fn a_server_with_one_session_serves_many_in_turn() {
     assert_eq!(fetch(protocol, &home).await.expect("it comes").bytes(), b"turn");
 }
 
+/// Servers of long ago have no other.
+#[tokio::test]
+async fn a_server_with_rsa_alone_is_refused_with_what_to_do() {
+    let Some(ssh) = Ssh::get() else { return };
+    let port = ssh.start_with(&["id_rsa"]);
+    let error = fetch(ssh.protocol_at(port.number), &ssh.address_at(port.number, "any")).await;
+    let error = error.map(|_| ()).expect_err("it has no key that can be checked");
+    let (said, hint) = (error.to_string(), error.failure.hint.expect("what to do"));
+    assert!(said.contains("rsa-sha2-512"), "{said}");
+    assert!(hint.contains("ssh-keygen -A") && hint.contains("ssh-keyscan"), "{hint}");
+    assert_eq!(error.failure.class, FailureClass::Permanent, "{said}");
+}
+
 #[tokio::test]
 async fn a_server_that_falls_silent_is_given_up() {
     let Some(ssh) = Ssh::get() else { return };

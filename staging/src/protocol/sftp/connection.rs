@@ -8,7 +8,7 @@ use std::time::Duration;
 use keelboat_engine::Digest;
 use russh::client::{Config, Handle, Handler, Msg};
 use russh::keys::PublicKeyOrCertificate;
-use russh::{Channel, Preferred, cipher};
+use russh::{AlgorithmKind, Channel, Preferred, cipher};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -304,16 +304,37 @@ fn ssh_config(known: &KnownHost) -> Config {
 fn why(ended: Ended, server: &Server) -> TransferError {
     match ended {
         Ended::Host(error) => error,
+        Ended::Ssh(russh::Error::NoCommonAlgo { kind: AlgorithmKind::Key, theirs, .. }) => {
+            no_host_key(server, &theirs)
+        }
         Ended::Ssh(error @ russh::Error::NoCommonAlgo { .. }) => TransferError::Refused {
             found: format!(
                 "{} and this program have no algorithm in common ({error})",
                 server.host
             ),
-            hint: "the server needs a host key of ed25519 or ecdsa (RSA is not supported), and a \
-                   cipher of this decade"
+            hint: "update the server: it needs key exchange, ciphers and checksums of this decade"
                 .into(),
         },
         Ended::Ssh(error) => unreachable(&error),
+    }
+}
+
+/// The server has no host key of a kind that can be checked.
+fn no_host_key(server: &Server, theirs: &[String]) -> TransferError {
+    let Server { host, port, .. } = server;
+    // The name of an algorithm is the server's text.
+    let theirs: Vec<String> =
+        theirs.iter().map(|name| name.escape_default().take(64).collect()).take(8).collect();
+    TransferError::Refused {
+        found: format!(
+            "{host} has host keys of these kinds only: {}; none of them is supported",
+            theirs.join(", ")
+        ),
+        hint: format!(
+            "RSA host keys are not supported: whoever runs {host} makes an ed25519 key by \
+             `ssh-keygen -A` and restarts sshd; then add it by `ssh-keyscan -t ed25519 -p {port} \
+             {host} >> ~/.ssh/known_hosts`, and compare its fingerprint"
+        ),
     }
 }
 
