@@ -19,6 +19,7 @@ mod put;
 mod sftp;
 mod throttled;
 mod verified;
+mod written;
 
 use std::fmt;
 use std::pin::Pin;
@@ -94,6 +95,16 @@ pub trait Protocol: fmt::Debug + Send + Sync {
         Box::pin(async move { Err(TransferError::cannot_write(&scheme)) })
     }
 
+    /// Makes a directory, with those above it; one that is there is no error. Asked only of protocols
+    /// with [`Writing::Renamed`].
+    ///
+    /// # Errors
+    /// A [`TransferError`].
+    fn make_directory<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<(), TransferError>> {
+        let scheme = crate::address::scheme_of(address);
+        Box::pin(async move { Err(TransferError::cannot_write(&scheme)) })
+    }
+
     /// Gives a file or a directory another name on the same server, in the place of what has that
     /// name. Asked only of protocols with [`Writing::Renamed`].
     ///
@@ -143,6 +154,10 @@ impl<P: Protocol + ?Sized> Protocol for Arc<P> {
 
     fn put<'a>(&'a self, request: &'a PutRequest) -> BoxFuture<'a, Result<Proof, TransferError>> {
         (**self).put(request)
+    }
+
+    fn make_directory<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<(), TransferError>> {
+        (**self).make_directory(address)
     }
 
     fn rename<'a>(

@@ -1,7 +1,8 @@
 //! Directories: file by file, some at once. Where the server can rename, all of it is written
 //! beside its place and shows at once; in buckets and over HTTP each file shows when it is whole.
 //!
-//! Links are sent as the files that they lead to; directories without files in them are not sent.
+//! Links are sent as the files that they lead to. Directories without anything in them are made where
+//! a server has directories to make; a bucket has none, and over HTTP nobody says whether it has.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,18 +14,18 @@ use walkdir::WalkDir;
 use super::{Way, at_home, beside, of_file};
 use crate::address::child_address;
 use crate::local::{Delivered, Forgetful, LocalError, digest_path};
-use crate::protocol::{BoxFuture, TransferError, Writing};
+use crate::protocol::{BoxFuture, Depth, ListRequest, TransferError, Writing};
 
 /// Files of one directory that are sent at once; limits of hosts hold besides.
 const FILES_AT_ONCE_MAX: usize = 8;
 
 pub(super) async fn send(way: &Way<'_>, writing: Writing) -> Result<Delivered, TransferError> {
     let source = way.delivery.source.clone();
-    let files = crate::fetch::blocking(move || files_of(&source)).await;
-    let files = files.and_then(|files| files).map_err(|error| at_home(&error))?;
-    if files.is_empty() {
+    let tree = crate::fetch::blocking(move || tree_of(&source)).await;
+    let Tree { files, empty } = tree.and_then(|tree| tree).map_err(|error| at_home(&error))?;
+    if files.is_empty() && writing != Writing::Renamed {
         return Err(TransferError::Refused {
-            found: "the directory has no file in it, and only files are sent".into(),
+            found: "the directory has no file in it, and only files are sent there".into(),
             hint: "write a file into it, or declare it `optional = true`".into(),
         });
     }
@@ -33,8 +34,15 @@ pub(super) async fn send(way: &Way<'_>, writing: Writing) -> Result<Delivered, T
         Writing::Renamed => beside(address, &way.delivery.content.digest).into(),
         Writing::Whole | Writing::Never => Arc::clone(address),
     };
-    if writing == Writing::Renamed && all_there(way, &files, address).await? {
-        return Ok(Delivered::AlreadyThere);
+    if writing == Writing::Renamed {
+        let is_there =
+            all_there(way, &files, address).await? && all_made(way, &empty, address).await;
+        if is_there {
+            return Ok(Delivered::AlreadyThere);
+        }
+        for below in &empty {
+            make(way, &address_of(&root, below)).await?;
+        }
     }
     let mut sends: Vec<BoxFuture<'_, Result<Delivered, TransferError>>> = Vec::new();
     for file in &files {
@@ -57,22 +65,58 @@ struct Member {
     content: Content,
 }
 
-fn files_of(root: &Path) -> Result<Vec<Member>, LocalError> {
-    let mut files = Vec::new();
-    for entry in WalkDir::new(root).min_depth(1).follow_links(true).sort_by_file_name() {
+/// What is to be sent.
+struct Tree {
+    files: Vec<Member>,
+    /// Directories with nothing in them.
+    empty: Vec<String>,
+}
+
+fn tree_of(root: &Path) -> Result<Tree, LocalError> {
+    let (mut files, mut empty) = (Vec::new(), Vec::new());
+    for entry in WalkDir::new(root).follow_links(true).sort_by_file_name() {
         let entry = entry.map_err(|error| LocalError::io("list", root, error.into()))?;
-        if entry.file_type().is_dir() {
-            continue;
-        }
         let below = entry.path().strip_prefix(root).ok().and_then(Path::to_str);
         let Some(below) = below.map(str::to_owned) else {
             let error = std::io::Error::other("its name is not UTF-8, so it has no address");
             return Err(LocalError::io("send", entry.path(), error));
         };
+        if entry.file_type().is_dir() {
+            let listed = std::fs::read_dir(entry.path());
+            let listed = listed.map_err(|error| LocalError::io("list", entry.path(), error))?;
+            if listed.count() == 0 {
+                empty.push(below);
+            }
+            continue;
+        }
         let content = digest_path(entry.path(), Kind::File, &Forgetful, true)?;
         files.push(Member { path: entry.path().to_owned(), below, content });
     }
-    Ok(files)
+    Ok(Tree { files, empty })
+}
+
+/// The address of what is below a directory, or of the directory itself.
+fn address_of(root: &str, below: &str) -> String {
+    if below.is_empty() { root.to_owned() } else { child_address(root, below) }
+}
+
+async fn make(way: &Way<'_>, address: &str) -> Result<(), TransferError> {
+    let mut tries = way.tries(address);
+    while let Err(error) = way.protocol.make_directory(address).await {
+        tries.wait(error).await?;
+    }
+    Ok(())
+}
+
+/// Whether these directories are in their places. Where nobody can tell, they are not.
+async fn all_made(way: &Way<'_>, directories: &[String], root: &str) -> bool {
+    for below in directories {
+        let address = address_of(root, below).into();
+        if way.protocol.list(&ListRequest { address, depth: Depth::One }).await.is_err() {
+            return false;
+        }
+    }
+    true
 }
 
 async fn send_file(

@@ -104,6 +104,10 @@ impl<P: Protocol> Protocol for Deadlined<P> {
         })
     }
 
+    fn make_directory<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<(), TransferError>> {
+        Box::pin(self.answer(self.inner.make_directory(address)))
+    }
+
     fn rename<'a>(
         &'a self,
         from: &'a str,

@@ -21,14 +21,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use keelboat_engine::Digest;
+
+use super::written::Written;
 use super::{
     AddressPolicy, BoxFuture, Entry, ListRequest, OpenRequest, Opened, Proof, Protocol, PutRequest,
     TransferError, Writing,
 };
+use crate::address::address_digest;
 use crate::credentials::Credentials;
 use address::{Login, Target};
 use pool::Pool;
 use session::Session;
+use version::Version;
 
 /// How to talk FTP.
 #[derive(Debug, Clone)]
@@ -65,6 +70,8 @@ impl Default for FtpConfig {
 pub struct FtpProtocol {
     pool: Arc<Pool>,
     credentials: Credentials,
+    /// By the digests of their addresses.
+    written: Arc<Written<Digest, Version>>,
 }
 
 impl FtpProtocol {
@@ -73,7 +80,8 @@ impl FtpProtocol {
     /// # Errors
     /// A text: the extra certificates cannot be read.
     pub fn new(config: &FtpConfig) -> Result<Self, String> {
-        Ok(Self { pool: Pool::new(config)?, credentials: config.credentials.clone() })
+        let (pool, credentials) = (Pool::new(config)?, config.credentials.clone());
+        Ok(Self { pool, credentials, written: Arc::default() })
     }
 
     fn target(&self, address: &str) -> Result<Target, TransferError> {
@@ -104,7 +112,9 @@ impl Protocol for FtpProtocol {
     ) -> BoxFuture<'a, Result<Opened, TransferError>> {
         Box::pin(async move {
             let target = self.target(&request.address)?;
-            download::open(&self.pool, target, request).await
+            let place = address_digest(&request.address);
+            let is_ours = |version: &Version| self.written.has(&place, version);
+            download::open(&self.pool, target, request, is_ours).await
         })
     }
 
@@ -126,7 +136,20 @@ impl Protocol for FtpProtocol {
     fn put<'a>(&'a self, request: &'a PutRequest) -> BoxFuture<'a, Result<Proof, TransferError>> {
         Box::pin(async move {
             let Target { login, path } = self.target(&request.address)?;
-            let work = async |session: &mut _| upload::put(session, &path, request).await;
+            let work = async |session: &mut _| {
+                let proof = upload::put(session, &path, request).await?;
+                Ok((proof, Version::ask(session, &path).await?))
+            };
+            let (proof, version) = self.with_session(&login, work).await?;
+            self.written.add(address_digest(&request.address), version);
+            Ok(proof)
+        })
+    }
+
+    fn make_directory<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<(), TransferError>> {
+        Box::pin(async move {
+            let Target { login, path } = self.target(address)?;
+            let work = async |session: &mut _| change::make_directory(session, &path).await;
             self.with_session(&login, work).await
         })
     }
@@ -137,6 +160,7 @@ impl Protocol for FtpProtocol {
         to: &'a str,
     ) -> BoxFuture<'a, Result<(), TransferError>> {
         Box::pin(async move {
+            let (old, new) = (address_digest(from), address_digest(to));
             let (from, to) = (self.target(from)?, self.target(to)?);
             if from.login != to.login {
                 return Err(TransferError::Refused {
@@ -145,7 +169,9 @@ impl Protocol for FtpProtocol {
                 });
             }
             let work = async |session: &mut _| change::rename(session, &from.path, &to.path).await;
-            self.with_session(&from.login, work).await
+            self.with_session(&from.login, work).await?;
+            self.written.rename(&old, new);
+            Ok(())
         })
     }
 

@@ -148,6 +148,10 @@ impl<P: Protocol + 'static> Protocol for Parallel<P> {
         self.inner.put(request)
     }
 
+    fn make_directory<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<(), TransferError>> {
+        self.inner.make_directory(address)
+    }
+
     fn rename<'a>(
         &'a self,
         from: &'a str,

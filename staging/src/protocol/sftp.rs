@@ -19,11 +19,10 @@ mod version;
 mod wire;
 mod write;
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use super::written::Written;
 use super::{
     AddressPolicy, BoxFuture, Condition, Entry, ListRequest, Metadata, OpenRequest, Opened, Proof,
     Protocol, PutRequest, TransferError, Writing,
@@ -39,9 +38,6 @@ use wire::{Mode, Request};
 
 /// How often a file may change while it is waited for.
 const CHANGES_MAX: u32 = 3;
-
-/// Files written last that are remembered.
-const WRITTEN_MAX: usize = 1024;
 
 /// How to log in, and whom to trust.
 #[derive(Debug, Clone)]
@@ -88,7 +84,7 @@ pub struct SftpProtocol {
     config: SftpConfig,
     credentials: Credentials,
     connections: Connections,
-    written: Written,
+    written: Written<Place, Version>,
 }
 
 impl SftpProtocol {
@@ -155,7 +151,7 @@ impl SftpProtocol {
             let attributes = session.attributes(Request::fstat(handle)).await?;
             let version = Version::of(&attributes)?;
             let wait = version.settles_in(SystemTime::now()).unwrap_or_default();
-            if wait.is_zero() || self.written.has(place, version) || changes == CHANGES_MAX {
+            if wait.is_zero() || self.written.has(place, &version) || changes == CHANGES_MAX {
                 return Ok(version);
             }
             changes += 1;
@@ -221,6 +217,16 @@ impl Protocol for SftpProtocol {
         Box::pin(self.put_file(request))
     }
 
+    fn make_directory<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<(), TransferError>> {
+        Box::pin(async move {
+            let place = Place::parse(address)?;
+            let mut lease = self.session(address, &place.server).await?;
+            write::make_parents(&mut lease.session, &address::join(&place.path, b"x")).await?;
+            lease.give_back();
+            Ok(())
+        })
+    }
+
     fn rename<'a>(
         &'a self,
         from: &'a str,
@@ -237,33 +243,5 @@ impl Protocol for SftpProtocol {
             lease.give_back();
             Ok(())
         })
-    }
-}
-
-/// The last files that were written here: reading them back need not wait for anybody else's
-/// writing, since only we know of them yet.
-#[derive(Debug, Default)]
-struct Written(Mutex<VecDeque<(Place, Version)>>);
-
-impl Written {
-    fn add(&self, place: Place, version: Version) {
-        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        files.retain(|(known, _)| *known != place);
-        if files.len() == WRITTEN_MAX {
-            files.pop_front();
-        }
-        files.push_back((place, version));
-    }
-
-    fn has(&self, place: &Place, version: Version) -> bool {
-        let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        files.iter().any(|(known, written)| known == place && *written == version)
-    }
-
-    fn rename(&self, from: &Place, to: Place) {
-        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((place, _)) = files.iter_mut().find(|(known, _)| known == from) {
-            *place = to;
-        }
     }
 }

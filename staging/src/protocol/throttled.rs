@@ -109,6 +109,10 @@ impl<P: Protocol> Protocol for Throttled<P> {
         })
     }
 
+    fn make_directory<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<(), TransferError>> {
+        Box::pin(self.within(address, self.inner.make_directory(address)))
+    }
+
     fn rename<'a>(
         &'a self,
         from: &'a str,

@@ -1,6 +1,7 @@
 //! A wrapper that makes any protocol write as planned.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -27,13 +28,29 @@ pub(crate) struct Faulty {
     faults: Mutex<VecDeque<PutFault>>,
     puts: AtomicUsize,
     slowest: Mutex<Duration>,
+    before_rename: Option<Hook>,
+}
+
+/// Is called when something is about to be renamed.
+struct Hook(Box<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
 }
 
 impl Faulty {
     /// Around a plain protocol.
     pub(crate) fn new(inner: Arc<dyn Protocol>, faults: Vec<PutFault>) -> Self {
         let (faults, puts) = (Mutex::new(faults.into()), AtomicUsize::new(0));
-        Self { inner, faults, puts, slowest: Mutex::default() }
+        Self { inner, faults, puts, slowest: Mutex::default(), before_rename: None }
+    }
+
+    /// With something that happens once all is written, before it is renamed.
+    pub(crate) fn before_rename(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.before_rename = Some(Hook(Box::new(hook)));
+        self
     }
 
     /// How long the slowest writing took.
@@ -112,11 +129,18 @@ impl Protocol for Faulty {
         })
     }
 
+    fn make_directory<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<(), TransferError>> {
+        self.inner.make_directory(address)
+    }
+
     fn rename<'a>(
         &'a self,
         from: &'a str,
         to: &'a str,
     ) -> BoxFuture<'a, Result<(), TransferError>> {
+        if let Some(Hook(hook)) = &self.before_rename {
+            hook();
+        }
         self.inner.rename(from, to)
     }
 

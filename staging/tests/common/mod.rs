@@ -8,6 +8,7 @@ pub(crate) mod flaky;
 pub(crate) mod ftp;
 pub(crate) mod globus;
 pub(crate) mod raw;
+pub(crate) mod relay;
 pub(crate) mod small_disk;
 pub(crate) mod ssh;
 
@@ -20,6 +21,9 @@ use std::time::Duration;
 use keelboat_engine::Digest;
 use keelboat_staging::{FetchError, FetchRequest, Fetched, RetryBudget, Stager, StagingConfig};
 use tempfile::TempDir;
+
+/// Keys in one page of a listing of moto, in the place of 1,000.
+pub(crate) const PAGE_KEYS: usize = 100;
 
 /// nginx and the server of faults, in a temporary directory, until the last test lets go of them.
 #[derive(Debug)]
@@ -148,7 +152,7 @@ fn command(script: &str, verb: &str, dir: &Path) -> Command {
         .env("S3_PORT", "auto")
         .env("SSH_PORT", "auto")
         .env("FTP_PORT", "auto");
-    command.env("AZURE_PORT", "auto");
+    command.env("AZURE_PORT", "auto").env("MOTO_S3_DEFAULT_MAX_KEYS", PAGE_KEYS.to_string());
     command.env("SVC_TOOLS", std::env::temp_dir().join("keelboat-ports"));
     command
 }

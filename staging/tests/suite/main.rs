@@ -12,6 +12,7 @@ mod common;
 mod buckets;
 mod conformance;
 mod connecting;
+mod cuts;
 mod fake_ftp;
 mod faults;
 mod ftp;

@@ -188,7 +188,12 @@ async fn directories(target: &dyn Target) {
         let delivery = Delivery { source, content, address, progress: None };
         sender.stager.deliver(delivery, Forgetful).await.expect("sent")
     };
+    std::fs::create_dir_all(source.join("none/at all")).expect("a directory");
     assert_eq!(send().await, Delivered::Copied);
+    if let Some(path) = target.path("out/tree/none/at all") {
+        let has_directories = target.protocol().writing() != Writing::Whole;
+        assert_eq!(path.is_dir(), has_directories, "what is empty is sent where it can be");
+    }
     for (name, bytes) in &files {
         let found = look(target, &format!("out/tree/{name}")).await;
         assert_eq!(found.as_deref(), Some(*bytes), "{name}");

@@ -6,6 +6,7 @@ use super::address::below;
 use super::listing::list;
 use super::reply::Reply;
 use super::session::Session;
+use super::upload::make_parents;
 use crate::protocol::{Depth, TransferError};
 
 /// Gives what is at `from` the name `to`. Most servers replace what has that name in one step; for
@@ -22,6 +23,19 @@ pub(super) async fn rename(
             try_rename(session, from, to).await?.map_err(|reply| reply.refusal())
         }
         Err(reply) => Err(reply.refusal()),
+    }
+}
+
+/// Makes a directory with those above it. Whether it was refused because it is there is told by a
+/// look at it, not by words.
+pub(super) async fn make_directory(session: &mut Session, path: &str) -> Result<(), TransferError> {
+    let path = path.trim_end_matches('/');
+    make_parents(session, path).await?;
+    match try_one(session, "MKD", path).await? {
+        Ok(()) => Ok(()),
+        Err(reply) => {
+            list(session, path, Depth::One).await.map(drop).map_err(|_unlisted| reply.refusal())
+        }
     }
 }
 

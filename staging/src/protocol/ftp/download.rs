@@ -22,9 +22,10 @@ pub(super) async fn open(
     pool: &Arc<Pool>,
     target: Target,
     request: &OpenRequest,
+    is_ours: impl Fn(&Version) -> bool,
 ) -> Result<Opened, TransferError> {
     let mut session = pool.take(&target.login).await?;
-    let version = Version::settled(&mut session, &target.path).await?;
+    let version = Version::settled(&mut session, &target.path, is_ours).await?;
     let validators = version.validators(Timestamp::now());
     if is_unchanged(&request.condition, &validators) {
         pool.give_back(&target.login, session);

@@ -75,7 +75,7 @@ async fn begin(
 }
 
 /// Makes the directories above a path, as far as they are missing.
-async fn make_parents(session: &mut Session, path: &str) -> Result<(), TransferError> {
+pub(super) async fn make_parents(session: &mut Session, path: &str) -> Result<(), TransferError> {
     let ends = path.match_indices('/').map(|(end, _)| end);
     for parent in ends.filter_map(|end| path.get(..end)) {
         if !matches!(parent, "" | ".") {

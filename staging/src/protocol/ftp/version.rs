@@ -37,11 +37,15 @@ impl Version {
         Ok(Self { length, modified: modified.filter(|text| moment(text).is_some()) })
     }
 
-    /// Asks for a version whose next change will show.
-    pub(super) async fn settled(session: &mut Session, path: &str) -> Result<Self, TransferError> {
+    /// Asks for a version whose next change will show; one of our own writing is believed at once.
+    pub(super) async fn settled(
+        session: &mut Session,
+        path: &str,
+        is_ours: impl Fn(&Self) -> bool,
+    ) -> Result<Self, TransferError> {
         let version = Self::ask(session, path).await?;
         let wait = version.unsettled(Timestamp::now());
-        if wait.is_zero() {
+        if wait.is_zero() || is_ours(&version) {
             return Ok(version);
         }
         tokio::time::sleep(wait).await;
