@@ -23,7 +23,7 @@ use keelboat_staging::{FetchError, FetchRequest, Fetched, RetryBudget, Stager, S
 use tempfile::TempDir;
 
 /// Keys in one page of a listing of moto, in the place of 1,000.
-pub(crate) const PAGE_KEYS: usize = 100;
+pub(crate) const PAGE_KEYS: usize = 20;
 
 /// nginx and the server of faults, in a temporary directory, until the last test lets go of them.
 #[derive(Debug)]
