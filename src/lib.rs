@@ -6,6 +6,7 @@
 
 pub mod cli;
 mod demo;
+mod diagnosis;
 pub mod driver;
 mod project;
 mod settings;

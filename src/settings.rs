@@ -4,19 +4,25 @@
 //! They come from the user's `config.toml` and from `keelboat.toml` beside the workflow file,
 //! which wins key by key. Deliberately absent: credentials, which have a private file of their own.
 
+mod file;
+mod read;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use keelboat_engine::queue::{Limit, QueueLimits};
 use keelboat_staging::{
     AddressPolicy, Credentials, CredentialsError, GlobusConfig, HttpConfig, LocalCollection,
     RetryBudget, SftpConfig, StagingConfig,
 };
-use serde::Deserialize;
-use toml::Table;
+use miette::GraphicalTheme;
 
-use crate::size::{parse_rate, parse_size};
+use self::file::{Collection, File, OneLimit, Private, Staging};
+use crate::diagnosis::draw;
+use crate::workflow::Problem;
+
+/// The user's file, in place of the usual one.
+const USER_FILE_VARIABLE: &str = "KEELBOAT_CONFIG";
 
 /// The file of a project.
 const PROJECT_FILE: &str = "keelboat.toml";
@@ -32,13 +38,19 @@ pub enum SettingsError {
         /// Why.
         source: std::io::Error,
     },
+    /// The file that the environment names is not there.
+    #[error("{USER_FILE_VARIABLE} names {}, which is not there", path.display())]
+    Absent {
+        /// Which.
+        path: PathBuf,
+    },
     /// A file of settings says what is not understood.
-    #[error("cannot use the settings in {}: {cause}", path.display())]
+    #[error("cannot use the settings in {}\n{}", path.display(), drawn(problems))]
     Meaning {
         /// Which.
         path: PathBuf,
         /// What is wrong with it, and where.
-        cause: String,
+        problems: Vec<Problem>,
     },
     /// The credentials cannot be used.
     #[error(transparent)]
@@ -50,148 +62,52 @@ impl SettingsError {
     pub fn hint(&self) -> String {
         match self {
             Self::Read { .. } => "check its permissions".to_owned(),
+            Self::Absent { .. } => {
+                format!("name a file that is there, or unset {USER_FILE_VARIABLE}")
+            }
             Self::Meaning { .. } => "docs/staging.md lists the settings".to_owned(),
             Self::Credentials(error) => error.hint.clone(),
         }
     }
 }
 
+fn drawn(problems: &[Problem]) -> String {
+    let draw_one = |problem: &Problem| draw(problem, GraphicalTheme::unicode_nocolor());
+    problems.iter().map(draw_one).collect::<String>().trim_end().to_owned()
+}
+
 /// All of it.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    staging: Staging,
-    globus: Globus,
+    file: File,
     credentials: Credentials,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct File {
-    staging: Staging,
-    globus: Globus,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Staging {
-    connections: Option<u32>,
-    connections_per_host: Option<u32>,
-    bandwidth: Option<Rate>,
-    space_max: Option<Size>,
-    connect_timeout: Option<Span>,
-    first_byte_timeout: Option<Span>,
-    stall_timeout: Option<Span>,
-    tries: Option<u32>,
-    retry_for: Option<Span>,
-    private_addresses: Option<Private>,
-    certificates: Option<PathBuf>,
-    known_hosts: Option<PathBuf>,
-    schemes: BTreeMap<String, OneLimit>,
-    hosts: BTreeMap<String, OneLimit>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Private {
-    Allow,
-    Deny,
-}
-
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct OneLimit {
-    connections: Option<u32>,
-    bandwidth: Option<Rate>,
-}
-
-/// What is on this machine for Globus.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Globus {
-    collections: Vec<Collection>,
-}
-
-/// A collection whose files are on this machine.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Collection {
-    id: String,
-    /// The directory on this machine.
-    path: PathBuf,
-    /// What that directory is called on the collection.
-    #[serde(default = "slash")]
-    root: String,
-}
-
-fn slash() -> String {
-    "/".to_owned()
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(try_from = "String")]
-struct Size(u64);
-
-impl TryFrom<String> for Size {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let size = parse_size(&text).map(Self);
-        size.ok_or_else(|| format!("{text:?} is no size: write \"500GB\" or \"20GiB\""))
-    }
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(try_from = "String")]
-struct Rate(u64);
-
-impl TryFrom<String> for Rate {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let rate = parse_rate(&text).map(Self);
-        rate.ok_or_else(|| format!("{text:?} is no rate: write \"10MB/s\""))
-    }
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(try_from = "String")]
-struct Span(Duration);
-
-impl TryFrom<String> for Span {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let span = humantime::parse_duration(&text).ok().filter(|span| !span.is_zero());
-        span.map(Self).ok_or_else(|| format!("{text:?} is no time: write \"30s\" or \"2m\""))
-    }
-}
-
 impl Settings {
-    /// The user's, and those of this project. Files that are not there say nothing.
+    /// The user's, and those of this project. Files that are not there say nothing, but for the one
+    /// that `KEELBOAT_CONFIG` names.
     ///
     /// # Errors
     /// A file cannot be read, or says what is not understood.
     pub fn load(project: Option<&Path>) -> Result<Self, SettingsError> {
-        let mut all = Table::new();
-        for path in user_file().into_iter().chain(project.map(|root| root.join(PROJECT_FILE))) {
-            merge(&mut all, read(&path)?);
+        let mut file = File::default();
+        if let Some(path) = path_in(USER_FILE_VARIABLE) {
+            file = read(&path)?.ok_or(SettingsError::Absent { path })?;
+        } else if let Some(base) = configuration_directory() {
+            file = read(&base.join("config.toml"))?.unwrap_or_default();
         }
-        let path = project.map_or_else(PathBuf::new, |root| root.join(PROJECT_FILE));
-        let meaning = |error: toml::de::Error| SettingsError::Meaning {
-            path,
-            cause: error.message().to_owned(),
-        };
-        let File { staging, globus } = all.try_into().map_err(meaning)?;
-        let credentials = Credentials::of_user()?;
-        Ok(Self { staging, globus, credentials })
+        if let Some(own) = project.map(|root| read(&root.join(PROJECT_FILE))).transpose()?.flatten()
+        {
+            file = own.over(file);
+        }
+        Ok(Self { file, credentials: Credentials::of_user()? })
     }
 
     /// How files are moved, with this directory for those on their way.
     pub fn staging(&self, partial_dir: impl Into<PathBuf>) -> StagingConfig {
         let defaults = StagingConfig::new(partial_dir);
         let globus = self.globus(defaults.partial_dir.join("globus"));
-        let staging = &self.staging;
-        let span = |span: Option<Span>, default| span.map_or(default, |span| span.0);
+        let staging = &self.file.staging;
         let RetryBudget { tries_max, elapsed_max, .. } = defaults.retry;
         StagingConfig {
             limits: self.limits(&defaults.limits),
@@ -205,18 +121,18 @@ impl Settings {
             credentials: self.credentials.clone(),
             globus: Some(globus),
             sftp: SftpConfig {
-                connect_timeout: span(staging.connect_timeout, defaults.sftp.connect_timeout),
+                connect_timeout: staging.connect_timeout.unwrap_or(defaults.sftp.connect_timeout),
                 known_hosts: match &staging.known_hosts {
                     Some(file) => vec![file.clone()],
                     None => defaults.sftp.known_hosts.clone(),
                 },
                 ..defaults.sftp
             },
-            first_byte_timeout: span(staging.first_byte_timeout, defaults.first_byte_timeout),
-            stall_timeout: span(staging.stall_timeout, defaults.stall_timeout),
+            first_byte_timeout: staging.first_byte_timeout.unwrap_or(defaults.first_byte_timeout),
+            stall_timeout: staging.stall_timeout.unwrap_or(defaults.stall_timeout),
             retry: RetryBudget {
-                tries_max: staging.tries.unwrap_or(tries_max).max(1),
-                elapsed_max: span(staging.retry_for, elapsed_max),
+                tries_max: staging.tries.unwrap_or(tries_max),
+                elapsed_max: staging.retry_for.unwrap_or(elapsed_max),
                 ..defaults.retry
             },
             ..defaults
@@ -234,7 +150,7 @@ impl Settings {
             path: collection.root.clone(),
         };
         GlobusConfig {
-            local: self.globus.collections.iter().map(local).collect(),
+            local: self.file.collections.iter().flatten().map(local).collect(),
             credentials: self.credentials.clone(),
             http: self.http(),
             ..GlobusConfig::new(state_dir, tokens)
@@ -245,39 +161,34 @@ impl Settings {
     /// How to talk HTTP, also with services that are named by nobody's address.
     fn http(&self) -> HttpConfig {
         let defaults = HttpConfig::default();
-        let patience = self.staging.connect_timeout.map(|span| span.0);
+        let Staging { connect_timeout, certificates, .. } = &self.file.staging;
         HttpConfig {
-            connect_timeout: patience.unwrap_or(defaults.connect_timeout),
-            extra_ca: self.staging.certificates.clone(),
+            connect_timeout: connect_timeout.unwrap_or(defaults.connect_timeout),
+            extra_ca: certificates.clone(),
             ..defaults
         }
     }
 
     fn limits(&self, defaults: &QueueLimits) -> QueueLimits {
-        let Staging { connections, connections_per_host, bandwidth, space_max, .. } = &self.staging;
+        let Staging { connections, connections_per_host, bandwidth, space_max, .. } =
+            &self.file.staging;
         let limits = |limits: &BTreeMap<String, OneLimit>| {
             let limit = |limit: &OneLimit| Limit {
-                connections: limit.connections.map(|connections| connections.max(1)),
-                bytes_per_second: limit.bandwidth.map(|rate| rate.0),
+                connections: limit.connections,
+                bytes_per_second: limit.bandwidth,
             };
-            limits.iter().map(|(name, one)| (name.to_ascii_lowercase(), limit(one))).collect()
+            limits.iter().map(|(name, one)| (name.clone(), limit(one))).collect()
         };
         QueueLimits {
-            total_max: connections.unwrap_or(defaults.total_max).max(1),
-            per_host_max: connections_per_host.unwrap_or(defaults.per_host_max).max(1),
-            bytes_per_second: bandwidth.map(|rate| rate.0),
-            schemes: limits(&self.staging.schemes),
-            hosts: limits(&self.staging.hosts),
-            space_max: space_max.map(|size| size.0),
+            total_max: connections.unwrap_or(defaults.total_max),
+            per_host_max: connections_per_host.unwrap_or(defaults.per_host_max),
+            bytes_per_second: *bandwidth,
+            schemes: limits(&self.file.staging.schemes),
+            hosts: limits(&self.file.staging.hosts),
+            space_max: *space_max,
             breaker: defaults.breaker,
         }
     }
-}
-
-/// `$KEELBOAT_CONFIG`, or `keelboat/config.toml` in the configuration directory.
-fn user_file() -> Option<PathBuf> {
-    path_in("KEELBOAT_CONFIG")
-        .or_else(|| configuration_directory().map(|base| base.join("config.toml")))
 }
 
 /// Where a command that has no project keeps what a later one goes on with.
@@ -298,82 +209,43 @@ fn path_in(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// One file, held against all that may be in it, so that a mistake is told with its place.
-fn read(path: &Path) -> Result<Table, SettingsError> {
+/// What a file says; `None`: it is not there.
+fn read(path: &Path) -> Result<Option<File>, SettingsError> {
     let text = match std::fs::read_to_string(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Table::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         text => text.map_err(|source| SettingsError::Read { path: path.to_owned(), source })?,
     };
-    let meaning = |error: toml::de::Error| {
-        let line = error.span().map(|span| {
-            let before = text.get(..span.start).unwrap_or_default();
-            format!("line {}: ", before.matches('\n').count() + 1)
-        });
-        let cause = format!("{}{}", line.unwrap_or_default(), error.message());
-        SettingsError::Meaning { path: path.to_owned(), cause }
-    };
-    toml::from_str::<File>(&text).map_err(meaning)?;
-    let mut table: Table = toml::from_str(&text).map_err(meaning)?;
-    settle_paths(&mut table, path.parent().unwrap_or_else(|| Path::new("")));
-    Ok(table)
-}
-
-/// Relative paths begin at the directory of their file.
-fn settle_paths(table: &mut Table, directory: &Path) {
-    let settle = |value: Option<&mut toml::Value>| {
-        if let Some(toml::Value::String(text)) = value {
-            let settled = std::path::absolute(directory.join(&*text));
-            if let Some(path) = settled.ok().as_deref().and_then(Path::to_str) {
-                path.clone_into(text);
-            }
-        }
-    };
-    if let Some(toml::Value::Table(staging)) = table.get_mut("staging") {
-        settle(staging.get_mut("certificates"));
-        settle(staging.get_mut("known_hosts"));
-    }
-    let globus = table.get_mut("globus").and_then(toml::Value::as_table_mut);
-    let collections = globus.and_then(|globus| globus.get_mut("collections"));
-    for collection in collections.and_then(toml::Value::as_array_mut).into_iter().flatten() {
-        settle(collection.as_table_mut().and_then(|collection| collection.get_mut("path")));
-    }
-}
-
-/// Puts one table over another, key by key.
-fn merge(under: &mut Table, over: Table) {
-    for (key, value) in over {
-        match (under.get_mut(&key), value) {
-            (Some(toml::Value::Table(under)), toml::Value::Table(over)) => merge(under, over),
-            (_, value) => {
-                under.insert(key, value);
-            }
-        }
-    }
+    let here = std::env::current_dir().unwrap_or_default();
+    let name = path.strip_prefix(here).or_else(|_| path.strip_prefix(".")).unwrap_or(path);
+    let directory = path.parent().unwrap_or_else(|| Path::new(""));
+    let said = read::read(&name.display().to_string(), &text, directory);
+    said.map(Some).map_err(|problems| SettingsError::Meaning { path: name.to_owned(), problems })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    fn settings(user: &str, project: &str) -> Result<File, String> {
+    fn settings(user: &str, project: &str) -> Result<Settings, String> {
         let dir = tempfile::tempdir().unwrap();
-        let mut all = Table::new();
+        let mut file = File::default();
         for (name, text) in [("config.toml", user), ("keelboat.toml", project)] {
             let path = dir.path().join(name);
             std::fs::write(&path, text).unwrap();
-            merge(&mut all, read(&path).map_err(|error| error.to_string())?);
+            let said = read(&path).map_err(|error| error.to_string())?;
+            file = said.unwrap_or_default().over(file);
         }
-        all.try_into().map_err(|error: toml::de::Error| error.to_string())
+        Ok(Settings { file, credentials: Credentials::default() })
     }
 
     #[test]
     fn the_project_wins_key_by_key() {
         let user = "[staging]\nconnections = 3\nspace_max = \"1GB\"\n[staging.hosts.\"H:81\"]\n\
                     connections = 1\nbandwidth = \"5MB/s\"\n";
-        let project = "[staging]\nconnections = 9\n[staging.hosts.\"H:81\"]\nconnections = 2\n";
-        let File { staging, globus } = settings(user, project).unwrap();
-        let settings = Settings { staging, globus, credentials: Credentials::default() };
-        let limits = settings.staging("x").limits;
+        let project = "[staging]\nconnections = 9\n[staging.hosts.\"h:81\"]\nconnections = 2\n";
+        let limits = settings(user, project).unwrap().staging("x").limits;
         assert_eq!((limits.total_max, limits.space_max), (9, Some(1_000_000_000)));
         let host = Limit { connections: Some(2), bytes_per_second: Some(5_000_000) };
         assert_eq!(limits.hosts.get("h:81"), Some(&host));
@@ -381,9 +253,7 @@ mod tests {
 
     #[test]
     fn every_protocol_has_the_patience_that_was_set() {
-        let File { staging, globus } =
-            settings("[staging]\nconnect_timeout = \"2s\"\n", "").unwrap();
-        let settings = Settings { staging, globus, credentials: Credentials::default() };
+        let settings = settings("[staging]\nconnect_timeout = \"2s\"\n", "").unwrap();
         let found = settings.staging("x");
         let globus = found.globus.unwrap();
         let found = [&found.http.connect_timeout, &found.sftp.connect_timeout];
@@ -396,20 +266,66 @@ mod tests {
 
     #[test]
     fn relative_paths_begin_at_their_file() {
-        let mut table: Table =
-            toml::from_str("staging.known_hosts = \"k\"\n[[globus.collections]]\npath = \"/d\"\n")
-                .unwrap();
-        settle_paths(&mut table, Path::new("/p"));
-        assert_eq!(table["staging"]["known_hosts"].as_str(), Some("/p/k"));
-        assert_eq!(table["globus"]["collections"][0]["path"].as_str(), Some("/d"));
+        let dir = tempfile::tempdir().unwrap();
+        let (path, hosts) = (dir.path().join("keelboat.toml"), dir.path().join("hosts"));
+        std::fs::write(&hosts, "").unwrap();
+        let id = "11111111-2222-4333-8444-555555555555";
+        let text = format!(
+            "[staging]\nknown_hosts = \"hosts\"\n[[globus.collections]]\nid = \"{id}\"\n\
+             path = \"/nowhere\"\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        let file = read(&path).unwrap().unwrap();
+        assert_eq!(file.staging.known_hosts, Some(hosts));
+        let nowhere = Collection { id: id.into(), path: "/nowhere".into(), root: "/".into() };
+        assert_eq!(file.collections, Some(vec![nowhere]));
     }
 
+    /// Each mistake: what is written, its line, and what is said of it.
     #[test]
-    fn mistakes_are_told_with_their_place() {
-        let told = |text: &str| settings(text, "").unwrap_err();
-        let unknown = told("[staging]\n\nconections = 3\n");
-        assert!(unknown.contains("line 3") && unknown.contains("conections"), "{unknown}");
-        let rate = told("[staging]\nbandwidth = \"fast\"\n");
-        assert!(rate.contains("line 2") && rate.contains("10MB/s"), "{rate}");
+    fn mistakes_are_told_with_their_place_and_an_example() {
+        let cases: &[(&str, usize, &[&str])] = &[
+            ("[staging]\n\nconections = 3", 3, &["`conections`", "did you mean `connections`?"]),
+            ("[stagin]", 1, &["`stagin`", "did you mean `staging`?"]),
+            ("[staging]\nbandwidth = \"fast\"", 2, &["is no rate", "bandwidth = \"10MB/s\""]),
+            ("[staging]\nbandwidth = 5", 2, &["must be a string", "bandwidth = \"10MB/s\""]),
+            ("[staging]\nspace_max = \"lots\"", 2, &["is no size", "space_max = \"200GB\""]),
+            ("[staging]\nretry_for = \"0s\"", 2, &["is no time", "retry_for = \"15m\""]),
+            ("[staging]\nconnections = 0", 2, &["out of range", "from 1 to", "connections = 16"]),
+            ("[staging]\ntries = \"8\"", 2, &["must be a whole number", "tries = 8"]),
+            ("[staging]\nprivate_addresses = true", 2, &["must be a string", "\"deny\""]),
+            ("[staging]\nprivate_addresses = \"no\"", 2, &["\"no\"", "\"allow\" or \"deny\""]),
+            ("[staging]\nknown_hosts = \"none\"", 2, &["cannot read", "/none", "name a file"]),
+            ("[staging]\ncertificates = \".\"", 2, &["cannot read", "name a file"]),
+            ("[staging.schemes.htp]\nconnections = 1", 1, &["`htp`", "did you mean `http`?"]),
+            ("[staging.schemes.globus]", 1, &["Globus has limits of its own"]),
+            ("[staging.schemes.s3]\nconnections = 0", 2, &["out of range", "connections = 2"]),
+            ("[staging.schemes]\ns3 = 4", 2, &["must be a table", "[staging.schemes.s3]"]),
+            (
+                "[staging.hosts.\"https://h.org/x\"]",
+                1,
+                &["is an address", "[staging.hosts.\"h.org\"]"],
+            ),
+            ("[staging.hosts.\"h.org/x\"]", 1, &["this is no host", "[staging.hosts.\"h.org\"]"]),
+            ("[staging.hosts.\"h.org:http\"]", 1, &["no host with a port", "\"h.org\""]),
+            ("[staging.hosts.\"\"]", 1, &["this is no host"]),
+            ("globus = 1", 1, &["must be a table", "[[globus.collections]]"]),
+            ("[globus]\ncollections = \"x\"", 2, &["a list of tables", "[[globus.collections]]"]),
+            ("[[globus.collections]]\nid = \"x\"\npath = \"/d\"", 2, &["is no id", "11111111-"]),
+            ("[[globus.collections]]\npath = \"/d\"", 1, &["has no id", "path = \"/data\""]),
+            ("[staging]\nconnections = 3 4", 2, &["this is not TOML"]),
+            ("[staging]\ntries = 1\ntries = 2", 3, &["`tries` is there twice"]),
+        ];
+        for (text, line, parts) in cases {
+            let told = settings(&format!("{text}\n"), "").expect_err(text);
+            let place = format!("config.toml:{line}:");
+            for part in parts.iter().copied().chain([&*place, "cannot use the settings in"]) {
+                assert!(told.contains(part), "{part:?} is not in:\n{told}");
+            }
+        }
+        for good in ["h", "h.org:81", "s3:bucket", "sftp:h.org", "[::1]", "[::1]:22"] {
+            let text = format!("[staging.hosts.\"{good}\"]\nconnections = 1\n");
+            assert!(settings(&text, "").is_ok(), "{good}");
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! `keelboat run`.
 
-use miette::{GraphicalReportHandler, GraphicalTheme};
+use miette::GraphicalTheme;
 
 use super::args::RunArgs;
 use super::exit::Exit;
 use super::show;
 use super::terminal::{Colour, Terminal, bytes, span};
+use crate::diagnosis::draw;
 use crate::driver::{Report, RunError, RunOptions};
 use keelboat_checkpoint::LockError;
 use keelboat_engine::RunOutcome;
@@ -91,8 +92,13 @@ fn own_command() -> String {
 pub(super) fn complain(error: &RunError, terminal: &Terminal) -> Exit {
     match error {
         RunError::Workflow(errors) => {
-            for diagnostic in errors.problems() {
-                terminal.note(format_args!("{}", diagnosis(diagnostic, terminal)));
+            for problem in errors.problems() {
+                let theme = if terminal.has_colours() {
+                    GraphicalTheme::unicode()
+                } else {
+                    GraphicalTheme::unicode_nocolor()
+                };
+                terminal.note(format_args!("{}", draw(problem, theme)));
             }
             Exit::BadInput
         }
@@ -109,19 +115,4 @@ pub(super) fn complain(error: &RunError, terminal: &Terminal) -> Exit {
             Exit::Broken
         }
     }
-}
-
-/// An error in the workflow file with its place underlined.
-fn diagnosis(diagnostic: &dyn miette::Diagnostic, terminal: &Terminal) -> String {
-    let theme = if terminal.has_colours() {
-        GraphicalTheme::unicode()
-    } else {
-        GraphicalTheme::unicode_nocolor()
-    };
-    let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_width(100);
-    let mut text = String::new();
-    if handler.render_report(&mut text, diagnostic).is_err() {
-        text = diagnostic.to_string();
-    }
-    text
 }

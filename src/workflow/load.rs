@@ -16,10 +16,10 @@ use super::own_files::OwnFiles;
 use super::problem::{Place, Problem, Problems, Sources};
 use super::read_foreach::RESERVED;
 use super::reader::{NameRule, Reader, Spot, in_order, scalar_of};
+use super::syntax;
 
 /// The largest workflow file, in bytes.
 const FILE_BYTES_MAX: usize = 256 << 20;
-const SYNTAX_PROBLEMS_MAX: usize = 5;
 
 pub(super) const ROOT_KEYS: [&str; 4] = ["workflow", "defaults", "include", "task"];
 pub(super) const WORKFLOW_KEYS: [&str; 3] = ["name", "description", "params"];
@@ -100,7 +100,7 @@ impl Loader {
         let file = self.sources.add(&path.display().to_string(), text.clone());
         self.own_files.add(path, file, place);
         self.stack.push(identity);
-        if let Some(table) = self.parse(file, &text) {
+        if let Some(table) = syntax::parse(file, &text, &self.sources, &mut self.problems) {
             let (includes, defaults) = self.tables(file, &table, defaults);
             for include in includes {
                 let directory = path.parent().unwrap_or_else(|| Path::new(""));
@@ -133,59 +133,6 @@ impl Loader {
                 .help("name a workflow file; `keelboat init` writes a first one"),
         });
         None
-    }
-
-    fn parse<'t>(&mut self, file: u32, text: &'t str) -> Option<DeTable<'t>> {
-        let (table, errors) = DeTable::parse_recoverable(text);
-        let mut twice = false;
-        for error in errors.iter().take(SYNTAX_PROBLEMS_MAX) {
-            // The keys of a table that is there twice are there twice as well.
-            let duplicate = error.message().contains("duplicate key");
-            if std::mem::replace(&mut twice, duplicate) && duplicate {
-                continue;
-            }
-            let span = error.span().unwrap_or(0..0);
-            let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
-            let end = span.end.max(span.start + 1).min(text.len()).max(span.start);
-            let place = Place { file, start: offset(span.start), end: offset(end) };
-            let problem = self.syntax_problem(place, error.message(), text);
-            self.problems.push(problem);
-        }
-        errors.is_empty().then(|| table.into_inner())
-    }
-
-    fn syntax_problem(&self, place: Place, message: &str, text: &str) -> Problem {
-        if message.contains("duplicate key") {
-            let key = self.sources.slice(place);
-            let problem = self
-                .sources
-                .problem(place, format!("`{key}` is there twice"))
-                .labelled("again here")
-                .help(
-                    "a key, and a table such as [task.NAME], may stand once; rename or remove one",
-                );
-            let line_start = text
-                .get(..place.start as usize)
-                .map_or(0, |before| before.rfind('\n').map_or(0, |newline| newline + 1));
-            let line = text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or("");
-            let first = text.get(..line_start).and_then(|before| {
-                let header = line.trim();
-                before.find(header).filter(|_| header.starts_with('['))
-            });
-            return match first.and_then(|at| u32::try_from(at).ok()) {
-                Some(start) => {
-                    let length = u32::try_from(line.trim().len()).unwrap_or(0);
-                    let first = Place { end: start + length, start, ..place };
-                    self.sources.also(problem, first, "first here")
-                }
-                None => problem,
-            };
-        }
-        self.sources
-            .problem(place, format!("this is not TOML: {}", message.replace('\n', "; ")))
-            .help(
-                "strings need quotes, lists [ ], tables { } on one line or [name] above their keys",
-            )
     }
 
     /// Reads the tables of one file; gives what it includes, and the options that hold there.

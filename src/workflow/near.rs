@@ -13,7 +13,7 @@ pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
 }
 
 /// Help for a name that is not known: the nearest one, or all of them when they are few.
-pub(super) fn suggestion<'a>(
+pub(crate) fn suggestion<'a>(
     name: &str,
     known: impl IntoIterator<Item = &'a str>,
     noun: &str,

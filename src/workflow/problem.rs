@@ -16,23 +16,23 @@ pub(super) type SourceText = NamedSource<Arc<str>>;
 
 /// A part of one of the loaded texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// Which text, in the order of loading.
-    pub(super) file: u32,
+    pub(crate) file: u32,
     /// Byte offset of the first byte.
-    pub(super) start: u32,
+    pub(crate) start: u32,
     /// Byte offset behind the last byte.
-    pub(super) end: u32,
+    pub(crate) end: u32,
 }
 
 /// The texts that have been loaded; a [`Place`] points into one of them.
 #[derive(Debug, Default)]
-pub(super) struct Sources {
+pub(crate) struct Sources {
     texts: Vec<Arc<SourceText>>,
 }
 
 impl Sources {
-    pub(super) fn add(&mut self, name: &str, text: Arc<str>) -> u32 {
+    pub(crate) fn add(&mut self, name: &str, text: Arc<str>) -> u32 {
         self.texts.push(Arc::new(NamedSource::new(name, text).with_language("toml")));
         u32::try_from(self.texts.len() - 1).unwrap_or(u32::MAX)
     }
@@ -42,12 +42,12 @@ impl Sources {
     }
 
     /// The text at a place.
-    pub(super) fn slice(&self, place: Place) -> &str {
+    pub(crate) fn slice(&self, place: Place) -> &str {
         self.text(place.file).get(place.start as usize..place.end as usize).unwrap_or("")
     }
 
     /// A problem that is shown at `place`.
-    pub(super) fn problem(&self, place: Place, message: impl Into<String>) -> Problem {
+    pub(crate) fn problem(&self, place: Place, message: impl Into<String>) -> Problem {
         Problem {
             message: message.into(),
             source: self.texts.get(place.file as usize).cloned(),
@@ -60,7 +60,7 @@ impl Sources {
     }
 
     /// Adds a second place to a problem, in the same picture when it is in the same text.
-    pub(super) fn also(&self, mut problem: Problem, place: Place, text: &str) -> Problem {
+    pub(crate) fn also(&self, mut problem: Problem, place: Place, text: &str) -> Problem {
         if place.file == problem.place.file {
             problem.labels.push(label(place, text));
         } else {
@@ -102,13 +102,13 @@ impl Problem {
     }
 
     /// What to write instead.
-    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
     /// Replaces the words beside the first underlined text.
-    pub(super) fn labelled(mut self, text: &str) -> Self {
+    pub(crate) fn labelled(mut self, text: &str) -> Self {
         if let Some(first) = self.labels.first_mut() {
             first.set_label(Some(text.to_owned()));
         }
@@ -229,14 +229,14 @@ impl miette::Diagnostic for WorkflowErrors {
 
 /// Problems as they are found.
 #[derive(Debug, Default)]
-pub(super) struct Problems {
+pub(crate) struct Problems {
     list: Vec<Problem>,
     left_out: usize,
     warnings: Vec<Problem>,
 }
 
 impl Problems {
-    pub(super) fn push(&mut self, problem: Problem) {
+    pub(crate) fn push(&mut self, problem: Problem) {
         if problem.severity == Severity::Warning {
             if self.warnings.len() < PROBLEMS_MAX {
                 self.warnings.push(problem);
@@ -248,7 +248,7 @@ impl Problems {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
@@ -266,6 +266,11 @@ impl Problems {
                 self.push(problem);
             }
         }
+    }
+
+    /// Each of them, warnings left aside, in the order of finding.
+    pub(crate) fn into_list(self) -> Vec<Problem> {
+        self.list
     }
 
     pub(super) fn take_warnings(&mut self) -> Vec<Problem> {

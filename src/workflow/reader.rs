@@ -10,14 +10,14 @@ use super::declaration::{Scalar, Text};
 use super::near::{nearest, suggestion};
 use super::problem::{Place, Problem, Problems, Sources};
 
-pub(super) type Spot<'a> = Spanned<DeValue<'a>>;
+pub(crate) type Spot<'a> = Spanned<DeValue<'a>>;
 
 /// Reads one file.
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
-    pub(super) file: u32,
-    pub(super) sources: &'a Sources,
-    pub(super) problems: &'a mut Problems,
+pub(crate) struct Reader<'a> {
+    pub(crate) file: u32,
+    pub(crate) sources: &'a Sources,
+    pub(crate) problems: &'a mut Problems,
 }
 
 impl Reader<'_> {
@@ -26,11 +26,11 @@ impl Reader<'_> {
         Place { file: self.file, start: offset(span.start), end: offset(span.end) }
     }
 
-    pub(super) fn problem(&self, span: Range<usize>, message: impl Into<String>) -> Problem {
+    pub(crate) fn problem(&self, span: Range<usize>, message: impl Into<String>) -> Problem {
         self.sources.problem(self.place(span), message)
     }
 
-    pub(super) fn wrong_kind(&mut self, value: &Spot<'_>, what: &str, expected: &str, help: &str) {
+    pub(crate) fn wrong_kind(&mut self, value: &Spot<'_>, what: &str, expected: &str, help: &str) {
         let found = kind_of(value.get_ref());
         let problem = self
             .problem(value.span(), format!("{what} must be {expected}, not {found}"))
@@ -40,7 +40,7 @@ impl Reader<'_> {
     }
 
     /// Keys that are not in `known` are problems; gives those that were probably meant.
-    pub(super) fn check_keys<'k>(
+    pub(crate) fn check_keys<'k>(
         &mut self,
         table: &DeTable<'_>,
         known: &[&'k str],
@@ -60,7 +60,7 @@ impl Reader<'_> {
         meant
     }
 
-    pub(super) fn table<'t, 's>(
+    pub(crate) fn table<'t, 's>(
         &mut self,
         value: &'t Spot<'s>,
         what: &str,
@@ -74,11 +74,17 @@ impl Reader<'_> {
     }
 
     pub(super) fn text(&mut self, value: &Spot<'_>, what: &str, help: &str) -> Option<Text> {
-        if let Some(text) = value.get_ref().as_str() {
-            return Some(Text { value: text.into(), place: self.place(value.span()) });
+        let text = self.string(value, what, help)?;
+        Some(Text { value: text, place: self.place(value.span()) })
+    }
+
+    /// The same without its place.
+    pub(crate) fn string(&mut self, value: &Spot<'_>, what: &str, help: &str) -> Option<Arc<str>> {
+        let text = value.get_ref().as_str().map(Into::into);
+        if text.is_none() {
+            self.wrong_kind(value, what, "a string", help);
         }
-        self.wrong_kind(value, what, "a string", help);
-        None
+        text
     }
 
     pub(super) fn bool(&mut self, value: Option<&Spot<'_>>, what: &str) -> Option<bool> {
@@ -182,7 +188,7 @@ impl NameRule {
 }
 
 /// The entries of a table in the order of the file.
-pub(super) fn in_order<'t, 's>(
+pub(crate) fn in_order<'t, 's>(
     table: &'t DeTable<'s>,
 ) -> Vec<(&'t Spanned<std::borrow::Cow<'s, str>>, &'t Spot<'s>)> {
     let mut entries: Vec<_> = table.iter().collect();
@@ -190,7 +196,7 @@ pub(super) fn in_order<'t, 's>(
     entries
 }
 
-pub(super) fn kind_of(value: &DeValue<'_>) -> &'static str {
+pub(crate) fn kind_of(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "a whole number",
@@ -202,7 +208,7 @@ pub(super) fn kind_of(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-pub(super) fn integer_of(value: &DeValue<'_>) -> Option<i64> {
+pub(crate) fn integer_of(value: &DeValue<'_>) -> Option<i64> {
     let number = value.as_integer()?;
     i64::from_str_radix(number.as_str(), number.radix()).ok()
 }

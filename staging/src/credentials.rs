@@ -5,6 +5,7 @@
 
 mod file;
 mod netrc;
+mod sketch;
 mod watched;
 
 use std::collections::BTreeMap;
@@ -89,6 +90,7 @@ impl Credential {
         let unusable = |cause: String| CredentialsError {
             path: path.clone(),
             cause,
+            sketch: String::new(),
             hint: format!("write the token into {}, or name another `token_file`", path.display()),
         };
         let text = read_text(path, TOKEN_BYTES_MAX).map_err(|error| unusable(error.to_string()))?;
@@ -134,7 +136,7 @@ impl Inner {
         if let Err(error) = std::fs::metadata(&path) {
             let cause = error.to_string();
             let hint = "make it with mode 0600, or name another file".into();
-            return Err(CredentialsError { path, cause, hint });
+            return Err(CredentialsError { path, cause, sketch: String::new(), hint });
         }
         self.entries = Mutex::new(Watched::new(path, file::read)?);
         Ok(self)
@@ -156,12 +158,14 @@ impl Inner {
 
 /// A file with credentials cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cannot use the credentials in {}: {cause}", path.display())]
+#[error("cannot use the credentials in {}: {cause}{sketch}", path.display())]
 pub struct CredentialsError {
     /// Which file.
     pub path: PathBuf,
     /// Why not. Holds nothing of what is in it but names.
     pub cause: String,
+    /// The line and the key that it is about, if it is about one; empty otherwise.
+    pub sketch: String,
     /// What to do about it.
     pub hint: String,
 }

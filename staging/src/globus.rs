@@ -40,6 +40,7 @@ use crate::redact;
 use crate::retry::RetryBudget;
 use account::Account;
 use address::Place;
+pub use address::is_id;
 use api::{Api, ApiConfig};
 use board::{Board, Joined, Order, Outcome, QueueKey, Ticket};
 use document::{Item, Route};
@@ -249,9 +250,9 @@ impl Globus {
     /// The path of an address that is of a collection of this machine: just a file.
     ///
     /// # Errors
-    /// It is no `globus:` address.
+    /// It is no `globus:` address, or the directory of its collection is not there.
     pub fn local_path(&self, address: &str) -> Result<Option<PathBuf>, TransferError> {
-        Ok(self.inner.ground.path_of(&Place::parse(address)?))
+        self.inner.ground.path_of(&Place::parse(address)?)
     }
 
     async fn carry(&self, trip: Trip, has_arrived: impl Fn() -> bool) -> Result<(), TransferError> {
@@ -276,7 +277,8 @@ impl Globus {
                             found: format!(
                                 "Globus has written {path}, but it is not on this machine"
                             ),
-                            hint: "check which local directory belongs to the local collection"
+                            hint: "check `path` and `root` of this machine's collection in \
+                                   [[globus.collections]] (keelboat.toml)"
                                 .into(),
                         };
                         return Err(last);
@@ -313,7 +315,7 @@ impl Globus {
     async fn bring_from(&self, errand: &Errand) -> Result<(), TransferError> {
         let place = Place::parse(&errand.address)?;
         let (to, kind) = (errand.local.clone(), errand.kind);
-        if let Some(from) = self.inner.ground.path_of(&place) {
+        if let Some(from) = self.inner.ground.path_of(&place)? {
             return blocking(move || copy_here(&from, &to, kind)).await;
         }
         let inner = Arc::clone(&self.inner);
@@ -346,7 +348,7 @@ impl Globus {
     async fn send_to(&self, errand: &Errand) -> Result<(), TransferError> {
         let place = Place::parse(&errand.address)?;
         let (from, kind) = (errand.local.clone(), errand.kind);
-        if let Some(to) = self.inner.ground.path_of(&place) {
+        if let Some(to) = self.inner.ground.path_of(&place)? {
             return blocking(move || copy_here(&from, &to, kind)).await;
         }
         let inner = Arc::clone(&self.inner);

@@ -27,7 +27,9 @@ pub use fetch::{
     TransferEvent,
 };
 pub use gate::{Gate, Permit, Turn};
-pub use globus::{Globus, GlobusConfig, LocalCollection, login as globus_login};
+pub use globus::{
+    Globus, GlobusConfig, LocalCollection, is_id as is_collection_id, login as globus_login,
+};
 pub use keelboat_engine::queue::{BreakerPolicy, Elsewhere, Limit, QueueLimits};
 pub use local::{
     Delivered, DigestMemory, Forgetful, LocalError, Placement, PublishError, Recycler, Scratch,

@@ -355,3 +355,20 @@ fn a_task_that_wants_more_than_there_is_gets_all_there_is() {
     ends(&project, &["-j", "2"], 0, &[]);
     assert_eq!(project.read("good.txt"), "good\n");
 }
+
+#[test]
+fn settings_that_mean_nothing_are_told_with_their_line() {
+    let project = Project::new("[task.one]\nrun = 'echo x'\n");
+    project.write("keelboat.toml", "[staging]\nconections = 3\ntries = 0\n");
+    for arguments in [["run", "flow.toml"], ["ls", "none/"]] {
+        let run = project.start(project.command(&arguments)).wait();
+        run.assert_code(2);
+        run.assert_said(&["keelboat.toml:2:1]", "did you mean `connections`?", "tries = 8"]);
+    }
+    project.write("keelboat.toml", "");
+    let mut command = project.command(&["run", "flow.toml"]);
+    command.env("KEELBOAT_CONFIG", project.path("none.toml"));
+    let run = project.start(command).wait();
+    run.assert_code(2);
+    run.assert_said(&["KEELBOAT_CONFIG names", "/none.toml, which is not there", "unset"]);
+}

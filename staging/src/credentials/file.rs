@@ -12,7 +12,7 @@ use reqwest::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Credential, CredentialsError, Secret};
+use super::{Credential, CredentialsError, Secret, sketch};
 
 /// Bytes of the file.
 const BYTES_MAX: u64 = 1 << 20;
@@ -39,6 +39,22 @@ const HEADERS_RESERVED: &[&str] = &[
     "upgrade",
 ];
 
+/// What an entry can say, and how each is written.
+pub(super) const KEYS: &[(&str, &str)] = &[
+    ("scope", "scope = \"https://host/prefix\""),
+    ("user", "user = \"ann\""),
+    ("password", "password = \"...\""),
+    ("token", "token = \"...\""),
+    ("token_file", "token_file = \"~/.tokens/data\""),
+    ("headers", "headers = { X-Api-Key = \"...\" }"),
+    ("key_file", "key_file = \"~/.ssh/id_ed25519\""),
+    ("passphrase", "passphrase = \"...\""),
+    ("settings", "settings = { AWS_PROFILE = \"...\" }"),
+    ("client_id", "client_id = \"...\""),
+    ("client_secret", "client_secret = \"...\""),
+    ("refresh_token", "refresh_token = \"...\""),
+];
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Contents {
@@ -48,6 +64,8 @@ struct Contents {
 
 /// What is wrong with one entry, and what to write.
 struct Flaw {
+    /// The key that it is about.
+    key: &'static str,
     cause: String,
     hint: String,
 }
@@ -55,27 +73,29 @@ struct Flaw {
 /// The entries of the file, if nobody else can read it and all of it is understood.
 pub(super) fn read(path: &Path) -> Result<Vec<Arc<Credential>>, CredentialsError> {
     let text = read_private(path, BYTES_MAX)?;
-    let fail = |at: Option<usize>, flaw: Flaw| CredentialsError {
+    let fail = |at: usize, cause: &str, hint: String| CredentialsError {
         path: path.to_owned(),
-        cause: match at {
-            Some(at) => format!("line {}: {}", line_of(&text, at), flaw.cause),
-            None => flaw.cause,
-        },
-        hint: flaw.hint,
+        cause: format!("line {}: {cause}", line_of(&text, at)),
+        sketch: sketch::draw(&path.display().to_string(), &text, at),
+        hint,
     };
-    let contents: Contents = toml::from_str(&text)
-        .map_err(|error| fail(error.span().map(|span| span.start), flaw_of(error.message())))?;
+    let contents: Contents = toml::from_str(&text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        let (cause, hint) = explain(error.message(), sketch::key_at(&text, at));
+        fail(at, &cause, hint)
+    })?;
     let mut scopes = BTreeMap::new();
     let mut entries = Vec::with_capacity(contents.credential.len());
-    for spanned in contents.credential {
-        let at = spanned.span().start;
+    for (number, spanned) in contents.credential.into_iter().enumerate() {
+        let start = spanned.span().start;
+        let at = |key| sketch::key_of_entry(&text, number, key).unwrap_or(start);
         let mut entry = spanned.into_inner();
-        check(&entry).map_err(|flaw| fail(Some(at), flaw))?;
+        check(&entry).map_err(|flaw| fail(at(flaw.key), &flaw.cause, flaw.hint))?;
         let scope = super::split(&entry.scope);
-        if let Some(first) = scopes.insert(scope, at) {
-            let cause = format!("its scope is that of line {}", line_of(&text, first));
+        if let Some(first) = scopes.insert(scope, at("scope")) {
+            let cause = format!("this scope is that of line {}", line_of(&text, first));
             let hint = "put both into one entry, or make one scope longer".into();
-            return Err(fail(Some(at), Flaw { cause, hint }));
+            return Err(fail(at("scope"), &cause, hint));
         }
         entry.token_file = entry.token_file.map(|file| beside(path, file));
         entry.key_file = entry.key_file.map(|file| beside(path, file));
@@ -86,7 +106,12 @@ pub(super) fn read(path: &Path) -> Result<Vec<Arc<Credential>>, CredentialsError
 
 /// The text of a file that belongs to this user and that nobody else can read or write.
 pub(super) fn read_private(path: &Path, bytes_max: u64) -> Result<String, CredentialsError> {
-    let fail = |cause: String, hint: String| CredentialsError { path: path.into(), cause, hint };
+    let fail = |cause: String, hint: String| CredentialsError {
+        path: path.into(),
+        cause,
+        sketch: String::new(),
+        hint,
+    };
     let failed = |error: std::io::Error| {
         fail(error.to_string(), "make it a text file that you can read".into())
     };
@@ -119,47 +144,63 @@ fn line_of(text: &str, at: usize) -> usize {
     1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
 }
 
-/// What the parser says, without the values that it quotes.
-fn flaw_of(message: &str) -> Flaw {
-    let is_about_names = message.starts_with("unknown field") || message.starts_with("duplicate");
-    let cause = match message.rsplit_once("expected ") {
-        _ if is_about_names => message.to_owned(),
-        Some((_, expected)) => format!("expected {expected}"),
-        None => "it is not TOML".to_owned(),
+/// What the parser says, without the values that it quotes, and what to write instead.
+fn explain(message: &str, key: Option<&str>) -> (String, String) {
+    let quoted = |before: &str| message.strip_prefix(before)?.split('`').next();
+    if let Some(name) = quoted("unknown field `") {
+        let hint = if name == "credentials" || !message.contains("`scope`") {
+            EXAMPLE.to_owned()
+        } else {
+            let known: Vec<&str> = KEYS.iter().map(|(name, _)| *name).collect();
+            format!("the keys of an entry are {}", known.join(", "))
+        };
+        return (format!("unknown key `{name}`"), hint);
+    }
+    if message.starts_with("duplicate") {
+        return (message.to_owned(), "keep one of them".to_owned());
+    }
+    let example = key.and_then(|key| KEYS.iter().find(|(name, _)| *name == key));
+    let hint = example.map_or_else(|| EXAMPLE.to_owned(), |(_, line)| format!("write {line}"));
+    let cause = match (message.rsplit_once("expected "), key) {
+        (Some((before, expected)), Some(key)) if before.starts_with("invalid type") => {
+            format!("`{key}` is of another kind: expected {expected}")
+        }
+        (Some((_, expected)), _) => format!("this is not TOML: expected {expected}"),
+        (None, _) => "this is not TOML".to_owned(),
     };
-    let hint = "write entries as\n[[credential]]\nscope = \"https://host/prefix\"\ntoken = \"...\"";
-    Flaw { cause, hint: hint.into() }
+    (cause, hint)
 }
+
+const EXAMPLE: &str =
+    "write entries as\n[[credential]]\nscope = \"https://host/prefix\"\ntoken = \"...\"";
 
 fn check(entry: &Credential) -> Result<(), Flaw> {
     check_scope(&entry.scope)?;
-    let flaw = |cause: &str, hint: &str| Err(Flaw { cause: cause.into(), hint: hint.into() });
+    let flaw =
+        |key, cause: &str, hint: &str| Err(Flaw { key, cause: cause.into(), hint: hint.into() });
     if entry.token.is_some() && entry.token_file.is_some() {
-        return flaw("it has `token` and `token_file`", "keep one of them");
+        return flaw("token_file", "it has `token` and `token_file`", "keep one of them");
     }
     if entry.password.is_some() && entry.user.is_none() {
-        return flaw("it has `password` and no `user`", "add `user = \"...\"`");
+        return flaw("password", "it has `password` and no `user`", "add `user = \"...\"`");
     }
     let has_token = entry.token.is_some() || entry.token_file.is_some();
     if has_token && entry.password.is_some() && entry.scope.starts_with("http") {
-        return flaw("it has a password and a token", "keep one of them: HTTP sends one");
+        let hint = "keep one of them: HTTP sends one";
+        return flaw("password", "it has a password and a token", hint);
     }
     if entry.token.as_ref().is_some_and(|token| !is_value(token)) {
-        return flaw("its token cannot be sent", "write one line of printable text");
+        return flaw("token", "its token cannot be sent", "write one line of printable text");
     }
     for (name, value) in &entry.headers {
         let lower = name.to_ascii_lowercase();
         if HeaderName::try_from(name).is_err() || HEADERS_RESERVED.contains(&&*lower) {
-            return Err(Flaw {
-                cause: format!("the header field {name:?} cannot be set"),
-                hint: "name a field that says who asks, such as `X-Api-Key`".into(),
-            });
+            let cause = format!("the header field {name:?} cannot be set");
+            return flaw("headers", &cause, "name a field that says who asks, such as `X-Api-Key`");
         }
         if !is_value(value) {
-            return Err(Flaw {
-                cause: format!("the value of the header field {name:?} cannot be sent"),
-                hint: "write one line of printable text".into(),
-            });
+            let cause = format!("the value of the header field {name:?} cannot be sent");
+            return flaw("headers", &cause, "write one line of printable text");
         }
     }
     Ok(())
@@ -172,7 +213,7 @@ fn is_value(text: &Secret) -> bool {
 /// The scope is not shown when it may hold secrets.
 fn check_scope(scope: &str) -> Result<(), Flaw> {
     let hint = "write `scope = \"https://host/prefix\"`, `\"s3://bucket\"` or the like".to_owned();
-    let flaw = |cause: String| Err(Flaw { cause, hint: hint.clone() });
+    let flaw = |cause: String| Err(Flaw { key: "scope", cause, hint: hint.clone() });
     if scope.is_empty() {
         return flaw("it has no `scope`".into());
     }

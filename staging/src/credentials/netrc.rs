@@ -24,6 +24,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Machine>, CredentialsError> {
     parse(&text).map_err(|line| CredentialsError {
         path: path.to_owned(),
         cause: format!("line {line}: it makes no sense to netrc"),
+        sketch: String::new(),
         hint: "write `machine HOST login USER password PASSWORD`; quote what holds spaces".into(),
     })
 }

@@ -102,39 +102,91 @@ fn what_others_can_read_is_refused() {
     Inner::default().with_netrc(room.0.path().join("missing")).expect("it need not be there");
 }
 
+/// What is written, what is said of it, the line as it is shown, and what to write.
+const MISTAKES: &[(&str, &str, &str, &str)] = &[
+    (
+        "scope = 'https://h'\npasword = 'hunter2'\n",
+        "line 4: unknown key `pasword`",
+        "4 │ pasword = ...",
+        "scope, user, password",
+    ),
+    (
+        "scope = 'https://h'\n  password = 77123\n",
+        "line 4: `password` is of another kind: expected a",
+        "credentials.toml:4:3]",
+        "write password = \"...\"",
+    ),
+    (
+        "scope = 'https://h'\nheaders = { A = 77123 }\n",
+        "line 4: `A` is of another kind: expected a",
+        "4 │ A = ...",
+        "[[credential]]",
+    ),
+    (
+        "scope = 'https://h'\npassword = 'hunter2\n",
+        "line 4: this is not TOML",
+        "4 │ password = ...",
+        "write password",
+    ),
+    ("passphrase = \"\"\"\nhunter2=hunter2\n", "line ", "│ ...", "[[credential]]"),
+    ("user = 'hunter2'\n", "line 2: it has no `scope`", "2 │ [[credential]]", "scope = "),
+    (
+        "user = 'a'\nscope = 'https://u:hunter2@h/'\n",
+        "line 4: its scope holds a user",
+        "4 │ scope = ...",
+        "scope = ",
+    ),
+    (
+        "scope = 'gopher://hunter2/'\n",
+        "line 3: its scope begins with \"gopher\"",
+        "3 │ scope = ...",
+        "scope = ",
+    ),
+    ("scope = '/hunter2'\n", "line 3: its scope is no URL", "3 │ scope = ...", "scope = "),
+    (
+        "scope = 'https://h'\npassword = 'hunter2'\n",
+        "line 4: it has `password` and no `user`",
+        "4 │ password = ...",
+        "user = ",
+    ),
+    (
+        "scope = 'https://h'\ntoken = 'hunter2'\ntoken_file = 'f'\n",
+        "line 5: it has `token` and",
+        "5 │ token_file = ...",
+        "keep one",
+    ),
+    (
+        "scope = 'https://h'\ntoken = \"hunter2\\n\"\n",
+        "line 4: its token cannot be sent",
+        "4 │ token = ...",
+        "printable",
+    ),
+    (
+        "scope = 'https://h'\nheaders = { Range = 'hunter2' }\n",
+        "line 4: the header field \"Range\"",
+        "4 │ headers = ...",
+        "X-Api-Key",
+    ),
+    (
+        "scope = 'https://h'\n[[credential]]\nscope = 'https://H:443/'\n",
+        "line 5: this scope is that of line 3",
+        "5 │ scope = ...",
+        "one entry",
+    ),
+    ("[[credentials]]\n", "line 3: unknown key `credentials`", "[credentials", "[[credential]]"),
+];
+
 #[test]
 fn what_is_not_understood_is_named_by_its_line_without_values() {
     let head = "# mine\n[[credential]]\n";
-    let cases = [
-        ("scope = 'https://h'\npasword = 'hunter2'\n", "line 4: unknown field `pasword`"),
-        ("scope = 'https://h'\npassword = 77123\n", "line 4: expected a"),
-        ("scope = 'https://h'\npassword = 'hunter2\n", "line 4: "),
-        ("user = 'hunter2'\n", "line 2: it has no `scope`"),
-        ("scope = 'https://u:hunter2@h/'\n", "line 2: its scope holds a user"),
-        ("scope = 'gopher://hunter2/'\n", "line 2: its scope begins with \"gopher\""),
-        ("scope = '/hunter2'\n", "line 2: its scope is no URL"),
-        ("scope = 'https://h'\npassword = 'hunter2'\n", "line 2: it has `password` and no `user`"),
-        (
-            "scope = 'https://h'\ntoken = 'hunter2'\ntoken_file = 'f'\n",
-            "line 2: it has `token` and",
-        ),
-        ("scope = 'https://h'\ntoken = \"hunter2\\n\"\n", "line 2: its token cannot be sent"),
-        (
-            "scope = 'https://h'\nheaders = { Range = 'hunter2' }\n",
-            "line 2: the header field \"Range\"",
-        ),
-        (
-            "scope = 'https://h'\n[[credential]]\nscope = 'https://H:443/'\n",
-            "line 4: its scope is that of line 2",
-        ),
-    ];
     let room = Room::new();
-    for (body, expected) in cases {
+    for (body, expected, sketch, hint) in MISTAKES {
         let error = room.load(&format!("{head}{body}")).expect_err(body);
         assert!(error.cause.starts_with(expected), "{body}: {}", error.cause);
-        let shown = format!("{error} {}", error.hint);
+        let shown = format!("{error}\n{}", error.hint);
         assert!(!shown.contains("hunter2") && !shown.contains("77123"), "{shown}");
-        assert!(!error.hint.is_empty());
+        assert!(shown.contains(sketch) && shown.contains("╰── here"), "{shown}");
+        assert!(error.hint.contains(hint), "{shown}");
     }
 }
 

@@ -53,8 +53,8 @@ impl Place {
     }
 }
 
-/// Thirty-two hexadecimal digits with dashes.
-pub(super) fn is_id(text: &str) -> bool {
+/// Whether a text is an id of a collection: thirty-two hexadecimal digits with dashes.
+pub fn is_id(text: &str) -> bool {
     text.len() == 36
         && text.char_indices().all(|(at, c)| match at {
             8 | 13 | 18 | 23 => c == '-',

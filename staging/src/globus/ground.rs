@@ -23,8 +23,16 @@ const STAGING_DIR: &str = ".keelboat-globus";
 /// All mapped directories of this machine.
 #[derive(Debug)]
 pub(super) struct Ground {
+    /// Those whose directories are there.
     collections: Vec<LocalCollection>,
+    /// Those whose directories are not, and why: only their addresses are of no use.
+    absent: Vec<(LocalCollection, String)>,
 }
+
+/// What settings say of a collection of this machine.
+const SETTING: &str = "[[globus.collections]] with id = \"11111111-2222-4333-8444-555555555555\", \
+                       path = \"/data\" (a directory here) and root = \"/\" (the same on the \
+                       collection)";
 
 /// Where Globus reads or writes for an errand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,15 +47,13 @@ pub(super) struct Spot {
 
 impl Ground {
     /// # Errors
-    /// A collection without an id, or a directory that is not there.
+    /// A collection without an id, or without a path.
     pub(super) fn new(collections: &[LocalCollection]) -> Result<Self, TransferError> {
-        let mut checked = Vec::with_capacity(collections.len());
+        let mut ground = Self { collections: Vec::new(), absent: Vec::new() };
         for given in collections {
             let refused = |found: String| TransferError::Refused {
                 found,
-                hint: "name the collection's id, an existing directory, and its absolute path on \
-                       the collection"
-                    .into(),
+                hint: format!("write into keelboat.toml: {SETTING}"),
             };
             if !is_id(&given.collection) {
                 return Err(refused(format!("{:?} is no id of a collection", given.collection)));
@@ -56,16 +62,14 @@ impl Ground {
             if !is_plain {
                 return Err(refused(format!("{:?} is no path on a collection", given.path)));
             }
-            let root = given.root.canonicalize().map_err(|error| {
-                refused(format!(
-                    "cannot find the local directory {}: {error}",
-                    given.root.display()
-                ))
-            })?;
             let collection = given.collection.to_ascii_lowercase();
-            checked.push(LocalCollection { collection, root, path: given.path.clone() });
+            let one = LocalCollection { collection, ..given.clone() };
+            match given.root.canonicalize() {
+                Ok(root) => ground.collections.push(LocalCollection { root, ..one }),
+                Err(error) => ground.absent.push((one, error.to_string())),
+            }
         }
-        Ok(Self { collections: checked })
+        Ok(ground)
     }
 
     /// Removes what transfers that nobody took up again have left in the staging directories.
@@ -83,14 +87,22 @@ impl Ground {
     }
 
     /// The local path of a place, if it is of this machine.
-    pub(super) fn path_of(&self, place: &Place) -> Option<PathBuf> {
-        let here = self.collections.iter().filter(|one| one.collection == place.collection);
-        let below = here.filter_map(|one| {
+    ///
+    /// # Errors
+    /// It is of this machine, and the directory of its collection is not there.
+    pub(super) fn path_of(&self, place: &Place) -> Result<Option<PathBuf>, TransferError> {
+        let here = self.collections.iter().map(|one| (one, None));
+        let absent = self.absent.iter().map(|(one, cause)| (one, Some(cause)));
+        let of_it = here.chain(absent).filter(|(one, _)| one.collection == place.collection);
+        let below = of_it.filter_map(|(one, cause)| {
             let rest = place.path.strip_prefix(one.path.trim_end_matches('/'))?;
-            let is_below = rest.is_empty() || rest.starts_with('/');
-            is_below.then(|| (one.path.len(), one.root.join(rest.trim_start_matches('/'))))
+            (rest.is_empty() || rest.starts_with('/')).then_some((one, rest, cause))
         });
-        below.max_by_key(|(length, _)| *length).map(|(_, path)| path)
+        match below.max_by_key(|(one, ..)| one.path.len()) {
+            None => Ok(None),
+            Some((one, rest, None)) => Ok(Some(one.root.join(rest.trim_start_matches('/')))),
+            Some((one, _, Some(cause))) => Err(not_there(one, cause)),
+        }
     }
 
     /// Where Globus reads or writes what belongs at `path`, whose directory exists.
@@ -99,12 +111,16 @@ impl Ground {
             return Ok(Spot { path, place, is_staged: false });
         }
         let Some(first) = self.collections.first() else {
-            return Err(TransferError::Refused {
-                found: "there is no Globus collection of this machine to transfer to or from"
-                    .into(),
-                hint: "run Globus Connect Personal or Server here, and name its collection with \
-                       the directory that it shows in the configuration"
-                    .into(),
+            return Err(match self.absent.first() {
+                Some((one, cause)) => not_there(one, cause),
+                None => TransferError::Refused {
+                    found: "there is no Globus collection of this machine to transfer to or from"
+                        .into(),
+                    hint: format!(
+                        "run Globus Connect Personal or Server here, and write into keelboat.toml \
+                         what it shows: {SETTING}"
+                    ),
+                },
             });
         };
         // The same for the same errand in a later life.
@@ -225,6 +241,16 @@ pub(super) const fn kind_name(kind: Kind) -> &'static str {
     }
 }
 
+fn not_there(one: &LocalCollection, cause: &str) -> TransferError {
+    let (root, collection) = (one.root.display(), &one.collection);
+    TransferError::Refused {
+        found: format!("the directory {root} of collection {collection} cannot be used: {cause}"),
+        hint:
+            "make it, or mend `path` of this collection in [[globus.collections]] (keelboat.toml)"
+                .into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,9 +270,9 @@ mod tests {
         let ground = ground(&root, "/data/");
         let spot = ground.spot(&root.join("x"), "globus://r/x").unwrap();
         assert_eq!((spot.place.path.as_str(), spot.is_staged), ("/data/x", false));
-        assert_eq!(ground.path_of(&spot.place), Some(root.join("x")));
+        assert_eq!(ground.path_of(&spot.place), Ok(Some(root.join("x"))));
         let elsewhere = Place { collection: ID.into(), path: "/database/x".into() };
-        assert_eq!(ground.path_of(&elsewhere), None);
+        assert_eq!(ground.path_of(&elsewhere), Ok(None));
     }
 
     #[test]
@@ -278,6 +304,33 @@ mod tests {
         let ground = Ground::new(&[]).unwrap();
         let error = ground.spot(Path::new("/tmp/x"), "globus://r/x").unwrap_err();
         assert!(error.hint().contains("Globus Connect"), "{error}");
+        assert!(error.hint().contains("[[globus.collections]]"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_a_fault_of_its_collection_alone() {
+        const OTHER: &str = "22222222-2222-4333-8444-555555555555";
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let one = |collection: &str, root: PathBuf| LocalCollection {
+            collection: collection.into(),
+            root,
+            path: "/".into(),
+        };
+        let gone = one(OTHER, root.join("gone"));
+        let ground = Ground::new(&[gone.clone(), one(ID, root.clone())]).unwrap();
+        let place = |id: &str| Place { collection: id.into(), path: "/x".into() };
+        assert_eq!(ground.path_of(&place(ID)), Ok(Some(root.join("x"))));
+        let told = |error: TransferError| format!("{error}; {}", error.hint());
+        let error = told(ground.path_of(&place(OTHER)).unwrap_err());
+        for part in [OTHER, "/gone", "No such file", "[[globus.collections]]"] {
+            assert!(error.contains(part), "{error}");
+        }
+        let spot = ground.spot(&root.join("x"), "globus://r/x").unwrap();
+        assert_eq!(spot.place.collection, ID);
+        let alone = Ground::new(&[gone]).unwrap();
+        let error = told(alone.spot(&root.join("x"), "globus://r/x").unwrap_err());
+        assert!(error.contains("/gone"), "{error}");
     }
 
     #[test]

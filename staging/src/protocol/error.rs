@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use keelboat_engine::FailureClass;
 
+/// What to do about a server that no certificate vouches for.
+pub(super) const HINT_CERTIFICATES: &str = "name the file with the certificates that vouch for \
+     this server: certificates = \"/etc/ssl/own-ca.pem\" in [staging] of keelboat.toml, or \
+     SSL_CERT_FILE";
+
 /// Why one try ended. The texts are fragments without the address; whoever reports them adds it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TransferError {

@@ -168,7 +168,8 @@ async fn tls_is_verified_and_never_left() {
     let dir = room();
     let error = fetch(&dir, FetchRequest::new(&*address)).await.expect_err("an unknown issuer");
     assert_eq!(error.failure.class, FailureClass::Permanent, "{error}");
-    assert!(error.failure.hint.is_some_and(|hint| hint.contains("SSL_CERT_FILE")));
+    let hint = error.failure.hint.unwrap_or_default();
+    assert!(hint.contains("certificates = ") && hint.contains("SSL_CERT_FILE"), "{hint}");
     let http =
         HttpConfig { extra_ca: Some(servers.value("HTTP_CA").into()), ..HttpConfig::default() };
     let trusting = StagingConfig { http, ..config(dir.path()) };

@@ -189,6 +189,8 @@ async fn a_server_that_nobody_vouches_for_is_refused() {
     let fetched = stager(&protocol, dir.path()).fetch(FetchRequest::new(address)).await;
     let error = fetched.expect_err("no certificate");
     assert!(error.to_string().contains("certificate"), "{error}");
+    let hint = error.failure.hint.clone().unwrap_or_default();
+    assert!(hint.contains("certificates = "), "{hint}");
     assert!(!format!("{error:?}").contains(ftp.value("FTP_PASSWORD")), "{error:?}");
 }
 

@@ -474,7 +474,8 @@ async fn a_wrong_local_collection_is_found_out() {
     assert!(error.hint().contains("Globus Connect"), "{error}");
     let local =
         LocalCollection { root: "/does/not/exist".into(), ..fake.config().local[0].clone() };
-    let error = Globus::new(GlobusConfig { local: vec![local], ..fake.config() }).unwrap_err();
+    let gone = Globus::new(GlobusConfig { local: vec![local], ..fake.config() }).unwrap();
+    let error = gone.bring(&errand).await.unwrap_err();
     assert!(error.to_string().contains("/does/not/exist"), "{error}");
     assert_eq!(fake.tasks_in_all(), 0);
 }

@@ -4,6 +4,7 @@ use suppaftp::FtpError;
 use suppaftp::types::Response;
 
 use crate::protocol::TransferError;
+use crate::protocol::error::HINT_CERTIFICATES;
 
 /// Characters of an answer that are shown.
 const SHOWN_MAX: usize = 200;
@@ -127,10 +128,9 @@ fn without(text: &str, name: &str) -> String {
 pub(super) fn failure(error: FtpError) -> TransferError {
     match error {
         FtpError::UnexpectedResponse(response) => Reply::from(response).refusal(),
-        FtpError::SecureError(found) if found.contains("certificate") => TransferError::Refused {
-            found,
-            hint: "set SSL_CERT_FILE to the certificates that vouch for this server".into(),
-        },
+        FtpError::SecureError(found) if found.contains("certificate") => {
+            TransferError::Refused { found, hint: HINT_CERTIFICATES.into() }
+        }
         FtpError::SecureError(found) => {
             TransferError::Unreachable { found: format!("TLS failed: {found}") }
         }

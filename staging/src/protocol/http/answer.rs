@@ -8,6 +8,7 @@ use tokio_util::bytes::Bytes;
 use super::exchange::Answered;
 use super::headers;
 use super::policy::Denied;
+use crate::protocol::error::HINT_CERTIFICATES;
 use crate::protocol::{BoxFuture, ByteStream, Metadata, OpenRequest, Opened, TransferError};
 
 /// Whether this answer is the file, or part of it, and if not, why.
@@ -122,10 +123,7 @@ pub(crate) fn send_error(error: &reqwest::Error) -> TransferError {
         };
     }
     if error.is_connect() && found.contains("certificate") {
-        return TransferError::Refused {
-            found,
-            hint: "set SSL_CERT_FILE to the certificates that vouch for this server".into(),
-        };
+        return TransferError::Refused { found, hint: HINT_CERTIFICATES.into() };
     }
     TransferError::Unreachable { found }
 }
