@@ -298,7 +298,7 @@ mod tests {
             ("[staging]\nknown_hosts = \"none\"", 2, &["cannot read", "/none", "name a file"]),
             ("[staging]\ncertificates = \".\"", 2, &["cannot read", "name a file"]),
             ("[staging.schemes.htp]\nconnections = 1", 1, &["`htp`", "did you mean `http`?"]),
-            ("[staging.schemes.globus]", 1, &["Globus has limits of its own"]),
+            ("[staging.schemes.gopher]", 1, &["`gopher`", "`globus`"]),
             ("[staging.schemes.s3]\nconnections = 0", 2, &["out of range", "connections = 2"]),
             ("[staging.schemes]\ns3 = 4", 2, &["must be a table", "[staging.schemes.s3]"]),
             (

@@ -214,6 +214,26 @@ pub enum Fact {
         /// How.
         outcome: RunOutcome,
     },
+    /// An output is to be copied to its address.
+    Owed {
+        /// The task.
+        task: TaskName,
+        /// The output's path.
+        path: Arc<str>,
+        /// The address without user information and query values.
+        display: String,
+    },
+    /// An output could not be copied to its address. The task itself is done.
+    Undelivered {
+        /// The task.
+        task: TaskName,
+        /// The output's path.
+        path: Arc<str>,
+        /// The address without user information and query values.
+        display: String,
+        /// What went wrong.
+        failure: Failure,
+    },
 }
 
 /// A fact and its moment.

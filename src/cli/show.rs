@@ -36,6 +36,7 @@ fn is_news(stamped: &Stamped) -> bool {
             | Fact::Completed { .. }
             | Fact::Delivered { .. }
             | Fact::Failed { .. }
+            | Fact::Undelivered { .. }
             | Fact::Reused { reuse: Reuse::Restored, .. }
     )
 }

@@ -55,6 +55,8 @@ struct Report {
     fetched_bytes: u64,
     running: Vec<Running>,
     failures: Vec<FailureReport>,
+    /// Outputs that are not at the addresses that they are to be sent to.
+    to_send: Vec<ToSend>,
     /// Damaged stretches of the journal, in words.
     damaged: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,6 +112,18 @@ struct FailureReport {
     /// Whether an attempt wrote a log.
     #[serde(skip)]
     logged: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct ToSend {
+    task: TaskName,
+    path: String,
+    to: String,
+    /// Why it was given up; absent: its turn has not come, or it is on its way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
 }
 
 impl State {
@@ -217,6 +231,7 @@ impl Report {
             fetched_bytes: picture.transferred,
             running: picture.tasks.iter().filter_map(running).collect(),
             failures: failures(picture),
+            to_send: to_send(picture),
             damaged: picture.damaged.iter().map(ToString::to_string).collect(),
             next: match state {
                 State::Running | State::Succeeded => None,
@@ -244,6 +259,7 @@ impl Report {
         }
         self.print_running(terminal);
         self.print_failures(terminal);
+        self.print_to_send(terminal);
         self.print_next(terminal);
     }
 
@@ -302,6 +318,23 @@ impl Report {
         print_rest(self.failures.len(), terminal);
     }
 
+    fn print_to_send(&self, terminal: &Terminal) {
+        for ToSend { path, to, cause, hint, .. } in self.to_send.iter().take(LISTED_MAX) {
+            let (path, to) = (plain(path), plain(to));
+            let Some(cause) = cause else {
+                terminal.line(format_args!("to send  {path} to {to}"));
+                continue;
+            };
+            let label = terminal.paint(Colour::Red, "not sent");
+            terminal.line(format_args!("{label} {path}: {}", plain(cause)));
+            if let Some(hint) = hint {
+                let label = terminal.paint(Colour::Blue, "hint");
+                terminal.line(format_args!("         {label}: {}", plain(hint)));
+            }
+        }
+        print_rest(self.to_send.len(), terminal);
+    }
+
     fn print_next(&self, terminal: &Terminal) {
         let Some(command) = &self.next else { return };
         let command = terminal.paint(Colour::Bold, command);
@@ -335,6 +368,20 @@ fn failures(picture: &Picture) -> Vec<FailureReport> {
         })
     };
     picture.tasks.iter().filter_map(failed).collect()
+}
+
+/// Outputs that are not at their addresses yet.
+fn to_send(picture: &Picture) -> Vec<ToSend> {
+    let of_task = |(name, task): (&TaskName, &TaskPicture)| {
+        let (name, owed) = (name.clone(), task.owed.clone());
+        owed.into_iter().map(move |(path, owed)| {
+            let (cause, hint) = owed
+                .failure
+                .map_or((None, None), |Failure { cause, hint, .. }| (Some(cause), hint));
+            ToSend { task: name.clone(), path: path.to_string(), to: owed.to, cause, hint }
+        })
+    };
+    picture.tasks.iter().flat_map(of_task).collect()
 }
 
 pub(super) fn counted(count: u64, noun: &str) -> String {

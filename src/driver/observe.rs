@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use keelboat_engine::core::Counts;
 use keelboat_engine::{Stamped, TaskName, Timestamp};
-use keelboat_staging::{Progress, TransferEvent};
+use keelboat_staging::{NextTry, Progress, TransferEvent};
 
 use super::edges::Edges;
 use super::message::Message;
@@ -119,8 +119,8 @@ impl Reporter {
     }
 
     /// Progress returns at once: what finds no room is not told.
-    fn tell(&self, text: String) {
-        drop(self.messages.try_send(Message::Waiting(text)));
+    fn tell(&self, message: Message) {
+        drop(self.messages.try_send(message));
     }
 }
 
@@ -136,20 +136,25 @@ impl Progress for Reporter {
             TransferEvent::Received { position, length } => {
                 (view.done, view.total, view.waits) = (*position, *length, None);
             }
-            TransferEvent::Waiting { cause, wait, .. } => {
+            TransferEvent::Waiting { source, cause, wait, next } => {
                 let seconds = wait.as_secs_f32();
-                let waits = format!("{cause}; tried again in {seconds:.1} s");
-                self.tell(format!("{}: {waits}", view.display));
-                view.waits = Some(waits);
+                let when = match next {
+                    Some(NextTry { number, of }) => {
+                        format!("try {number} of {of} in {seconds:.1} s")
+                    }
+                    None => format!("looked at again in {seconds:.1} s"),
+                };
+                self.tell(Message::Waiting(format!("{when}: {source}: {cause}")));
+                view.waits = Some(format!("{when}: {cause}"));
             }
             TransferEvent::Queued { cause, .. } => {
-                self.tell(format!("{}: {cause}", view.display));
+                self.tell(Message::Waiting(format!("{}: {cause}", view.display)));
                 view.waits = Some((*cause).to_owned());
             }
             TransferEvent::Abandoned { source, cause } => {
-                let waits = format!("{source} was given up: {cause}");
-                self.tell(waits.clone());
-                view.waits = Some(waits);
+                let text = format!("{source} is given up, the next address is tried: {cause}");
+                self.tell(Message::Warning(text));
+                view.waits = None;
             }
             _ => {}
         }

@@ -33,8 +33,9 @@ const STAGING_KEYS: [&str; 14] = [
     "hosts",
 ];
 
-/// Schemes whose transfers go through the queue.
-const SCHEMES: [&str; 9] = ["http", "https", "ftp", "ftps", "sftp", "s3", "gs", "az", "file"];
+/// Schemes that can have limits.
+const SCHEMES: [&str; 10] =
+    ["http", "https", "ftp", "ftps", "sftp", "s3", "gs", "az", "globus", "file"];
 
 const COLLECTION: &str = "write for example\n[[globus.collections]]\n\
                           id = \"11111111-2222-4333-8444-555555555555\"\npath = \"/data\"";
@@ -258,13 +259,7 @@ fn check_scheme(name: &str) -> Result<(), (String, String)> {
         return Ok(());
     }
     let message = format!("there is no scheme `{name}` that can have limits");
-    Err((
-        message,
-        match lower.as_str() {
-            "globus" => "Globus has limits of its own: a user may have 3 tasks at once".to_owned(),
-            _ => suggestion(&lower, SCHEMES, "scheme"),
-        },
-    ))
+    Err((message, suggestion(&lower, SCHEMES, "scheme")))
 }
 
 /// A host, `HOST:PORT`, or `SCHEME:NAME` for a bucket.

@@ -329,7 +329,8 @@ impl Tries<'_> {
         let Some(wait) = wait.filter(|_| error.is_retryable()) else { return Err(error) };
         if let Some(progress) = &self.delivery.progress {
             let (source, cause) = (redact(&self.delivery.address), error.to_string());
-            progress.on_event(&TransferEvent::Waiting { source: &source, cause: &cause, wait });
+            let (source, cause, next) = (&*source, &*cause, Some(self.retries.next_try()));
+            progress.on_event(&TransferEvent::Waiting { source, cause, wait, next });
         }
         self.repeated = true;
         tokio::time::sleep(wait).await;

@@ -22,7 +22,7 @@ use keelboat_engine::{Content, Digest, FailureClass, Kind};
 pub use arrived::Room;
 pub use error::{ConfigError, FetchError};
 pub(crate) use job::unknown_scheme;
-pub use progress::{Progress, TransferEvent};
+pub use progress::{NextTry, Progress, TransferEvent};
 
 use crate::address::{is_local, redact, scheme_of};
 use crate::credentials::Credentials;
@@ -360,7 +360,9 @@ impl Stager {
                     Err(lost) => lost,
                 };
                 let (shown, cause) = (redact(address), lost.error.to_string());
-                if let Some(progress) = &request.progress {
+                // Of the last one the error tells.
+                let is_first = last.is_empty() && at + 1 < addresses.len();
+                if let Some(progress) = request.progress.as_ref().filter(|_| is_first) {
                     let (source, cause) = (&*shown, &*cause);
                     progress.on_event(&TransferEvent::Abandoned { source, cause });
                 }

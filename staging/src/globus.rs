@@ -151,7 +151,7 @@ impl GlobusConfig {
         if let Some(max) = limits.schemes.get("globus").and_then(count) {
             self.tasks_max = max.max(1);
         }
-        let hosts = limits.hosts.iter().filter(|(host, _)| address::is_id(host));
+        let hosts = limits.hosts.iter().filter(|(host, _)| is_id(host));
         let collections = hosts.filter_map(|(host, limit)| Some((host.clone(), count(limit)?)));
         self.tasks_per_collection_max.extend(collections);
         self

@@ -23,8 +23,8 @@ pub use address::{address_digest, child_address, is_address, redact};
 pub use credentials::{Credential, Credentials, CredentialsError, Secret};
 pub use deliver::{DeliverError, Delivery};
 pub use fetch::{
-    ConfigError, FetchError, FetchRequest, Fetched, Known, Progress, Room, Stager, StagingConfig,
-    TransferEvent,
+    ConfigError, FetchError, FetchRequest, Fetched, Known, NextTry, Progress, Room, Stager,
+    StagingConfig, TransferEvent,
 };
 pub use gate::{Gate, Permit, Turn};
 pub use globus::{

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
 
+use crate::fetch::NextTry;
+
 /// How often, and for how long, one address is tried. Only what brings no new byte counts: a
 /// transfer that advances between its cuts goes on for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +91,11 @@ impl Retries {
     /// After this moment no further try begins; `None`: beyond the clock.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.last_progress.checked_add(self.budget.elapsed_max)
+    }
+
+    /// The try that follows after those that failed.
+    pub(crate) const fn next_try(&self) -> NextTry {
+        NextTry { number: self.failures + 1, of: self.budget.tries_max }
     }
 
     /// Failed tries since the last progress.

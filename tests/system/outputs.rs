@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::processes::wait_until_none;
+use crate::processes::{wait_until, wait_until_none};
 use crate::project::{Project, Run};
 use crate::server::Server;
 
@@ -459,4 +459,59 @@ fn a_run_leaves_no_scratch_directories() {
     let left = std::fs::read_dir(project.path(".keelboat/scratch")).unwrap();
     let left: Vec<_> = left.flatten().map(|entry| entry.file_name()).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn what_is_not_sent_is_told_as_such_and_its_task_is_done() {
+    let project = Project::new(
+        r#"
+[task.one]
+outputs = { o = { path = "one.txt", to = "http://ann:hunter2@127.0.0.1:1/t.txt" } }
+run = "echo one > {{ outputs.o }}"
+"#,
+    );
+    let status = || project.start(project.command(&["status"])).wait();
+    let mut engine = project.start_run(&[]);
+    wait_until("it waits for the server", Duration::from_mins(1), || {
+        assert!(!engine.has_ended(), "{}", engine.said());
+        engine.said().contains("\"waiting\"").then_some(())
+    });
+    status().assert_said(&["1 completed of 1", "to send  one.txt to http://127.0.0.1:1/t.txt"]);
+    engine.kill();
+    status().assert_said(&["interrupted", "to send  one.txt to http://127.0.0.1:1/t.txt"]);
+    project.write("keelboat.toml", "[staging]\ntries = 2\n");
+    let run = project.run(&[]);
+    run.assert_code(1);
+    run.assert_said(&["try 2 of 2 in ", " s: http://127.0.0.1:1/t.txt: "]);
+    assert_eq!(run.tasks("undelivered"), ["one"], "{}", run.said());
+    assert_eq!(run.tasks("failed"), Vec::<String>::new(), "{}", run.said());
+    let told = status();
+    told.assert_said(&["failed\n", "1 completed of 1", "not sent one.txt: cannot write http://"]);
+    assert!(!told.said().contains("to send"), "{}", told.said());
+    assert!(!(told.said() + &run.said()).contains("hunter2"), "{}", run.said());
+}
+
+#[test]
+fn an_address_that_is_given_up_is_told_once() {
+    let project = Project::new(
+        r#"
+[task.one]
+inputs = { i = { urls = ["http://127.0.0.1:1/none", "data:,x"], as = "i" } }
+outputs = { o = "one.txt" }
+run = "cp {{ inputs.i }} {{ outputs.o }}"
+"#,
+    );
+    project.write("keelboat.toml", "[staging]\ntries = 2\n");
+    let run = project.run_well(&[]);
+    let told = |event: &str| {
+        let events = run.events().into_iter().filter(|found| found["event"] == event);
+        let texts = events.map(|found| found["text"].as_str().unwrap_or_default().to_owned());
+        texts.filter(|text| text.contains("given up")).collect::<Vec<_>>()
+    };
+    assert_eq!(told("waiting"), Vec::<String>::new(), "{}", run.said());
+    let [warning] = &told("warning")[..] else { panic!("{}", run.said()) };
+    assert!(
+        warning.starts_with("http://127.0.0.1:1/none is given up, the next address"),
+        "{warning}"
+    );
 }

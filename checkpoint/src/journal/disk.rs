@@ -91,6 +91,18 @@ enum FactV1<'a> {
     RunEnded {
         outcome: RunOutcomeV1,
     },
+    Owed {
+        task: &'a str,
+        path: &'a str,
+        display: &'a str,
+    },
+    Undelivered {
+        task: &'a str,
+        path: &'a str,
+        display: &'a str,
+        #[serde(borrow)]
+        failure: FailureV1<'a>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -239,6 +251,10 @@ impl<'a> From<&'a Fact> for FactV1<'a> {
             Fact::Failed { task, failure } => Self::Failed { task, failure: failure.into() },
             Fact::Skipped { task, because } => Self::Skipped { task, because },
             Fact::RunEnded { outcome } => Self::RunEnded { outcome: (*outcome).into() },
+            Fact::Owed { task, path, display } => Self::Owed { task, path, display },
+            Fact::Undelivered { task, path, display, failure } => {
+                Self::Undelivered { task, path, display, failure: failure.into() }
+            }
         }
     }
 }
@@ -306,6 +322,13 @@ impl From<FactV1<'_>> for Fact {
                 Self::Skipped { task: task.into(), because: because.into() }
             }
             FactV1::RunEnded { outcome } => Self::RunEnded { outcome: outcome.into() },
+            FactV1::Owed { task, path, display } => {
+                Self::Owed { task: task.into(), path: path.into(), display: display.to_owned() }
+            }
+            FactV1::Undelivered { task, path, display, failure } => {
+                let (task, path, display) = (task.into(), path.into(), display.to_owned());
+                Self::Undelivered { task, path, display, failure: failure.into() }
+            }
         }
     }
 }

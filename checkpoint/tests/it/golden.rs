@@ -1,6 +1,9 @@
 //! The journal of version 1, as it was written when that version was made.
 
+use std::sync::Arc;
+
 use keelboat_checkpoint::read_journal;
+use keelboat_engine::{Fact, Failure, FailureClass, Stamped, Timestamp};
 
 use super::common::{all_kinds, folder, read, write_journal};
 
@@ -20,6 +23,23 @@ fn version_1_is_written_to_the_byte() {
     let path = folder.path().join("journal");
     write_journal(&path, &all_kinds());
     assert_eq!(read(&path), read(GOLDEN.as_ref()));
+}
+
+/// Facts that were appended since: journals without them are still those of version 1.
+#[test]
+fn what_was_added_later_comes_back() {
+    let (task, path): (keelboat_engine::TaskName, Arc<str>) = ("t".into(), "out/x".into());
+    let display = "s3://bucket/x".to_owned();
+    let failure = Failure::new(FailureClass::Transient, "no answer").with_hint("wait");
+    let facts = [
+        Fact::Owed { task: task.clone(), path: path.clone(), display: display.clone() },
+        Fact::Undelivered { task, path, display, failure },
+    ];
+    let facts = facts.map(|fact| Stamped { at: Timestamp(7), fact });
+    let folder = folder();
+    let file = folder.path().join("journal");
+    write_journal(&file, &facts);
+    assert_eq!(read_journal(&file).unwrap().facts, facts);
 }
 
 #[test]

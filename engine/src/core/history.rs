@@ -48,6 +48,8 @@ impl History {
             | Fact::Planned { .. }
             | Fact::Fetched { .. }
             | Fact::Failed { .. }
+            | Fact::Owed { .. }
+            | Fact::Undelivered { .. }
             | Fact::Skipped { .. }
             | Fact::RunEnded { .. } => {}
         }

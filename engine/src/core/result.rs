@@ -27,6 +27,12 @@ impl Core {
                 continue;
             }
             self.delivering.insert((task, output), content);
+            let fact = Fact::Owed {
+                task: node.spec.name.clone(),
+                path: spec.path.clone(),
+                display: self.destination(task, output),
+            };
+            super::record(fact, actions);
             actions.push(Action::Deliver { task, output, content });
         }
     }
@@ -66,12 +72,10 @@ impl Core {
 
     pub(super) fn on_delivered(&mut self, task: TaskId, output: u32, actions: &mut Vec<Action>) {
         let Some(content) = self.delivering.remove(&(task, output)) else { return };
-        let spec = &self.spec(task).outputs[output as usize];
-        let address = spec.deliver_to.as_deref().unwrap_or_default();
         let fact = Fact::Delivered {
             task: self.spec(task).name.clone(),
-            path: spec.path.clone(),
-            display: super::transfer::without_secrets(address),
+            path: self.spec(task).outputs[output as usize].path.clone(),
+            display: self.destination(task, output),
             content,
         };
         self.history.apply(&fact);
@@ -79,6 +83,12 @@ impl Core {
         if self.phase(task) == Phase::Done {
             self.deliver(task, actions);
         }
+    }
+
+    /// Where an output is to be copied to, without secrets.
+    fn destination(&self, task: TaskId, output: u32) -> String {
+        let to = self.spec(task).outputs[output as usize].deliver_to.as_ref();
+        to.map(|address| super::transfer::without_secrets(address)).unwrap_or_default()
     }
 
     pub(super) fn on_deliver_failed(
@@ -103,8 +113,9 @@ impl Core {
         self.undelivered.insert((task, output), content.digest);
         self.aftermath_failed = true;
         self.stop_after_failure();
-        let task = self.spec(task).name.clone();
-        super::record(Fact::Failed { task, failure }, actions);
+        let (name, display) = (self.spec(task).name.clone(), self.destination(task, output));
+        let path = self.spec(task).outputs[output as usize].path.clone();
+        super::record(Fact::Undelivered { task: name, path, display, failure }, actions);
     }
 
     /// A result is needed again whose bytes are nowhere any more. False: it will never be there.

@@ -131,7 +131,7 @@ impl Progress for Watch {
                 self.bar.set_position(*position);
                 self.say_position(*position, *length);
             }
-            TransferEvent::Waiting { source: _, cause, wait } => {
+            TransferEvent::Waiting { cause, wait, .. } => {
                 self.say(&format!("{cause}; the next try is in {}", span(*wait)));
             }
             TransferEvent::Queued { cause, .. } => self.say(cause),

@@ -59,6 +59,17 @@ pub(crate) struct TaskPicture {
     pub(crate) skipped: Option<TaskName>,
     /// Copies of outputs: path and address.
     pub(crate) delivered: Vec<(Arc<str>, String)>,
+    /// Outputs that are still to be copied, by path.
+    pub(crate) owed: BTreeMap<Arc<str>, Owed>,
+}
+
+/// A copy of an output that is not at its address yet.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Owed {
+    /// The address without secrets.
+    pub(crate) to: String,
+    /// Why the engine gave it up.
+    pub(crate) failure: Option<Failure>,
 }
 
 /// A result.
@@ -211,11 +222,20 @@ impl Picture {
                 }
             }
             Fact::Delivered { task, path, display, content: _ } => {
-                self.of_task(task).delivered.push((path, display));
+                let task = self.of_task(task);
+                task.owed.remove(&path);
+                task.delivered.push((path, display));
             }
             Fact::Failed { task, failure } => self.of_task(task).failure = Some(failure),
             Fact::Skipped { task, because } => self.of_task(task).skipped = Some(because),
             Fact::RunEnded { outcome } => self.outcome = Some(outcome),
+            Fact::Owed { task, path, display } => {
+                self.of_task(task).owed.insert(path, Owed { to: display, failure: None });
+            }
+            Fact::Undelivered { task, path, display, failure } => {
+                let owed = Owed { to: display, failure: Some(failure) };
+                self.of_task(task).owed.insert(path, owed);
+            }
         }
     }
 
@@ -224,6 +244,7 @@ impl Picture {
         for task in self.tasks.values_mut() {
             task.failure = None;
             task.skipped = None;
+            task.owed.values_mut().for_each(|owed| owed.failure = None);
             for attempt in &mut task.attempts {
                 if matches!(attempt.end, AttemptEnd::Open) {
                     attempt.end = AttemptEnd::Lost;

@@ -75,6 +75,12 @@ enum EventV1<'a> {
         to: &'a str,
         sha256: String,
     },
+    Undelivered {
+        task: &'a str,
+        path: &'a str,
+        to: &'a str,
+        failure: &'a Failure,
+    },
     Failed {
         task: &'a str,
         failure: &'a Failure,
@@ -172,6 +178,10 @@ fn event(fact: &Fact) -> Option<EventV1<'_>> {
         },
         Fact::Delivered { task, path, display, content } => {
             EventV1::Delivered { task, path, to: display, sha256: content.digest.to_hex() }
+        }
+        Fact::Owed { .. } => return None,
+        Fact::Undelivered { task, path, display, failure } => {
+            EventV1::Undelivered { task, path, to: display, failure }
         }
         Fact::Failed { task, failure } => EventV1::Failed { task, failure },
         Fact::Skipped { task, because } => EventV1::Skipped { task, because },

@@ -118,7 +118,11 @@ impl Lines {
                 let text = format!("{}: it needs {}, which failed", plain(task), plain(because));
                 self.say(Colour::Yellow, "skipped", &text);
             }
-            Fact::EngineStarted { .. } | Fact::Planned { .. } | Fact::RunEnded { .. } => {}
+            Fact::Undelivered { path, failure, .. } => self.failed("not sent", path, failure, None),
+            Fact::EngineStarted { .. }
+            | Fact::Planned { .. }
+            | Fact::Owed { .. }
+            | Fact::RunEnded { .. } => {}
         }
     }
 }
@@ -151,7 +155,7 @@ impl Observer for Lines {
             (_, Some(earlier)) => self.tell(&earlier),
             (_, None) => {}
         }
-        let failed = matches!(stamped.fact, Fact::Failed { .. });
+        let failed = matches!(stamped.fact, Fact::Failed { .. } | Fact::Undelivered { .. });
         if !(self.verbose || failed || (!self.quiet && is_news(stamped))) {
             return;
         }

@@ -40,7 +40,8 @@ pub(super) async fn land(
         let wait = retries.on_failure(Instant::now(), None).filter(|_| error.is_retryable());
         let Some(wait) = wait else { return Err(SourceError::Transfer { error, tries }) };
         let (shown, cause) = (redact(&job.address), error.to_string());
-        job.tell(&TransferEvent::Waiting { source: &shown, cause: &cause, wait });
+        let next = Some(retries.next_try());
+        job.tell(&TransferEvent::Waiting { source: &shown, cause: &cause, wait, next });
         tokio::time::sleep(wait).await;
     }
     let kind = job.kind;

@@ -37,8 +37,10 @@ pub enum TransferEvent<'a> {
         source: &'a str,
         /// Why.
         cause: &'a str,
-        /// How long until the next try.
+        /// How long until the next try, or look.
         wait: Duration,
+        /// Which try is the next one; `None`: another look at what goes on elsewhere.
+        next: Option<NextTry>,
     },
     /// It waits for longer than a moment: for its turn, for room, or for a host that is down.
     Queued {
@@ -54,6 +56,15 @@ pub enum TransferEvent<'a> {
         /// Why.
         cause: &'a str,
     },
+}
+
+/// A try that is to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextTry {
+    /// Which one since the last new byte; the first is 1.
+    pub number: u32,
+    /// How many there may be.
+    pub of: u32,
 }
 
 /// Everyone who watches one transfer.

@@ -306,7 +306,8 @@ impl<'a> Source<'a> {
         };
         let cause = error.to_string();
         tracing::debug!(source = self.shown, cause, ?wait, "a try failed");
-        self.job.tell(&TransferEvent::Waiting { source: self.shown, cause: &cause, wait });
+        let (source, next) = (self.shown, Some(tally.retries.next_try()));
+        self.job.tell(&TransferEvent::Waiting { source, cause: &cause, wait, next });
         tokio::time::sleep(wait).await;
         Ok(partial)
     }

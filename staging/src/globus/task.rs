@@ -437,7 +437,7 @@ impl Follow<'_> {
 pub(super) fn tell_waiting(parcels: &[Arc<Parcel>], cause: &str, wait: Duration) {
     for parcel in parcels {
         parcel.tell(|source, watcher| {
-            watcher.on_event(&TransferEvent::Waiting { source, cause, wait });
+            watcher.on_event(&TransferEvent::Waiting { source, cause, wait, next: None });
         });
     }
 }

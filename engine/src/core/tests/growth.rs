@@ -103,7 +103,7 @@ fn a_copy_that_is_not_wanted_any_more_fails_nothing() {
     let mut script = done_again_while_copied();
     script.run(
         "undelivered a permanent => deliver a.0
-         undelivered a permanent => failed a (permanent)
+         undelivered a permanent => undelivered a.x (permanent)
          delivered a             =>
          hit b                   => finish failed",
     );

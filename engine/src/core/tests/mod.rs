@@ -188,6 +188,9 @@ impl Script {
             Action::Record(Fact::Failed { task, failure }) => {
                 format!("failed {task} ({})", failure.class)
             }
+            Action::Record(Fact::Undelivered { task, path, failure, .. }) => {
+                format!("undelivered {task}.{path} ({})", failure.class)
+            }
             Action::Record(Fact::Skipped { task, because }) => {
                 format!("skipped {task} ({because})")
             }

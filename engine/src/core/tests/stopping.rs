@@ -138,6 +138,6 @@ fn copies_to_addresses_are_waited_for_unless_in_a_hurry() {
         "a: -> x>; b: -> y",
         "start                 => recall a, recall b
          hit a                 => deliver a.0
-         undelivered a permanent => failed a (permanent), finish failed",
+         undelivered a permanent => undelivered a.x (permanent), finish failed",
     );
 }
