@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Passes bytes on. As long as there are cuts left, a connection over which so many bytes have gone
 /// to the server is cut: the rest of what it had sent is lost.
@@ -22,7 +22,9 @@ struct State {
     cut: AtomicU64,
     /// Whether the server is gone: who comes is hung up on.
     is_dead: AtomicBool,
-    sockets: Mutex<Vec<TcpStream>>,
+    /// Closed with the last who passes bytes on: an end that is only shut down would take bytes for
+    /// ever, and nobody would see the cut.
+    sockets: Mutex<Vec<Weak<TcpStream>>>,
 }
 
 impl Relay {
@@ -45,7 +47,7 @@ impl Relay {
     pub(crate) fn kill(&self) {
         self.state.is_dead.store(true, Ordering::SeqCst);
         let mut sockets = self.state.sockets.lock().unwrap_or_else(PoisonError::into_inner);
-        for socket in sockets.drain(..) {
+        for socket in sockets.drain(..).filter_map(|socket| socket.upgrade()) {
             // Some have ended by themselves.
             drop(socket.shutdown(Shutdown::Both));
         }
@@ -73,21 +75,21 @@ fn listen(state: &Arc<State>, server: SocketAddr) -> u16 {
                 continue;
             }
             let Ok(upstream) = TcpStream::connect(server) else { return };
-            let ends = [&client, &upstream].into_iter().filter_map(|end| end.try_clone().ok());
+            let (client, upstream) = (Arc::new(client), Arc::new(upstream));
+            let ends = [&client, &upstream].map(Arc::downgrade);
             state.sockets.lock().unwrap_or_else(PoisonError::into_inner).extend(ends);
-            let both = || Some((client.try_clone().ok()?, upstream.try_clone().ok()?));
-            let Some((from, to)) = both() else { return };
+            let (from, to) = (Arc::clone(&client), Arc::clone(&upstream));
             let up = Arc::clone(&state);
-            std::thread::spawn(move || up.pass_up(from, to));
+            std::thread::spawn(move || up.pass_up(&from, &to));
             let down = Arc::clone(&state);
-            std::thread::spawn(move || down.pass_down(upstream, client));
+            std::thread::spawn(move || down.pass_down(&upstream, &client));
         }
     });
     port
 }
 
 impl State {
-    fn pass_up(&self, mut client: TcpStream, mut server: TcpStream) {
+    fn pass_up(&self, mut client: &TcpStream, mut server: &TcpStream) {
         let mut passed = 0;
         let mut buffer = [0; 16 << 10];
         while let Ok(read @ 1..) = client.read(&mut buffer) {
@@ -114,7 +116,7 @@ impl State {
     }
 
     /// What an FTP server says of where it waits for data is replaced by a relay of its own.
-    fn pass_down(self: &Arc<Self>, server: TcpStream, mut client: TcpStream) {
+    fn pass_down(self: &Arc<Self>, server: &TcpStream, mut client: &TcpStream) {
         let mut reader = BufReader::new(server);
         let mut buffer = Vec::new();
         while let Ok(bytes) = reader.fill_buf() {
@@ -136,6 +138,6 @@ impl State {
             }
         }
         drop(client.shutdown(Shutdown::Both));
-        drop(reader.into_inner().shutdown(Shutdown::Both));
+        drop(server.shutdown(Shutdown::Both));
     }
 }

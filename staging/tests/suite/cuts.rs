@@ -15,7 +15,6 @@ use crate::common::buckets::Buckets;
 use crate::common::faulty::Faulty;
 use crate::common::ftp::Ftp;
 use crate::common::relay::Relay;
-use crate::common::ssh::Ssh;
 use crate::common::{Servers, config, noise, room};
 
 const BYTES: usize = 12_000_000;
@@ -33,7 +32,9 @@ impl Sender {
     fn of(faulty: Faulty) -> Self {
         let (dir, faulty) = (room(), Arc::new(faulty));
         // A busy machine is not to look like a stall.
-        let limits = StagingConfig { stall_timeout: Duration::from_secs(20), ..config(dir.path()) };
+        let mut limits =
+            StagingConfig { stall_timeout: Duration::from_secs(20), ..config(dir.path()) };
+        limits.retry.elapsed_max = Duration::from_mins(2);
         let stager = Stager::with_protocols(limits, vec![faulty.clone()], vec![]);
         Self { dir, faulty, stager }
     }
@@ -115,27 +116,12 @@ struct Growing {
     again: u64,
 }
 
-fn by_sftp(ssh: &Ssh, name: &str, cuts: &[u64]) -> Growing {
-    let relay = Relay::start(ssh.value("SSH_PORT").parse().expect("a port"), cuts);
-    let address = ssh.address_at(relay.port, name);
-    let protocol = ssh.protocol_at(relay.port);
-    Growing { protocol, relay, address, path: ssh.path(name), again: 5_000_000 }
-}
-
 fn by_ftp(ftp: &Ftp, name: &str, cuts: &[u64]) -> Growing {
     let port = port_of(ftp.value("FTP_URL"));
     let relay = Relay::start(port, cuts);
     let address = through(&relay, &ftp.address("FTP_URL", name), port);
     let protocol = Arc::new(ftp.protocol());
     Growing { protocol, relay, address, path: ftp.path(name), again: 50_000 }
-}
-
-#[tokio::test]
-async fn a_put_over_sftp_that_is_cut_goes_on() {
-    let Some(ssh) = Ssh::get() else { return };
-    let to = by_sftp(&ssh, "cuts/file", &CUTS);
-    let bytes = cut(Arc::clone(&to.protocol), &to.relay, &to.address, to.again).await;
-    assert!(std::fs::read(&to.path).expect("it is there") == bytes);
 }
 
 #[tokio::test]
@@ -173,12 +159,6 @@ async fn killed(to: Growing) {
     let puts = second.faulty.puts();
     assert_eq!(second.send(&to.address, &new).await, Ok(Delivered::AlreadyThere));
     assert_eq!(second.faulty.puts(), puts, "nothing is sent twice");
-}
-
-#[tokio::test]
-async fn an_sftp_server_killed_before_the_rename_costs_little() {
-    let Some(ssh) = Ssh::get() else { return };
-    killed(by_sftp(&ssh, "killed-server/file", &[])).await;
 }
 
 #[tokio::test]
