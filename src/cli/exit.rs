@@ -22,6 +22,19 @@ pub enum Exit {
     Interrupted = 130,
 }
 
+impl Exit {
+    /// Of several things that went wrong, the one by which the program ends: what is wrong with this
+    /// machine before what failed elsewhere, and that before what was asked for.
+    pub(crate) fn or(self, other: Self) -> Self {
+        let weight = |exit: Self| match exit {
+            Self::Broken => 2,
+            Self::Failed => 1,
+            _ => 0,
+        };
+        if weight(self) >= weight(other) { self } else { other }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)

@@ -3,6 +3,8 @@
 
 mod many;
 mod place;
+mod record;
+mod standing;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -11,24 +13,31 @@ use std::time::Instant;
 
 use keelboat_engine::{Content, Digest, Kind};
 use keelboat_staging::{
-    FetchRequest, Fetched, Forgetful, LocalError, digest_path, is_address, redact,
+    FetchRequest, Fetched, Forgetful, Known, LocalError, address_digest, digest_path, is_address,
+    redact,
 };
 
 pub(super) use self::watch::{Doing, Manner, Watch};
 
-use self::place::{PlaceError, name_of, partial_dir, put};
+use self::place::{PlaceError, directory_of, name_of, partial_dir, put};
+use self::record::{Record, Records};
+use self::standing::Met;
 use super::args::FetchArgs;
 use super::exit::Exit;
 use super::staging::{MoveError, Session};
-use super::terminal::{Terminal, bytes, span};
+use super::terminal::{Terminal, bytes, counted, span};
 
 pub(super) fn fetch(args: &FetchArgs, terminal: &mut Terminal) -> Exit {
     let fetched = wishes(args).and_then(|wishes| match wishes.as_slice() {
         [wish] if args.list.is_none() => bring(wish, args, terminal),
-        wishes => many::bring(wishes, args, terminal),
+        _ => many::bring(wishes, args, terminal),
     });
     match fetched {
         Ok(()) => Exit::Success,
+        Err(Problem::Stopped { kept }) => {
+            terminal.note(format_args!("stopped: {kept}; the same command goes on"));
+            Exit::Interrupted
+        }
         Err(error) => {
             terminal.error(&error, error.hint().as_deref());
             error.exit()
@@ -51,7 +60,10 @@ enum Problem {
     #[error(transparent)]
     Move(#[from] MoveError),
     #[error("{failed} of {all} files did not come")]
-    Some { failed: usize, all: usize },
+    Some { failed: usize, all: usize, exit: Exit },
+    /// By the user.
+    #[error("stopped: {kept}")]
+    Stopped { kept: String },
 }
 
 impl Problem {
@@ -66,8 +78,9 @@ impl Problem {
             Self::Collision { .. } => {
                 Some("name them in a list: URL, a tab, file name (`--list FILE`)".to_owned())
             }
+            Self::Some { exit: Exit::BadInput, .. } => None,
             Self::Some { .. } => Some("the same command goes on with what is missing".to_owned()),
-            Self::Digest(_) => None,
+            Self::Digest(_) | Self::Stopped { .. } => None,
         }
     }
 
@@ -78,7 +91,8 @@ impl Problem {
             }
             Self::Place(error) => error.exit(),
             Self::Move(error) => error.exit(),
-            Self::Some { .. } => Exit::Failed,
+            Self::Some { exit, .. } => *exit,
+            Self::Stopped { .. } => Exit::Interrupted,
         }
     }
 }
@@ -155,9 +169,14 @@ fn is_below(name: &Path) -> bool {
 }
 
 impl Wish {
+    /// Where it can be had.
+    fn addresses(&self) -> Vec<Arc<str>> {
+        self.urls.iter().map(|url| Arc::from(absolute(url))).collect()
+    }
+
     fn request(&self, watch: &Arc<Watch>) -> FetchRequest {
         FetchRequest {
-            urls: self.urls.iter().map(|url| Arc::from(absolute(url))).collect(),
+            urls: self.addresses().into(),
             kind: self.kind,
             sha256: self.sha256,
             progress: Some(watch.clone()),
@@ -190,35 +209,108 @@ fn bring(wish: &Wish, args: &FetchArgs, terminal: &Terminal) -> Result<(), Probl
         }
         return Ok(());
     }
-    place::check(output, args.force)?;
+    let base = args.into.as_deref().unwrap_or_else(|| directory_of(output));
+    let standing =
+        standing::look(wish, args.force, || earlier(base).remove(name_in(base, output)))?;
     let partial = partial_dir(output);
     let watch = Arc::new(Watch::new(Manner::of(args.quiet, terminal), Doing::Fetching));
     let started = Instant::now();
     let session = Session::begin(&partial, args.jobs)?;
-    let fetched = session.runtime.block_on(session.stager.fetch(wish.request(&watch)));
+    let met = session.until_stopped(standing::meet(&session.stager, wish, standing, &watch));
     watch.end();
-    if fetched.is_ok() {
+    if matches!(met, Some(Ok(_))) {
         session.stager.discard_archives();
     }
-    drop(session);
-    let (path, content, transferred, source) = match fetched {
-        Ok(Fetched::New { path, content, transferred, source_used, .. }) => {
-            (path, content, transferred, source_used)
+    session.end();
+    let Some(met) = met else { return Err(stopped(&partial)) };
+    let came = match met {
+        Ok(Met::Came(came)) => came,
+        Ok(Met::There(content)) => {
+            place::remove_if_empty(&partial);
+            if !args.quiet {
+                let there = "is already there, as it is at its source";
+                terminal.line(format_args!("{} {there}", output.display()));
+                terminal.line(format_args!("  sha256  {}", content.digest));
+            }
+            return Ok(());
         }
-        // Nothing was said to be known.
-        Ok(Fetched::Unchanged) => return Ok(()),
         Err(error) => {
             place::remove_if_empty(&partial);
-            return Err(MoveError::from(error).into());
+            return Err(error);
         }
     };
-    put(&path, output, args.force)?;
+    // Nothing was said to be known, so something came.
+    let Fetched::New { path, content, transferred, source_used: source, .. } = &came else {
+        return Ok(());
+    };
+    remember(base, &[(output, &came)], terminal)?;
+    let replaced = put(path, output, args.force)?;
     place::remove_if_empty(&partial);
     if !args.quiet {
-        let arrival = Arrival { output, content, transferred, source: &source, started };
+        let transferred = *transferred;
+        let arrival = Arrival { output, content: *content, transferred, source, started, replaced };
         arrival.tell(terminal);
     }
     Ok(())
+}
+
+/// What was fetched before to below a directory. When it is not there, nothing was.
+fn earlier(base: &Path) -> standing::Earlier {
+    let records = Records::of(shown(base), &crate::settings::state_directory());
+    records.map(|records| records.read()).unwrap_or_default()
+}
+
+/// Writes down what is about to appear below a directory.
+fn remember(
+    base: &Path,
+    arrived: &[(&PathBuf, &Fetched)],
+    terminal: &Terminal,
+) -> Result<(), PlaceError> {
+    let base_shown = shown(base);
+    place::make_directory(base_shown)?;
+    let record = |(output, fetched): &(&PathBuf, &Fetched)| {
+        let Fetched::New { content, etag, last_modified, source_used, .. } = fetched else {
+            return None;
+        };
+        let known = Known {
+            content: *content,
+            etag: etag.clone(),
+            last_modified: last_modified.clone(),
+            source: Some(address_digest(source_used)),
+        };
+        Record::new(name_in(base, output), known)
+    };
+    let records: Vec<Record> = arrived.iter().filter_map(record).collect();
+    let added = Records::of(base_shown, &crate::settings::state_directory())
+        .and_then(|log| log.add(&records));
+    if let Err(error) = added {
+        // The files are worth more than the memory of them.
+        terminal.note(format_args!(
+            "what is fetched here cannot be remembered, so the same command will not know it \
+             again: {error}"
+        ));
+    }
+    Ok(())
+}
+
+/// What an output is called in the records of its directory.
+fn name_in<'a>(base: &Path, output: &'a Path) -> &'a Path {
+    output.strip_prefix(base).unwrap_or(output)
+}
+
+/// The present directory has an empty name.
+fn shown(base: &Path) -> &Path {
+    if base.as_os_str().is_empty() { Path::new(".") } else { base }
+}
+
+/// Ended by the user.
+fn stopped(partial: &Path) -> Problem {
+    let kept = if place::remove_if_empty(partial) {
+        "nothing is on its way".to_owned()
+    } else {
+        format!("what came so far is kept in {}", partial.display())
+    };
+    Problem::Stopped { kept }
 }
 
 /// What came.
@@ -228,6 +320,8 @@ struct Arrival<'a> {
     transferred: u64,
     source: &'a str,
     started: Instant,
+    /// In words.
+    replaced: Option<String>,
 }
 
 impl Arrival<'_> {
@@ -237,7 +331,14 @@ impl Arrival<'_> {
         let per_second = u128::from(self.transferred) * 1000 / took.as_millis().max(1);
         let rate = bytes(u64::try_from(per_second).unwrap_or(u64::MAX));
         terminal.line(format_args!("{}", self.output.display()));
-        terminal.line(format_args!("  size    {} ({size} bytes)", bytes(size)));
+        if let Some(replaced) = &self.replaced {
+            terminal.line(format_args!("  instead of {replaced}"));
+        }
+        let files = match self.content.kind {
+            Kind::File => String::new(),
+            Kind::Directory => format!(" in {}", counted(place::count(self.output).0, "file")),
+        };
+        terminal.line(format_args!("  size    {} ({size} bytes){files}", bytes(size)));
         terminal.line(format_args!("  time    {}, {rate}/s", span(took)));
         // An archive has another size than its members.
         if self.transferred < size && self.content.kind == Kind::File && !self.source.contains("!/")

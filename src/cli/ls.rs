@@ -46,7 +46,7 @@ fn list(args: &LsArgs) -> Result<Vec<Entry>, MoveError> {
     } else {
         std::path::absolute(Path::new(&args.url))?.display().to_string()
     };
-    Ok(session.runtime.block_on(session.stager.list(&address, depth))?)
+    Ok(session.work(session.stager.list(&address, depth))?)
 }
 
 /// One entry for programs.

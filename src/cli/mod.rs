@@ -18,6 +18,7 @@ mod run;
 mod show;
 mod staging;
 mod status;
+mod stop;
 mod terminal;
 mod why;
 

@@ -88,7 +88,7 @@ fn send_all(args: &PutArgs, terminal: &Terminal) -> Result<(), Problem> {
             progress: Some(watch.clone()),
         };
         watch.begin(&redact(address), content.bytes);
-        let delivered = session.runtime.block_on(session.stager.deliver(delivery, Forgetful));
+        let delivered = session.work(session.stager.deliver(delivery, Forgetful));
         watch.end();
         let was_there = delivered.map_err(MoveError::from)? == Delivered::AlreadyThere;
         sent += if was_there { 0 } else { content.bytes };

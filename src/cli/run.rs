@@ -32,6 +32,7 @@ pub(super) fn run(args: &RunArgs, terminal: &mut Terminal) -> Exit {
             }
             match report.outcome {
                 RunOutcome::Succeeded => Exit::Success,
+                RunOutcome::Failed if report.lacked_room => Exit::Broken,
                 RunOutcome::Failed => Exit::Failed,
                 RunOutcome::Cancelled => Exit::Interrupted,
             }

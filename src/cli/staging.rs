@@ -1,11 +1,14 @@
 //! What `fetch`, `put` and `ls` have in common: the staging layer by itself.
 
 use std::path::Path;
+use std::time::Duration;
 
-use keelboat_engine::FailureClass;
-use keelboat_staging::{ConfigError, DeliverError, FetchError, LocalError, Stager, StagingConfig};
+use keelboat_staging::{
+    ConfigError, DeliverError, Fault, FetchError, LocalError, Stager, StagingConfig,
+};
 
 use super::exit::Exit;
+use super::stop::Stop;
 use crate::{Settings, SettingsError};
 
 /// Why files were not moved.
@@ -40,29 +43,35 @@ impl MoveError {
         match self {
             Self::Settings(_) => Exit::BadInput,
             Self::Config(_) | Self::Runtime(_) | Self::Look(_) => Exit::Broken,
-            Self::Fetch(error) => exit_of(error.failure.class),
-            Self::Deliver(error) => exit_of(error.failure().class),
+            Self::Fetch(error) => exit_of(error.fault),
+            Self::Deliver(error) => exit_of(error.fault()),
         }
     }
 }
 
-fn exit_of(class: FailureClass) -> Exit {
-    match class {
-        FailureClass::OutOfResources => Exit::Broken,
-        _ => Exit::Failed,
+fn exit_of(fault: Fault) -> Exit {
+    match fault {
+        Fault::Elsewhere => Exit::Failed,
+        Fault::Here => Exit::Broken,
+        Fault::Asked => Exit::BadInput,
     }
 }
 
+/// The longest that transfers which were told to end may take for it.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
 /// The network, and what moves files over it.
 pub(super) struct Session {
-    pub(super) runtime: tokio::runtime::Runtime,
+    runtime: tokio::runtime::Runtime,
     pub(super) stager: Stager,
+    stop: Stop,
 }
 
 impl Session {
     /// With the settings of this user and of the directory that it is used in.
     pub(super) fn begin(partial_dir: &Path, jobs: Option<u32>) -> Result<Self, MoveError> {
         let settings = Settings::load(Some(Path::new(".")))?;
+        let stop = Stop::listen()?;
         // One thread for the network, others for disks and digests: handing many small files from
         // thread to thread costs more than it brings.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -75,6 +84,47 @@ impl Session {
         let entered = runtime.enter();
         let stager = Stager::new(config)?;
         drop(entered);
-        Ok(Self { runtime, stager })
+        Ok(Self { runtime, stager, stop })
+    }
+
+    /// Does it to its end.
+    pub(super) fn work<T>(&self, deed: impl Future<Output = T>) -> T {
+        self.runtime.block_on(deed)
+    }
+
+    /// Does it until it is done, or the user wants it to stop: `None`.
+    pub(super) fn until_stopped<T>(&self, deed: impl Future<Output = T>) -> Option<T> {
+        let mut stop = self.stop();
+        self.work(async move {
+            tokio::select! {
+                biased;
+                done = deed => Some(done),
+                () = stop.requested() => None,
+            }
+        })
+    }
+
+    /// Tells whether the user wants it to stop.
+    pub(super) fn stop(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// Ends all that is under way, and waits until what came of it is written down.
+    pub(super) fn end(self) {
+        let Self { runtime, stager, .. } = self;
+        drop(stager);
+        // First the transfers are given up, which tells the threads that write that no more will
+        // come; then these are waited for. `shutdown_timeout` does it the other way round.
+        let (sender, ended) = std::sync::mpsc::channel::<()>();
+        let dropping = std::thread::Builder::new().name("end".to_owned()).spawn(move || {
+            drop(runtime);
+            drop(sender);
+        });
+        if let Err(error) = dropping {
+            tracing::debug!(%error, "ended at once");
+        }
+        if ended.recv_timeout(STOP_MAX) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            tracing::debug!("what writes is not waited for any longer");
+        }
     }
 }

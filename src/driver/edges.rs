@@ -1,6 +1,7 @@
 //! The edges of one run, in one place: files, memory, network, processes.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, SystemTime};
 
@@ -37,6 +38,8 @@ pub(crate) struct Edges {
     /// Read bytes again rather than believe their stamps.
     pub(crate) strict: bool,
     pub(crate) messages: SyncSender<Message>,
+    /// Whether anything failed because the disk is full.
+    pub(crate) lacked_room: AtomicBool,
 }
 
 impl Edges {

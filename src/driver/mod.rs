@@ -28,6 +28,7 @@ mod undeclared;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -95,6 +96,8 @@ pub struct Report {
     pub restored: u64,
     /// Bytes that came over the network.
     pub transferred: u64,
+    /// Whether it failed and something had found no room on the disk.
+    pub lacked_room: bool,
     /// Time from start to end.
     pub wall: Duration,
 }
@@ -112,6 +115,8 @@ pub fn run(options: &RunOptions, observer: &mut dyn Observer) -> Result<Report, 
         counts: driver.core.counts(),
         restored: driver.restored,
         transferred: driver.transferred,
+        lacked_room: outcome == RunOutcome::Failed
+            && driver.edges.lacked_room.load(Ordering::Relaxed),
         wall: driver.clock.elapsed(),
     });
     driver.drop_aside();
@@ -274,11 +279,13 @@ impl<'a> Driver<'a> {
     }
 
     fn feed(&mut self, mut event: Event, actions: &mut Vec<Action>) {
-        if let Event::AttemptEnded(outcome) = &mut event {
-            room::explain(outcome, &self.edges.project.scratch());
-            if let Some(attempt) = self.attempts.get(&outcome.attempt) {
-                attempt.explain(outcome, &self.edges);
-            }
+        if room::look(&mut event, &self.edges.project.scratch()) {
+            self.edges.lacked_room.store(true, Ordering::Relaxed);
+        }
+        if let Event::AttemptEnded(outcome) = &mut event
+            && let Some(attempt) = self.attempts.get(&outcome.attempt)
+        {
+            attempt.explain(outcome, &self.edges);
         }
         if let Event::AttemptEnded(outcome) = &event
             && let Some(attempt) = self.attempts.get(&outcome.attempt)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use keelboat_checkpoint::{Journal, ObjectCache, ProjectLock, Recovered, host_name};
@@ -184,6 +185,7 @@ fn connect(
         run,
         messages,
         project,
+        lacked_room: AtomicBool::new(false),
     })
 }
 

@@ -2,14 +2,29 @@
 
 use std::path::Path;
 
+use keelboat_engine::core::Event;
 use keelboat_engine::{AttemptOutcome, FailureClass};
 use nix::sys::statvfs::statvfs;
 
 /// A disk with less is full, in bytes.
 const ROOM_MIN: u64 = 64 << 10;
 
-/// Tells of a full disk where a task just says that it failed.
-pub(super) fn explain(outcome: &mut AttemptOutcome, scratch: &Path) {
+/// Tells of a full disk where a task just says that it failed. Returns whether what happened did so
+/// because the disk is full.
+pub(super) fn look(event: &mut Event, scratch: &Path) -> bool {
+    match event {
+        Event::AttemptEnded(outcome) => {
+            explain(outcome, scratch);
+            let failure = outcome.result.as_ref().err();
+            failure.is_some_and(|failure| failure.class == FailureClass::OutOfResources)
+                && is_full(scratch)
+        }
+        Event::PublishFailed { failure, .. } => failure.class == FailureClass::OutOfResources,
+        _ => false,
+    }
+}
+
+fn explain(outcome: &mut AttemptOutcome, scratch: &Path) {
     let Err(failure) = &mut outcome.result else { return };
     if failure.class != FailureClass::Transient || !is_full(scratch) {
         return;

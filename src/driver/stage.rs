@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use keelboat_engine::core::Event;
 use keelboat_engine::{Content, Digest, Fact, Failure, FailureClass, FileId, Kind, SiteId, Source};
 use keelboat_staging::{
-    FetchRequest, Fetched, Known, Progress, Room, address_digest, redact, stamp_of,
+    Fault, FetchRequest, Fetched, Known, Progress, Room, address_digest, redact, stamp_of,
 };
 
 use super::edges::Edges;
@@ -106,7 +107,12 @@ async fn bring(
     let stager = edges.stager();
     let stager =
         stager.map_err(|error| Failure::new(FailureClass::Permanent, error.to_string()))?;
-    let fetched = stager.fetch(request).await.map_err(|error| error.failure)?;
+    let fetched = stager.fetch(request).await.map_err(|error| {
+        let lacked_room =
+            error.fault == Fault::Here && error.failure.class == FailureClass::OutOfResources;
+        edges.lacked_room.fetch_or(lacked_room, Ordering::Relaxed);
+        error.failure
+    })?;
     match fetched {
         Fetched::Unchanged => match known {
             Some(known) => Ok((known.content, None)),

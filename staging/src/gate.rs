@@ -162,7 +162,7 @@ impl Gate {
     }
 
     pub(crate) fn too_large(&self, bytes: u64) -> TransferError {
-        words::too_large(bytes, self.0.space_max.unwrap_or(u64::MAX))
+        TransferError::TooLarge { bytes, space_max: self.0.space_max.unwrap_or(u64::MAX) }
     }
 
     /// Lets in those whose turn it is.

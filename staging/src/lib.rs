@@ -38,7 +38,7 @@ pub use local::{
 pub use partial::{PARTIAL_KEPT, abandoned};
 pub use protocol::{
     AddressPolicy, BoxFuture, BucketProtocol, ByteStream, Condition, Courier, DataProtocol,
-    Deadlined, Depth, Entry, Errand, FileProtocol, FtpConfig, FtpProtocol, HttpConfig,
+    Deadlined, Depth, Entry, Errand, Fault, FileProtocol, FtpConfig, FtpProtocol, HttpConfig,
     HttpProtocol, ListRequest, Metadata, OpenRequest, Opened, Parallel, Proof, Protocol,
     PutRequest, Sent, SftpConfig, SftpProtocol, Spreading, Throttled, TransferError, Validators,
     Verified, Writing,

@@ -31,7 +31,7 @@ pub use bucket::BucketProtocol;
 pub use courier::{Courier, Errand};
 pub use data::DataProtocol;
 pub use deadlined::Deadlined;
-pub use error::TransferError;
+pub use error::{Fault, TransferError};
 pub use file::FileProtocol;
 pub(crate) use file::local_path;
 pub use ftp::{FtpConfig, FtpProtocol};

@@ -12,6 +12,7 @@ mod bad_input;
 mod crash;
 mod disk;
 mod examples;
+mod fetching;
 mod interrupt;
 mod kept;
 mod outputs;

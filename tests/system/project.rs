@@ -152,6 +152,7 @@ impl Project {
 
     fn prepare(&self, command: &mut Command) {
         command.current_dir(&self.directory).env(MARK_VARIABLE, self.mark()).env("LC_ALL", "C");
+        command.env("XDG_STATE_HOME", self.outside("state"));
         for variable in
             ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
         {

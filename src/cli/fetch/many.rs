@@ -3,17 +3,21 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use keelboat_staging::{Fetched, redact};
+use keelboat_engine::{Content, Kind};
+use keelboat_staging::{Fetched, Stager, redact, remove_tree};
 use tokio::task::JoinSet;
 
 use super::place::{self, PlaceError};
-use super::{Doing, Manner, Problem, Watch, Wish};
+use super::standing::{self, Met, Standing};
+use super::{Doing, Manner, Problem, Watch, Wish, shown};
 use crate::cli::args::FetchArgs;
+use crate::cli::exit::Exit;
 use crate::cli::staging::{MoveError, Session};
+use crate::cli::stop::Stop;
 use crate::cli::terminal::{Terminal, bytes, counted, plain, span};
 
 /// Files that are asked for at once; the limits of hosts hold besides.
@@ -22,68 +26,191 @@ const AT_ONCE_MAX: usize = 256;
 /// Files that are made durable together at most.
 const BATCH_MAX: usize = 1024;
 
-pub(super) fn bring(wishes: &[Wish], args: &FetchArgs, terminal: &Terminal) -> Result<(), Problem> {
-    check_names(wishes)?;
-    // Files appear whole or not at all: one that is there came by an earlier command.
-    let is_missing = |wish: &&Wish| args.force || wish.output.symlink_metadata().is_err();
-    let missing: Vec<&Wish> = wishes.iter().filter(is_missing).collect();
-    let were_there = wishes.len() - missing.len();
-    if were_there > 0 && !args.quiet {
-        let count = counted(were_there as u64, "file");
-        terminal.note(format_args!("{count} were there already (`--force` fetches them again)"));
-    }
-    let into = args.into.as_deref().unwrap_or_else(|| Path::new("."));
-    let partial = into.join(".keelboat-partial");
+/// Errors that are shown, so that ten thousand of them do not hide the first.
+const ERRORS_SHOWN_MAX: usize = 20;
+
+pub(super) fn bring(
+    wishes: Vec<Wish>,
+    args: &FetchArgs,
+    terminal: &Terminal,
+) -> Result<(), Problem> {
+    check_names(&wishes)?;
+    let all = wishes.len();
+    let into = args.into.as_deref().unwrap_or_else(|| Path::new(""));
+    let mut many = Many { args, into, terminal, tally: Tally::default(), arrived: Vec::new() };
+    let wanted = many.look(wishes);
+    let partial = shown(into).join(".keelboat-partial");
     let watch = Arc::new(Watch::new(Manner::of(args.quiet, terminal), Doing::Many));
-    watch.expect(missing.len() as u64);
+    watch.expect(wanted.len() as u64);
     let started = Instant::now();
     let session = Session::begin(&partial, args.jobs)?;
-    let mut tally = Tally::default();
-    let brought = session.runtime.block_on(async {
-        let mut under_way = JoinSet::new();
-        let mut arrived = Vec::new();
-        let mut rest = missing.iter();
-        loop {
-            while under_way.len() < AT_ONCE_MAX
-                && let Some(wish) = rest.next()
-            {
-                let (stager, request) = (session.stager.clone(), wish.request(&watch));
-                let output = wish.output.clone();
-                under_way.spawn(async move { (output, stager.fetch(request).await) });
-            }
-            let Some(ended) = under_way.join_next().await else { break };
-            let (output, fetched) =
-                ended.map_err(std::io::Error::other).map_err(MoveError::from)?;
-            match fetched {
-                Ok(mut fetched) => {
-                    // It is moved with many others; those must not wait for that.
-                    fetched.give_room_back();
-                    arrived.push((output, fetched));
-                }
-                Err(error) => tally.fail(&MoveError::from(error), terminal),
-            }
-            if arrived.len() >= BATCH_MAX {
-                sync(&arrived).await?;
-                place_all(&mut arrived, args, &mut tally, (&watch, terminal))?;
+    let (stager, stop) = (session.stager.clone(), session.stop());
+    let brought = session.work(many.bring_all(wanted, (&stager, stop), &watch));
+    watch.end();
+    let Many { tally, .. } = many;
+    if tally.failed == 0 && matches!(brought, Ok(Ended::Done)) {
+        stager.discard_archives();
+    }
+    drop(stager);
+    session.end();
+    let is_stopped = matches!(brought?, Ended::Stopped);
+    if !args.quiet {
+        terminal.note(format_args!("{} in {}", tally.summary(), span(started.elapsed())));
+    }
+    if is_stopped {
+        return Err(super::stopped(&partial));
+    }
+    place::remove_if_empty(&partial);
+    match tally {
+        Tally { exit: Some(exit), failed, .. } => Err(Problem::Some { failed, all, exit }),
+        _ => Ok(()),
+    }
+}
+
+/// How it ended.
+enum Ended {
+    Done,
+    /// By the user; what had come is in its place.
+    Stopped,
+}
+
+/// A wish that was looked into.
+type Wanted = (Arc<Wish>, Standing);
+
+/// A wish that was met, or was not.
+type Answer = (Arc<Wish>, Result<Met, Problem>);
+
+/// Many files on their way.
+struct Many<'a> {
+    args: &'a FetchArgs,
+    into: &'a Path,
+    terminal: &'a Terminal,
+    tally: Tally,
+    /// Files that are here and not yet in their places.
+    arrived: Vec<(Arc<Wish>, Fetched)>,
+}
+
+impl Many<'_> {
+    /// Finds out what stands in the places of the files; those whose places are taken are refused.
+    fn look(&mut self, wishes: Vec<Wish>) -> Vec<Wanted> {
+        let mut earlier = None;
+        let mut wanted = Vec::with_capacity(wishes.len());
+        for wish in wishes {
+            let record = || {
+                let earlier = earlier.get_or_insert_with(|| super::earlier(self.into));
+                earlier.remove(super::name_in(self.into, &wish.output))
+            };
+            match standing::look(&wish, self.args.force, record) {
+                Ok(standing) => wanted.push((Arc::new(wish), standing)),
+                Err(error) => self.tally.fail(&error.into(), self.terminal),
             }
         }
-        sync(&arrived).await?;
-        place_all(&mut arrived, args, &mut tally, (&watch, terminal))
-    });
-    watch.end();
-    if tally.failed == 0 {
-        session.stager.discard_archives();
+        wanted
     }
-    drop(session);
-    place::remove_if_empty(&partial);
-    brought?;
-    if !args.quiet {
-        let (count, all) = (counted(tally.files, "file"), bytes(tally.transferred));
-        terminal.note(format_args!("{count}, {all} in {}", span(started.elapsed())));
+
+    async fn bring_all(
+        &mut self,
+        wanted: Vec<Wanted>,
+        (stager, mut stop): (&Stager, Stop),
+        watch: &Arc<Watch>,
+    ) -> Result<Ended, Problem> {
+        let mut under_way: JoinSet<Answer> = JoinSet::new();
+        let mut rest = wanted.into_iter();
+        loop {
+            while under_way.len() < AT_ONCE_MAX
+                && let Some((wish, standing)) = rest.next()
+            {
+                let (stager, watch) = (stager.clone(), Arc::clone(watch));
+                under_way.spawn(async move {
+                    let met = standing::meet(&stager, &wish, standing, &watch).await;
+                    (wish, met)
+                });
+            }
+            let ended = tokio::select! {
+                biased;
+                ended = under_way.join_next() => ended,
+                () = stop.requested() => {
+                    under_way.abort_all();
+                    while let Some(ended) = under_way.join_next().await {
+                        // Most of them were given up.
+                        if let Ok(ended) = ended {
+                            self.take(ended, watch);
+                        }
+                    }
+                    self.place(watch).await?;
+                    return Ok(Ended::Stopped);
+                }
+            };
+            let Some(ended) = ended else { break };
+            self.take(ended.map_err(std::io::Error::other).map_err(MoveError::from)?, watch);
+            if self.arrived.len() >= BATCH_MAX {
+                self.place(watch).await?;
+            }
+        }
+        self.place(watch).await?;
+        Ok(Ended::Done)
     }
-    match tally.failed {
-        0 => Ok(()),
-        failed => Err(Problem::Some { failed, all: wishes.len() }),
+
+    fn take(&mut self, (wish, met): Answer, watch: &Watch) {
+        match met {
+            Ok(Met::Came(mut fetched)) => {
+                // It is moved with many others; those must not wait for that.
+                fetched.give_room_back();
+                self.arrived.push((wish, fetched));
+            }
+            Ok(Met::There(content)) => {
+                self.tally.there += 1;
+                self.show(&wish, content);
+                watch.arrived();
+            }
+            Err(error) => self.tally.fail(&error, self.terminal),
+        }
+    }
+
+    fn show(&self, wish: &Wish, content: Content) {
+        if !self.args.quiet {
+            let name = plain(&wish.output.display().to_string());
+            self.terminal.line(format_args!("{}  {name}", content.digest));
+        }
+    }
+
+    /// Files are only counted.
+    fn tell_replaced(&self, wish: &Wish, replaced: Option<String>) {
+        if let Some(replaced) =
+            replaced.filter(|_| wish.kind == Kind::Directory && !self.args.quiet)
+        {
+            let name = plain(&wish.output.display().to_string());
+            self.terminal.note(format_args!("{name} came instead of {replaced}"));
+        }
+    }
+
+    /// Makes what came durable by one call for all, remembers it, and moves each file to its place.
+    async fn place(&mut self, watch: &Watch) -> Result<(), Problem> {
+        let Some((_, Fetched::New { path, .. })) = self.arrived.first() else { return Ok(()) };
+        let path = path.clone();
+        // Others go on to come meanwhile.
+        let synced = tokio::task::spawn_blocking(move || sync(&path));
+        synced.await.map_err(std::io::Error::other).map_err(MoveError::from)??;
+        let known = self.arrived.iter().map(|(wish, fetched)| (&wish.output, fetched));
+        super::remember(self.into, &known.collect::<Vec<_>>(), self.terminal)?;
+        for (wish, fetched) in std::mem::take(&mut self.arrived) {
+            let Fetched::New { path, content, transferred, .. } = fetched else { continue };
+            match place::move_to(&path, &wish.output, self.args.force) {
+                Ok(replaced) => {
+                    self.tally.came(&wish, transferred, replaced.is_some());
+                    self.tell_replaced(&wish, replaced);
+                }
+                Err(error @ PlaceError::Io { .. }) => return Err(error.into()),
+                Err(error) => {
+                    self.tally.fail(&error.into(), self.terminal);
+                    remove_tree(&path).map_err(MoveError::from)?;
+                    continue;
+                }
+            }
+            watch.arrived();
+            self.show(&wish, content);
+        }
+        Ok(sync(shown(self.into))?)
     }
 }
 
@@ -102,56 +229,51 @@ fn check_names(wishes: &[Wish]) -> Result<(), Problem> {
 #[derive(Default)]
 struct Tally {
     files: u64,
+    there: u64,
+    replaced: u64,
     transferred: u64,
     failed: usize,
+    /// The worst of what failed.
+    exit: Option<Exit>,
 }
 
 impl Tally {
-    fn fail(&mut self, error: &MoveError, terminal: &Terminal) {
+    fn fail(&mut self, error: &Problem, terminal: &Terminal) {
         self.failed += 1;
-        terminal.error(error, error.hint().as_deref());
-    }
-}
-
-/// Makes what came durable by one call for all, while others go on to come.
-async fn sync(arrived: &[(PathBuf, Fetched)]) -> Result<(), Problem> {
-    let Some((_, Fetched::New { path, .. })) = arrived.first() else { return Ok(()) };
-    let path = path.clone();
-    let synced = tokio::task::spawn_blocking(move || {
-        let synced = File::open(&path).and_then(|file| Ok(nix::unistd::syncfs(file.as_fd())?));
-        synced.map_err(failed(&path))
-    });
-    Ok(synced.await.map_err(std::io::Error::other).map_err(MoveError::from)??)
-}
-
-fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> PlaceError {
-    let path = path.to_owned();
-    move |source| PlaceError::Io { doing: "write", path, source }
-}
-
-/// Moves each file that came to its place.
-fn place_all(
-    arrived: &mut Vec<(PathBuf, Fetched)>,
-    args: &FetchArgs,
-    tally: &mut Tally,
-    (watch, terminal): (&Watch, &Terminal),
-) -> Result<(), Problem> {
-    if arrived.is_empty() {
-        return Ok(());
-    }
-    for (output, fetched) in arrived.drain(..) {
-        let Fetched::New { path, content, transferred, .. } = fetched else { continue };
-        place::move_to(&path, &output, args.force)?;
-        tally.files += 1;
-        tally.transferred += transferred;
-        watch.arrived();
-        if !args.quiet {
-            let name = plain(&output.display().to_string());
-            terminal.line(format_args!("{}  {name}", content.digest));
+        let exit = error.exit();
+        self.exit = Some(self.exit.map_or(exit, |worst| worst.or(exit)));
+        match self.failed {
+            ..=ERRORS_SHOWN_MAX => terminal.error(error, error.hint().as_deref()),
+            at if at == ERRORS_SHOWN_MAX + 1 => {
+                terminal.note(format_args!("further errors are counted and not shown"));
+            }
+            _ => {}
         }
     }
-    let into = args.into.as_deref().unwrap_or_else(|| Path::new("."));
-    let synced = File::open(into).and_then(|folder| Ok(nix::unistd::syncfs(folder.as_fd())?));
-    synced.map_err(failed(into))?;
-    Ok(())
+
+    fn came(&mut self, wish: &Wish, transferred: u64, is_replaced: bool) {
+        self.transferred += transferred;
+        self.files += match wish.kind {
+            Kind::File => 1,
+            Kind::Directory => place::count(&wish.output).0,
+        };
+        self.replaced += u64::from(is_replaced);
+    }
+
+    fn summary(&self) -> String {
+        let mut parts = vec![counted(self.files, "file"), bytes(self.transferred)];
+        if self.there > 0 {
+            parts.push(format!("{} there already", self.there));
+        }
+        if self.replaced > 0 {
+            parts.push(format!("{} replaced", self.replaced));
+        }
+        parts.join(", ")
+    }
+}
+
+/// Brings all of a file system to the disk.
+fn sync(path: &Path) -> Result<(), PlaceError> {
+    let synced = File::open(path).and_then(|file| Ok(nix::unistd::syncfs(file.as_fd())?));
+    synced.map_err(|source| PlaceError::Io { doing: "write", path: path.to_owned(), source })
 }

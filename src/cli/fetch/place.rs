@@ -8,16 +8,22 @@ use std::path::{Path, PathBuf};
 use keelboat_staging::redact;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use walkdir::WalkDir;
 
 use crate::cli::exit::Exit;
+use crate::cli::terminal::{bytes, counted};
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PlaceError {
     #[error("{shown} does not end in a file name")]
     NoName { shown: String },
-    #[error("{} is there already", .0.display())]
+    #[error("{} is there already, and nothing tells that it came from this address", .0.display())]
     Exists(PathBuf),
-    #[error("{} is a directory", .0.display())]
+    #[error("{} is there already, and is not as it came: it was changed since", .0.display())]
+    Edited(PathBuf),
+    #[error("{} is there already, and its source has changed since it came", .0.display())]
+    Outdated(PathBuf),
+    #[error("{} is there already, and is a directory", .0.display())]
     Directory(PathBuf),
     #[error("cannot {doing} {}: {source}", path.display())]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
@@ -28,11 +34,19 @@ impl PlaceError {
         match self {
             Self::NoName { .. } => "give the file a name: `-o FILE`".to_owned(),
             Self::Exists(_) => {
-                "`--force` replaces it; with `--sha256` it is enough that it holds that".to_owned()
+                "`--force` replaces it; another name keeps both (`-o FILE`; in a list after a tab); \
+                 with `--sha256` it is enough that it holds that"
+                    .to_owned()
             }
-            Self::Directory(path) => {
-                format!("name a file in it: `-o {}/FILE`; or `-d DIR`", path.display())
+            Self::Edited(_) | Self::Outdated(_) => {
+                "`--force` replaces it; another name keeps both (`-o FILE`; in a list after a tab)"
+                    .to_owned()
             }
+            Self::Directory(path) => format!(
+                "a file takes no directory's place: `-d {}` puts it into that one, `-o FILE` gives \
+                 it another name; if the address is a directory, end it with `/`",
+                path.display()
+            ),
             Self::Io { .. } => "what came so far is kept: the same command goes on".to_owned(),
         }
     }
@@ -90,21 +104,12 @@ fn decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Refuses a place that is taken, before anything is fetched.
-pub(super) fn check(output: &Path, force: bool) -> Result<(), PlaceError> {
-    match fs::symlink_metadata(output) {
-        Ok(found) if found.is_dir() && !force => Err(PlaceError::Directory(output.to_owned())),
-        Ok(_) if !force => Err(PlaceError::Exists(output.to_owned())),
-        _ => Ok(()),
-    }
-}
-
 /// Where the bytes so far are kept: beside the output, so that the last step is a rename.
 pub(super) fn partial_dir(output: &Path) -> PathBuf {
     directory_of(output).join(".keelboat-partial")
 }
 
-fn directory_of(output: &Path) -> &Path {
+pub(super) fn directory_of(output: &Path) -> &Path {
     output
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
@@ -113,7 +118,7 @@ fn directory_of(output: &Path) -> &Path {
 
 /// Moves a whole file or directory to its place at once, durably. Without `force`, what came to
 /// stand there meanwhile stays.
-pub(super) fn put(from: &Path, output: &Path, force: bool) -> Result<(), PlaceError> {
+pub(super) fn put(from: &Path, output: &Path, force: bool) -> Result<Option<String>, PlaceError> {
     let file = File::open(from).map_err(failed("open", from))?;
     let is_directory = file.metadata().is_ok_and(|metadata| metadata.is_dir());
     let synced = if is_directory {
@@ -122,22 +127,52 @@ pub(super) fn put(from: &Path, output: &Path, force: bool) -> Result<(), PlaceEr
         file.sync_all()
     };
     synced.map_err(failed("write", from))?;
-    move_to(from, output, force)?;
+    let replaced = move_to(from, output, force)?;
     let directory = directory_of(output);
     let synced = File::open(directory).and_then(|directory| directory.sync_all());
-    synced.map_err(failed("write", directory))
+    synced.map_err(failed("write", directory))?;
+    Ok(replaced)
 }
 
-/// Moves a whole file or directory to its place at once.
-pub(super) fn move_to(from: &Path, output: &Path, force: bool) -> Result<(), PlaceError> {
+/// Moves a whole file or directory to its place at once. Returns what it has replaced, in words.
+pub(super) fn move_to(
+    from: &Path,
+    output: &Path,
+    force: bool,
+) -> Result<Option<String>, PlaceError> {
     make_parents(output)?;
-    if force && from.is_dir() {
-        return place_directory(from, output);
+    let old = if force { output.symlink_metadata().ok() } else { None };
+    let Some(old) = old else { return place_new(from, output).map(|()| None) };
+    let replaced = describe(output, &old);
+    if from.is_dir() {
+        place_directory(from, output)?;
+    } else if old.is_dir() {
+        return Err(PlaceError::Directory(output.to_owned()));
+    } else {
+        fs::rename(from, output).map_err(failed("write", output))?;
     }
-    if force {
-        return fs::rename(from, output).map_err(failed("write", output));
+    Ok(Some(replaced))
+}
+
+/// What stands there, for people.
+fn describe(path: &Path, found: &fs::Metadata) -> String {
+    if found.is_dir() {
+        let (files, all) = count(path);
+        return format!("a directory with {} ({})", counted(files, "file"), bytes(all));
     }
-    place_new(from, output)
+    if found.is_symlink() {
+        return "a symbolic link".to_owned();
+    }
+    format!("a file of {}", bytes(found.len()))
+}
+
+/// Files below a directory, and their bytes. What cannot be seen is not counted.
+pub(super) fn count(directory: &Path) -> (u64, u64) {
+    let entries = WalkDir::new(directory).into_iter().filter_map(Result::ok);
+    let files = entries.filter(|entry| !entry.file_type().is_dir());
+    files.fold((0, 0), |(files, all), entry| {
+        (files + 1, all + entry.metadata().map_or(0, |found| found.len()))
+    })
 }
 
 /// Mostly they are there.
@@ -146,14 +181,15 @@ fn make_parents(output: &Path) -> Result<(), PlaceError> {
     if parent == Path::new(".") {
         return Ok(());
     }
-    fs::create_dir_all(parent).map_err(failed("create", parent))
+    make_directory(parent)
 }
 
-/// A directory that is there goes away after the new one has come.
+pub(super) fn make_directory(path: &Path) -> Result<(), PlaceError> {
+    fs::create_dir_all(path).map_err(failed("create", path))
+}
+
+/// What is there goes away after the new one has come.
 fn place_directory(from: &Path, output: &Path) -> Result<(), PlaceError> {
-    if output.symlink_metadata().is_err() {
-        return fs::rename(from, output).map_err(failed("write", output));
-    }
     let old = from.with_extension("replaced");
     fs::rename(output, &old).map_err(failed("replace", output))?;
     fs::rename(from, output).map_err(failed("write", output))?;
@@ -169,19 +205,23 @@ fn place_new(from: &Path, output: &Path) -> Result<(), PlaceError> {
     match renameat2(AT_FDCWD, from, AT_FDCWD, output, RenameFlags::RENAME_NOREPLACE) {
         Ok(()) => Ok(()),
         Err(Errno::EEXIST) => Err(PlaceError::Exists(output.to_owned())),
+        Err(Errno::EINVAL | Errno::ENOSYS) if output.symlink_metadata().is_ok() => {
+            Err(PlaceError::Exists(output.to_owned()))
+        }
         Err(Errno::EINVAL | Errno::ENOSYS) => {
-            check(output, false)?;
             fs::rename(from, output).map_err(failed("write", output))
         }
         Err(error) => Err(failed("write", output)(error.into())),
     }
 }
 
-/// The directory for partial files goes with the last one of them.
-pub(super) fn remove_if_empty(directory: &Path) {
-    if let Err(error) = fs::remove_dir(directory) {
+/// The directory for partial files goes with the last one of them. Returns whether it is gone.
+pub(super) fn remove_if_empty(directory: &Path) -> bool {
+    let removed = fs::remove_dir(directory);
+    if let Err(error) = &removed {
         tracing::debug!(%error, "the directory for partial files stays");
     }
+    removed.is_ok() || directory.symlink_metadata().is_err()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use keelboat_engine::{Failure, FailureClass};
 
-use crate::protocol::TransferError;
+use crate::protocol::{Fault, TransferError};
 
 /// A delivery that failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,6 +15,11 @@ pub struct DeliverError {
 }
 
 impl DeliverError {
+    /// Where the trouble is.
+    pub fn fault(&self) -> Fault {
+        self.error.fault()
+    }
+
     /// The whole, for reports.
     pub fn failure(&self) -> Failure {
         let class = match self.error.class() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use keelboat_engine::{Digest, Failure, FailureClass};
 
 use crate::local::LocalError;
-use crate::protocol::TransferError;
+use crate::protocol::{Fault, TransferError};
 
 /// A [`Stager`](crate::Stager) cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +22,8 @@ pub struct FetchError {
     pub failure: Failure,
     /// Bytes that came over the network all the same.
     pub transferred: u64,
+    /// Where the trouble is.
+    pub fault: Fault,
 }
 
 impl FetchError {
@@ -31,7 +33,8 @@ impl FetchError {
         hint: impl Into<String>,
         transferred: u64,
     ) -> Self {
-        Self { failure: Failure::new(class, cause).with_hint(hint), transferred }
+        let failure = Failure::new(class, cause).with_hint(hint);
+        Self { failure, transferred, fault: Fault::Elsewhere }
     }
 
     /// What every address answered, in one error. Network trouble wins, since it may go away.
@@ -49,7 +52,9 @@ impl FetchError {
         });
         match sources.first() {
             Some((_, lost)) => {
-                Self::new(lost.error.class(), causes.join("; "), lost.error.hint(), transferred)
+                let (class, hint) = (lost.error.class(), lost.error.hint());
+                let error = Self::new(class, causes.join("; "), hint, transferred);
+                Self { fault: lost.error.fault(), ..error }
             }
             None => Self::new(
                 FailureClass::Permanent,
@@ -122,6 +127,17 @@ impl SourceError {
             }
             Self::Inner { lost, .. } => lost.error.hint(),
             Self::Local(error) => error.hint(),
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Transfer { error, .. } => error.fault(),
+            Self::Mismatch { .. } => Fault::Elsewhere,
+            Self::Inner { lost, .. } => lost.error.fault(),
+            // What changes while it is read is nobody's fault for long.
+            Self::Local(error) if error.class() == FailureClass::Transient => Fault::Elsewhere,
+            Self::Local(_) => Fault::Here,
         }
     }
 

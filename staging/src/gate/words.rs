@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use keelboat_engine::Timestamp;
 use keelboat_engine::queue::Wait;
-use keelboat_engine::{FailureClass, Timestamp};
 
 use crate::protocol::TransferError;
 
@@ -57,15 +57,6 @@ pub(super) fn given_up(
         _ => trouble.unwrap_or_else(|| TransferError::Unreachable {
             found: format!("{host} does not answer"),
         }),
-    }
-}
-
-/// No single file may be larger than all of the room.
-pub(super) fn too_large(bytes: u64, space_max: u64) -> TransferError {
-    TransferError::Local {
-        class: FailureClass::OutOfResources,
-        found: format!("it has {bytes} bytes, and all transfers together may have {space_max}"),
-        hint: "raise `staging.space_max`".into(),
     }
 }
 

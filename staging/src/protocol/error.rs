@@ -9,6 +9,17 @@ pub(super) const HINT_CERTIFICATES: &str = "name the file with the certificates 
      this server: certificates = \"/etc/ssl/own-ca.pem\" in [staging] of keelboat.toml, or \
      SSL_CERT_FILE";
 
+/// Where trouble is, for programs that end with a code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// At the other end, or on the way there.
+    Elsewhere,
+    /// On this machine: no room, no permission.
+    Here,
+    /// In what was asked for, or in the settings.
+    Asked,
+}
+
 /// Why one try ended. The texts are fragments without the address; whoever reports them adds it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TransferError {
@@ -80,6 +91,14 @@ pub enum TransferError {
         /// What was expected and what was found.
         found: String,
     },
+    /// It is larger than all files on their way may be together.
+    #[error("it has {bytes} bytes, and all transfers together may have {space_max}")]
+    TooLarge {
+        /// Its length.
+        bytes: u64,
+        /// The bound of the settings.
+        space_max: u64,
+    },
     /// The trouble is on this side: the file system that bytes are read from or written to.
     #[error("{found}")]
     Local {
@@ -115,7 +134,17 @@ impl TransferError {
             Self::Missing { .. } => FailureClass::InputMissing,
             Self::Forbidden { .. } | Self::Refused { .. } => FailureClass::Permanent,
             Self::Local { class, .. } => *class,
+            Self::TooLarge { .. } => FailureClass::OutOfResources,
             _ => FailureClass::Transient,
+        }
+    }
+
+    /// Where the trouble is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::TooLarge { .. } => Fault::Asked,
+            Self::Local { class: FailureClass::OutOfResources, .. } => Fault::Here,
+            _ => Fault::Elsewhere,
         }
     }
 
@@ -135,6 +164,7 @@ impl TransferError {
             Self::Missing { .. } => "check the address; the file may have been moved".into(),
             Self::Forbidden { .. } => "check the credentials for this address".into(),
             Self::Refused { hint, .. } | Self::Local { hint, .. } => hint.clone(),
+            Self::TooLarge { .. } => "raise `staging.space_max`".into(),
             Self::Busy { .. } => "run the same command again later, or add a mirror".into(),
             Self::Unreachable { .. } | Self::Stalled { .. } | Self::Cut { .. } => {
                 "check the network and the proxy settings; the same command goes on where this \
