@@ -299,6 +299,12 @@ pub(crate) struct PutArgs {
     /// Where they go; with a `/` at its end, or with several files, they keep their names below it
     #[arg(value_name = "URL")]
     pub(crate) url: String,
+    /// Replace what is there
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Connections at once [default: 16, and 4 with one host]
+    #[arg(short, long, value_name = "N")]
+    pub(crate) jobs: Option<u32>,
     /// Print only errors
     #[arg(short, long)]
     pub(crate) quiet: bool,
@@ -306,7 +312,7 @@ pub(crate) struct PutArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct LsArgs {
-    /// The directory, bucket or prefix
+    /// The directory, bucket or prefix, a file, or a place in an archive (`tar:URL!/DIR/`)
     #[arg(value_name = "URL")]
     pub(crate) url: String,
     /// All that is below it

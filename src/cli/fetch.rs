@@ -17,6 +17,7 @@ use keelboat_staging::{
     redact,
 };
 
+pub(super) use self::place::count;
 pub(super) use self::watch::{Doing, Manner, Watch};
 
 use self::place::{PlaceError, directory_of, name_of, partial_dir, put};
@@ -336,7 +337,7 @@ impl Arrival<'_> {
         }
         let files = match self.content.kind {
             Kind::File => String::new(),
-            Kind::Directory => format!(" in {}", counted(place::count(self.output).0, "file")),
+            Kind::Directory => format!(" in {}", counted(count(self.output).0, "file")),
         };
         terminal.line(format_args!("  size    {} ({size} bytes){files}", bytes(size)));
         terminal.line(format_args!("  time    {}, {rate}/s", span(took)));

@@ -1,4 +1,4 @@
-//! `keelboat ls`: what is in a directory that is elsewhere.
+//! `keelboat ls`: what is in a directory or an archive that is elsewhere.
 
 use std::path::Path;
 
@@ -14,11 +14,12 @@ use super::terminal::{Terminal, plain};
 
 pub(super) fn ls(args: &LsArgs, terminal: &Terminal) -> Exit {
     match list(args) {
-        Ok(entries) if args.json => {
+        Ok(None) => Exit::Interrupted,
+        Ok(Some(entries)) if args.json => {
             print_json(&entries.iter().map(Line::of).collect::<Vec<_>>(), terminal);
             Exit::Success
         }
-        Ok(entries) => {
+        Ok(Some(entries)) => {
             for entry in &entries {
                 let name = plain(&entry.path);
                 match (entry.kind, entry.length) {
@@ -38,7 +39,8 @@ pub(super) fn ls(args: &LsArgs, terminal: &Terminal) -> Exit {
     }
 }
 
-fn list(args: &LsArgs) -> Result<Vec<Entry>, MoveError> {
+/// `None`: the user wants it to stop.
+fn list(args: &LsArgs) -> Result<Option<Vec<Entry>>, MoveError> {
     let session = Session::begin(&crate::settings::state_directory(), None)?;
     let depth = if args.recursive { Depth::All } else { Depth::One };
     let address = if is_address(&args.url) {
@@ -46,7 +48,10 @@ fn list(args: &LsArgs) -> Result<Vec<Entry>, MoveError> {
     } else {
         std::path::absolute(Path::new(&args.url))?.display().to_string()
     };
-    Ok(session.work(session.stager.list(&address, depth))?)
+    let listed = session.until_stopped(session.stager.list(&address, depth));
+    session.stager.discard_archives();
+    session.end();
+    listed.transpose().map_err(MoveError::from)
 }
 
 /// One entry for programs.

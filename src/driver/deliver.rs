@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use keelboat_engine::core::Event;
 use keelboat_engine::{Content, Failure, FailureClass, TaskId};
-use keelboat_staging::{Delivery, Progress, is_address, redact};
+use keelboat_staging::{Delivery, Over, Progress, is_address, redact};
 
 use super::edges::{Edges, Memory};
 use super::message::Message;
@@ -49,7 +49,8 @@ async fn deliver(edges: &Arc<Edges>, outgoing: Outgoing) -> Result<(), Failure> 
     };
     let moving = Moving::Output(task.0, output);
     let reporter: Arc<dyn Progress> = Arc::new(Reporter::new(edges, moving, redact(&address)));
-    let delivery = Delivery { source: place, content, address, progress: Some(reporter) };
+    let (over, progress) = (Over::Same, Some(reporter));
+    let delivery = Delivery { source: place, content, address, over, progress };
     let memory = Memory(Arc::clone(&edges.digests));
     let delivered = stager.deliver(delivery, memory).await;
     delivered.map(drop).map_err(|error| error.failure())

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use keelboat_engine::Kind;
-use keelboat_staging::{Delivered, Delivery, Forgetful, Stager, StagingConfig, digest_path};
+use keelboat_staging::{Delivered, Delivery, Forgetful, Over, Stager, StagingConfig, digest_path};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -34,6 +34,7 @@ async fn put() -> Result<&'static str, String> {
         source: file.into(),
         content: content.map_err(|error| error.to_string())?,
         address: address.as_str().into(),
+        over: Over::Same,
         progress: None,
     };
     let stager = Stager::new(StagingConfig::new(directory)).map_err(|error| error.to_string())?;

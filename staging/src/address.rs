@@ -88,6 +88,16 @@ pub(crate) fn member_of(address: &str) -> Option<Member<'_>> {
     Some(Member { format, archive, path: path.trim_matches('/').to_owned() })
 }
 
+/// The last part of an address or path, decoded.
+pub(crate) fn last_name(address: &str) -> String {
+    let path = parse(address).map_or_else(|| address.to_owned(), |url| url.path().to_owned());
+    let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    if address.contains("://") {
+        return percent_encoding::percent_decode_str(last).decode_utf8_lossy().into_owned();
+    }
+    last.to_owned()
+}
+
 /// Whether the address is the data itself (RFC 2397).
 pub(crate) fn is_data(address: &str) -> bool {
     address.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"))
@@ -199,6 +209,12 @@ mod tests {
         assert_eq!(member(nested), Some(("tar:https://h/a.tar!/b.zip", "c".to_owned())));
         assert_eq!(member("https://h/a.zip!/b"), None);
         assert!(is_local("zip:/a/b.zip!/c") && !is_local("zip:https://h/b.zip!/c"));
+    }
+
+    #[test]
+    fn last_names_are_decoded() {
+        assert_eq!(last_name("ftp://h/a/b%20c?x=/y"), "b c");
+        assert_eq!(last_name("/a/b%20c"), "b%20c");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Names in archives come from outside. Nothing is written but below the target, whatever they
 //! say: an archive with a name that leads out of it is refused as a whole.
 
+mod listing;
 mod tar;
 mod target;
 mod zip;
@@ -15,10 +16,14 @@ use keelboat_engine::Kind;
 
 use crate::local::LocalError;
 use crate::protocol::TransferError;
+pub(crate) use listing::list;
 use target::{Target, normal};
 
 /// Names of symbolic and hard links that are followed one after the other.
 const HOPS_MAX: usize = 8;
+
+/// Members that are unpacked or listed.
+const MEMBERS_MAX: usize = 1_000_000;
 
 /// What is shown of an error of a library, which may quote the file.
 const ERROR_CHARACTERS_MAX: usize = 120;

@@ -7,6 +7,7 @@
 
 mod error;
 mod leftover;
+mod standing;
 mod tree;
 mod watch;
 
@@ -18,14 +19,16 @@ use keelboat_engine::{Content, Digest, Digester, Kind};
 
 pub use self::error::DeliverError;
 pub(crate) use self::leftover::Swept;
-use self::watch::Watched;
+pub use self::standing::Over;
+use self::standing::{Standing, is_directory, stands};
+use self::watch::{Watched, tell_resumed};
 use crate::address::{address_digest, redact, scheme_of};
 use crate::fetch::{Inner, Progress, Stager, TransferEvent, unknown_scheme};
 use crate::gate::Turn;
 use crate::local::{Delivered, DigestMemory, Forgetful, LocalError, deliver, digest_path};
 use crate::protocol::{
-    Condition, Depth, Errand, ListRequest, OpenRequest, Opened, Proof, Protocol, PutRequest, Sent,
-    TransferError, Writing,
+    Condition, Errand, OpenRequest, Opened, Proof, Protocol, PutRequest, Sent, TransferError,
+    Writing, local_path,
 };
 use crate::retry::Retries;
 
@@ -38,6 +41,8 @@ pub struct Delivery {
     pub content: Content,
     /// Where it is to be. May hold secrets.
     pub address: Arc<str>,
+    /// What may become of something else that is there.
+    pub over: Over,
     /// Who wants to see it advance.
     pub progress: Option<Arc<dyn Progress>>,
 }
@@ -84,9 +89,23 @@ async fn local<M>(delivery: Delivery, memory: M) -> Result<Delivered, TransferEr
 where
     M: DigestMemory + Send + 'static,
 {
-    let Delivery { source, content, address, .. } = delivery;
-    let done = crate::fetch::blocking(move || deliver(&source, &content, &address, &memory));
-    done.await.and_then(|done| done).map_err(|error| at_home(&error))
+    let done = crate::fetch::blocking(move || {
+        let Delivery { source, content, address, over, .. } = &delivery;
+        let to = local_path(address)?;
+        if content.kind == Kind::File && to.is_dir() {
+            return Err(is_directory());
+        }
+        if *over != Over::Same
+            && let Some(found) = stands(&to)
+        {
+            if digest_path(&to, content.kind, &memory, false).is_ok_and(|there| there == *content) {
+                return Ok(Delivered::AlreadyThere);
+            }
+            delivery.over(&found)?;
+        }
+        deliver(source, content, address, &memory).map_err(|error| at_home(&error))
+    });
+    done.await.unwrap_or_else(|error| Err(at_home(&error)))
 }
 
 /// What went wrong on this side.
@@ -131,7 +150,7 @@ struct Way<'a> {
 impl Way<'_> {
     /// Where a file shows only when it is whole.
     async fn send_whole(&self, address: &Arc<str>) -> Result<Delivered, TransferError> {
-        if self.is_there(address).await? {
+        if !self.makes_way(address).await? {
             return Ok(Delivered::AlreadyThere);
         }
         self.write(address).await?;
@@ -141,27 +160,28 @@ impl Way<'_> {
     /// Where a file is seen growing.
     async fn send_beside(&self) -> Result<Delivered, TransferError> {
         let address = &self.delivery.address;
-        if self.is_there(address).await? {
+        if !self.makes_way(address).await? {
             return Ok(Delivered::AlreadyThere);
         }
-        self.refuse_directory(address).await?;
+        // A file never takes the place of a directory, which may hold what nobody else has. When
+        // nobody can tell, renaming over one fails.
+        if self.is_listed(address).await {
+            return Err(is_directory());
+        }
         let beside: Arc<str> = beside(address, &self.delivery.content.digest).into();
         self.write(&beside).await?;
         self.rename(&beside, address).await?;
         Ok(Delivered::Copied)
     }
 
-    /// A file never takes the place of a directory, which may hold what nobody else has.
-    async fn refuse_directory(&self, address: &Arc<str>) -> Result<(), TransferError> {
-        let request = ListRequest { address: Arc::clone(address), depth: Depth::One };
-        match self.protocol.list(&request).await {
-            Ok(_) => Err(TransferError::Refused {
-                found: "a directory stands there".into(),
-                hint: "name the file in it, or put a `/` at the end of the address of `put`".into(),
-            }),
-            // Neither is there one, or nobody can tell: renaming over one fails then.
-            Err(_) => Ok(()),
+    /// Whether the file is to be written; not, when it is there.
+    async fn makes_way(&self, address: &Arc<str>) -> Result<bool, TransferError> {
+        match self.standing(address).await? {
+            Standing::Same => return Ok(false),
+            Standing::Nothing => {}
+            Standing::Other(found) => self.delivery.over(&found)?,
         }
+        Ok(true)
     }
 
     async fn rename(&self, from: &str, to: &str) -> Result<(), TransferError> {
@@ -200,18 +220,22 @@ impl Way<'_> {
             let watched = Watched::begin(self.delivery, &request.sent);
             let put = self.protocol.put(&request).await;
             watched.end();
+            tell_resumed(self.delivery, &request.sent);
             let error = match put {
                 Ok(Proof::Checked) => return Ok(()),
                 Ok(Proof::Unchecked) => match self.read_back(address, &mut tries).await? {
-                    Some(found) if found == content.digest => return Ok(()),
+                    Standing::Same => return Ok(()),
                     found => {
                         // Once more from the beginning, but not for ever.
                         resume = false;
-                        let found = found.map_or_else(|| "nothing".to_owned(), |it| it.short());
                         TransferError::Malformed {
                             found: format!(
-                                "expected SHA-256 {}, read back {found}",
-                                content.digest.short()
+                                "expected SHA-256 {}, read back {}",
+                                content.digest.short(),
+                                match found {
+                                    Standing::Other(found) => found,
+                                    _ => "nothing".to_owned(),
+                                }
                             ),
                         }
                     }
@@ -247,24 +271,14 @@ impl Way<'_> {
 
     /// Whether the file is at an address already. Only one of the same length is read.
     async fn is_there(&self, address: &Arc<str>) -> Result<bool, TransferError> {
-        let mut tries = self.tries(address);
-        loop {
-            match self.look(address).await {
-                Ok(found) => return Ok(found == Some(self.delivery.content.digest)),
-                // Whoever may write need not be allowed to read.
-                Err(TransferError::Forbidden { .. } | TransferError::Refused { .. }) => {
-                    return Ok(false);
-                }
-                Err(error) => tries.wait(error).await?,
-            }
-        }
+        Ok(self.standing(address).await? == Standing::Same)
     }
 
     async fn read_back(
         &self,
         address: &Arc<str>,
         tries: &mut Tries<'_>,
-    ) -> Result<Option<Digest>, TransferError> {
+    ) -> Result<Standing, TransferError> {
         loop {
             match self.look(address).await {
                 Ok(found) => return Ok(found),
@@ -273,10 +287,9 @@ impl Way<'_> {
         }
     }
 
-    /// The digest of what is at an address, if it has the right length; `None`: it is not there, or
-    /// has another one.
-    async fn look(&self, address: &Arc<str>) -> Result<Option<Digest>, TransferError> {
-        let expected = self.delivery.content.bytes;
+    /// What is at an address. It is read if it has the right length.
+    async fn look(&self, address: &Arc<str>) -> Result<Standing, TransferError> {
+        let Content { bytes: expected, digest, .. } = self.delivery.content;
         let request = OpenRequest {
             address: Arc::clone(address),
             offset: 0,
@@ -285,12 +298,16 @@ impl Way<'_> {
             turn: Turn::default(),
         };
         let opened = match self.protocol.open(&request).await {
-            Err(TransferError::Missing { .. }) => return Ok(None),
+            Err(TransferError::Missing { .. }) => return Ok(Standing::Nothing),
             opened => opened?,
         };
-        let Opened::Body { metadata, mut stream, .. } = opened else { return Ok(None) };
-        if metadata.length.is_some_and(|length| length != expected) {
-            return Ok(None);
+        let Opened::Body { metadata, mut stream, .. } = opened else {
+            return Ok(Standing::Nothing);
+        };
+        let other =
+            |found: String| Ok(Standing::Other(format!("a file of other content ({found})")));
+        if let Some(length) = metadata.length.filter(|length| *length != expected) {
+            return other(format!("{length} bytes"));
         }
         let mut digester = Digester::new();
         let mut bytes = 0;
@@ -298,10 +315,14 @@ impl Way<'_> {
             digester.update(&piece);
             bytes += piece.len() as u64;
             if bytes > expected {
-                return Ok(None);
+                return other(format!("more than {expected} bytes"));
             }
         }
-        Ok((bytes == expected).then(|| digester.finish()))
+        let found = digester.finish();
+        if bytes == expected && found == digest {
+            return Ok(Standing::Same);
+        }
+        other(format!("{bytes} bytes, SHA-256 {}", found.short()))
     }
 
     fn tries(&self, address: &str) -> Tries<'_> {
@@ -368,6 +389,7 @@ fn of_file(delivery: &Delivery, source: &Path, content: Content, address: String
         source: source.to_owned(),
         content,
         address: address.into(),
+        over: delivery.over,
         progress: delivery.progress.clone(),
     }
 }

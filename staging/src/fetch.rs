@@ -6,6 +6,7 @@ mod errand;
 mod error;
 mod flight;
 mod job;
+mod listing;
 mod member;
 mod progress;
 mod sink;
@@ -31,9 +32,9 @@ use crate::gate::Gate;
 use crate::globus::{Globus, GlobusConfig};
 use crate::local::LocalError;
 use crate::protocol::{
-    BucketProtocol, Courier, DataProtocol, Deadlined, Depth, Entry, FileProtocol, FtpConfig,
-    FtpProtocol, HttpConfig, HttpProtocol, Parallel, Protocol, SftpConfig, SftpProtocol, Spreading,
-    Throttled, TransferError, Validators, Verified,
+    BucketProtocol, Courier, DataProtocol, Deadlined, FileProtocol, FtpConfig, FtpProtocol,
+    HttpConfig, HttpProtocol, Parallel, Protocol, SftpConfig, SftpProtocol, Spreading, Throttled,
+    TransferError, Validators, Verified,
 };
 use crate::retry::{Retries, RetryBudget};
 use arrived::Arrived;
@@ -380,28 +381,6 @@ impl Stager {
     /// Archives of which members were wanted are not kept for further ones.
     pub fn discard_archives(&self) {
         self.inner.archives.discard();
-    }
-
-    /// Says what is below a directory.
-    ///
-    /// # Errors
-    /// It cannot be listed; the error says what to do.
-    pub async fn list(&self, address: &str, depth: Depth) -> Result<Vec<Entry>, FetchError> {
-        let job = Job {
-            stager: Arc::clone(&self.inner),
-            address: address.into(),
-            kind: Kind::Directory,
-            sha256: None,
-            known: None,
-            priority: 0,
-            observers: Observers::default(),
-            effort: Effort::Full,
-        };
-        let listed = directory::listing(&job, depth).await;
-        listed.map_err(|error| {
-            let lost = Arc::new(Lost { error, transferred: 0 });
-            FetchError::of("list", vec![(redact(address), lost)])
-        })
     }
 
     async fn fetch_from(

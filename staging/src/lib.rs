@@ -21,7 +21,7 @@ mod retry;
 
 pub use address::{address_digest, child_address, is_address, redact};
 pub use credentials::{Credential, Credentials, CredentialsError, Secret};
-pub use deliver::{DeliverError, Delivery};
+pub use deliver::{DeliverError, Delivery, Over};
 pub use fetch::{
     ConfigError, FetchError, FetchRequest, Fetched, Known, NextTry, Progress, Room, Stager,
     StagingConfig, TransferEvent,

@@ -16,6 +16,7 @@ mod fetching;
 mod interrupt;
 mod kept;
 mod outputs;
+mod putting;
 mod space;
 mod staging;
 mod transfers;

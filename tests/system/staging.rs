@@ -19,13 +19,13 @@ use crate::project::Project;
 const LACKS_SOMETHING: i32 = 77;
 
 /// sshd on a free port, until it is dropped.
-struct Ssh {
+pub(crate) struct Ssh {
     dir: tempfile::TempDir,
     values: BTreeMap<String, String>,
 }
 
 impl Ssh {
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let dir = tempfile::tempdir().expect("a directory");
         let output = service("start", dir.path()).output().expect("bash");
         if output.status.code() == Some(LACKS_SOMETHING) {
@@ -44,14 +44,14 @@ impl Ssh {
     }
 
     /// A directory on the server, by its address and its path.
-    fn directory(&self, name: &str) -> (String, PathBuf) {
+    pub(crate) fn directory(&self, name: &str) -> (String, PathBuf) {
         let path = Path::new(self.value("SSH_ROOT")).join("data").join(name);
         let (user, port) = (self.value("SSH_USER"), self.value("SSH_PORT"));
         (format!("sftp://{user}@127.0.0.1:{port}{}", path.display()), path)
     }
 
     /// Settings and credentials for a project.
-    fn introduce(&self, project: &Project) {
+    pub(crate) fn introduce(&self, project: &Project) {
         let known_hosts = self.value("SSH_KNOWN_HOSTS");
         project.write("keelboat.toml", format!("[staging]\nknown_hosts = {known_hosts:?}\n"));
         let (key, port) = (format!("{}/id", self.value("SSH_KEYS")), self.value("SSH_PORT"));
@@ -81,7 +81,7 @@ fn service(verb: &str, dir: &Path) -> Command {
     command
 }
 
-fn with_credentials(project: &Project, arguments: &[&str]) -> Command {
+pub(crate) fn with_credentials(project: &Project, arguments: &[&str]) -> Command {
     let mut command = project.command(arguments);
     command.env("KEELBOAT_CREDENTIALS", project.path("credentials.toml"));
     command
@@ -232,7 +232,7 @@ fn a_file_never_takes_the_place_of_a_directory() {
     let put = |to: &str| project.start(with_credentials(&project, &["put", "o.txt", to])).wait();
     for to in [address.as_str(), "here"] {
         let run = put(to);
-        run.assert_code(1);
+        run.assert_code(2);
         run.assert_said(&["a directory stands there"]);
     }
     assert_eq!(std::fs::read_to_string(there.join("deep/thesis")).unwrap(), "precious");

@@ -167,7 +167,7 @@ fn describe(path: &Path, found: &fs::Metadata) -> String {
 }
 
 /// Files below a directory, and their bytes. What cannot be seen is not counted.
-pub(super) fn count(directory: &Path) -> (u64, u64) {
+pub(in crate::cli) fn count(directory: &Path) -> (u64, u64) {
     let entries = WalkDir::new(directory).into_iter().filter_map(Result::ok);
     let files = entries.filter(|entry| !entry.file_type().is_dir());
     files.fold((0, 0), |(files, all), entry| {

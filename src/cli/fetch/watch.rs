@@ -38,6 +38,14 @@ pub(in crate::cli) enum Doing {
     Many,
     /// One file that goes out.
     Sending,
+    /// Files that go out together.
+    ManyOut,
+}
+
+impl Doing {
+    const fn is_many(self) -> bool {
+        matches!(self, Self::Many | Self::ManyOut)
+    }
 }
 
 pub(in crate::cli) struct Watch {
@@ -55,9 +63,7 @@ impl Watch {
         };
         let many = "{spinner} {pos} of {len} files [{wide_bar}] {eta} {msg}";
         let one = "{spinner} {binary_bytes} of {binary_total_bytes} [{wide_bar}] {binary_bytes_per_sec}, {eta} {msg}";
-        if let Ok(style) =
-            ProgressStyle::with_template(if doing == Doing::Many { many } else { one })
-        {
+        if let Ok(style) = ProgressStyle::with_template(if doing.is_many() { many } else { one }) {
             bar.set_style(style.progress_chars("=> "));
         }
         let lines = (manner == Manner::Lines).then(|| Mutex::new(Instant::now()));
@@ -76,6 +82,9 @@ impl Watch {
 
     /// A file begins to go out.
     pub(in crate::cli) fn begin(&self, address: &str, bytes_in_all: u64) {
+        if self.doing.is_many() {
+            return;
+        }
         self.bar.reset();
         self.bar.set_length(bytes_in_all);
         self.say(&format!("sending {address}, {}", bytes(bytes_in_all)));
@@ -111,7 +120,7 @@ impl Progress for Watch {
     fn on_event(&self, event: &TransferEvent<'_>) {
         match event {
             TransferEvent::Opened { .. } | TransferEvent::Received { .. }
-                if self.doing == Doing::Many => {}
+                if self.doing.is_many() => {}
             TransferEvent::Opened { source, offset, length } => {
                 if let Some(length) = length {
                     self.bar.set_length(*length);
@@ -135,6 +144,12 @@ impl Progress for Watch {
                 self.say(&format!("{cause}; the next try is in {}", span(*wait)));
             }
             TransferEvent::Queued { cause, .. } => self.say(cause),
+            TransferEvent::Resumed { source, offset } => {
+                self.say(&format!("{source}: resumed at {}", bytes(*offset)));
+            }
+            TransferEvent::Replacing { source, found } => {
+                self.say(&format!("{source} is sent instead of {found}"));
+            }
             TransferEvent::Abandoned { source, cause } => {
                 self.say(&format!("{source} is given up: {cause}"));
             }

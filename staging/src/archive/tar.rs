@@ -11,6 +11,7 @@ use flate2::read::MultiGzDecoder;
 use liblzma::read::XzDecoder;
 use tar::{Archive, EntryType};
 
+use super::listing::{Listed, Listing};
 use super::target::{Node, Target};
 use super::{damaged, local, open};
 use crate::protocol::TransferError;
@@ -36,6 +37,27 @@ pub(super) fn read(archive: &Path, target: &mut Target<'_>) -> Result<(), Transf
             EntryType::XGlobalHeader => {}
             _ => target.take(&name, Node::Special)?,
         }
+    }
+    let mut rest = tar.into_inner();
+    std::io::copy(&mut rest, &mut std::io::sink()).map_err(|error| damaged(&error))?;
+    Ok(())
+}
+
+/// Names members. The whole archive is read, as above.
+pub(super) fn list(archive: &Path, listing: &mut Listing) -> Result<(), TransferError> {
+    let mut tar = Archive::new(decompressed(archive)?);
+    for entry in tar.entries().map_err(|error| damaged(&error))? {
+        let entry = entry.map_err(|error| damaged(&error))?;
+        let listed = match entry.header().entry_type() {
+            EntryType::Directory => Listed::Directory,
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                Listed::File(Some(entry.size()))
+            }
+            EntryType::Symlink | EntryType::Link => Listed::File(None),
+            // Nothing that could be had.
+            _ => continue,
+        };
+        listing.take(&entry.path_bytes(), listed)?;
     }
     let mut rest = tar.into_inner();
     std::io::copy(&mut rest, &mut std::io::sink()).map_err(|error| damaged(&error))?;

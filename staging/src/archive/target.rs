@@ -10,12 +10,9 @@ use std::path::{Path, PathBuf};
 
 use keelboat_engine::Kind;
 
-use super::local;
+use super::{MEMBERS_MAX, local};
 use crate::local::leads_inside;
 use crate::protocol::TransferError;
-
-/// Members that are unpacked.
-const MEMBERS_MAX: usize = 1_000_000;
 
 /// What a member is.
 pub(super) enum Node<'a> {
@@ -266,7 +263,7 @@ fn collapsed(name: &[u8]) -> Option<Vec<u8>> {
     Some(parts.join(&b'/'))
 }
 
-fn is_below(name: &[u8], directory: &[u8]) -> bool {
+pub(super) fn is_below(name: &[u8], directory: &[u8]) -> bool {
     directory.is_empty()
         || name.strip_prefix(directory).is_some_and(|below| below.starts_with(b"/"))
 }
@@ -285,15 +282,15 @@ fn depth(directory: &[u8]) -> usize {
     directory.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).count()
 }
 
-fn show(name: &[u8]) -> String {
+pub(super) fn show(name: &[u8]) -> String {
     String::from_utf8_lossy(name).escape_debug().to_string()
 }
 
-fn escapes(name: &[u8]) -> TransferError {
+pub(super) fn escapes(name: &[u8]) -> TransferError {
     refused(format!("the archive names {}, which leads out of it", show(name)))
 }
 
-fn refused(found: String) -> TransferError {
+pub(super) fn refused(found: String) -> TransferError {
     TransferError::Refused { found, hint: "unpack the archive in a task of its own".into() }
 }
 

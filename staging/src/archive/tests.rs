@@ -8,6 +8,7 @@ use ::zip::write::SimpleFileOptions;
 use keelboat_engine::FailureClass;
 
 use super::*;
+use crate::protocol::{Depth, Entry};
 
 /// One member: its name as it stands in the archive, and what it is.
 enum Put<'a> {
@@ -257,4 +258,43 @@ fn a_bomb_is_no_danger() {
         let error = room.extract(format, &bytes, "", Kind::Directory).unwrap_err();
         assert!(error.to_string().contains("more bytes than"), "{error}");
     }
+}
+
+#[test]
+fn members_are_listed_with_the_directories_that_nobody_names() {
+    let members = [
+        Directory("all/"),
+        Plain("all/a", b"one"),
+        Plain("./all/deep/er/b", b"four"),
+        Link("all/link", "a"),
+        Plain("other", b""),
+        Plain("all/a", b"three"),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.tar");
+    fs::write(&path, tar_of(&members)).unwrap();
+    let listed = |member: &str, depth| -> Vec<(String, Option<u64>)> {
+        let entries = list(&path, "tar", member, depth).unwrap();
+        let shown = |entry: Entry| match entry.kind {
+            Kind::Directory => (format!("{}/", entry.path), None),
+            Kind::File => (entry.path, entry.length),
+        };
+        entries.into_iter().map(shown).collect()
+    };
+    let entry = |name: &str, length| (name.to_owned(), length);
+    assert_eq!(listed("", Depth::One), [entry("all/", None), entry("other", Some(0))]);
+    let all = [
+        entry("a", Some(5)),
+        entry("deep/", None),
+        entry("deep/er/", None),
+        entry("deep/er/b", Some(4)),
+        entry("link", None),
+    ];
+    assert_eq!(listed("all", Depth::All), all);
+    assert_eq!(listed("all/deep/er/b", Depth::One), [entry("b", Some(4))]);
+    let missing = list(&path, "tar", "nothing", Depth::One).unwrap_err();
+    assert!(matches!(missing, TransferError::Missing { .. }), "{missing}");
+    fs::write(&path, tar_of(&[Plain("../x", b"x")])).unwrap();
+    let escaping = list(&path, "tar", "", Depth::One).unwrap_err();
+    assert!(escaping.to_string().contains("leads out of it"), "{escaping}");
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use zip::ZipArchive;
 
+use super::listing::{Listed, Listing};
 use super::target::{Node, Target};
 use super::{damaged, open};
 use crate::protocol::TransferError;
@@ -35,6 +36,28 @@ pub(super) fn read(archive: &Path, target: &mut Target<'_>) -> Result<(), Transf
         } else {
             target.take(name.as_bytes(), Node::File { executable, bytes: &mut entry })?;
         }
+    }
+    Ok(())
+}
+
+/// Names members.
+pub(super) fn list(archive: &Path, listing: &mut Listing) -> Result<(), TransferError> {
+    let file = BufReader::new(open(archive)?);
+    let mut zip = ZipArchive::new(file).map_err(|error| damaged(&error))?;
+    for index in 0..zip.len() {
+        let name = match zip.name_for_index(index) {
+            Some(name) => name.map_err(|error| damaged(&error))?.into_owned(),
+            None => continue,
+        };
+        let entry = zip.by_index_raw(index).map_err(|error| damaged(&error))?;
+        let listed = if entry.is_dir() {
+            Listed::Directory
+        } else if entry.is_symlink() {
+            Listed::File(None)
+        } else {
+            Listed::File(Some(entry.size()))
+        };
+        listing.take(name.as_bytes(), listed)?;
     }
     Ok(())
 }

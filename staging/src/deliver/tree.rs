@@ -4,6 +4,7 @@
 //! Links are sent as the files that they lead to. Directories without anything in them are made where
 //! a server has directories to make; a bucket has none, and over HTTP nobody says whether it has.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +12,8 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use keelboat_engine::{Content, Kind};
 use walkdir::WalkDir;
 
-use super::{Way, at_home, beside, of_file};
+use super::standing::{TreeStanding, is_whole_place};
+use super::{Delivery, Over, Way, at_home, beside, of_file};
 use crate::address::child_address;
 use crate::local::{Delivered, Forgetful, LocalError, digest_path};
 use crate::protocol::{BoxFuture, Depth, ListRequest, TransferError, Writing};
@@ -29,40 +31,97 @@ pub(super) async fn send(way: &Way<'_>, writing: Writing) -> Result<Delivered, T
             hint: "write a file into it, or declare it `optional = true`".into(),
         });
     }
-    let address = &way.delivery.address;
-    let root: Arc<str> = match writing {
-        Writing::Renamed => beside(address, &way.delivery.content.digest).into(),
-        Writing::Whole | Writing::Never => Arc::clone(address),
+    let standing = match way.delivery.over {
+        Over::Same => None,
+        Over::Nothing | Over::All => Some(give_way(way, &files, writing).await?),
     };
-    if writing == Writing::Renamed {
-        let is_there =
-            all_there(way, &files, address).await? && all_made(way, &empty, address).await;
-        if is_there {
-            return Ok(Delivered::AlreadyThere);
-        }
-        for below in &empty {
-            make(way, &address_of(&root, below)).await?;
-        }
+    match (writing, standing) {
+        (Writing::Renamed, standing) => send_at_once(way, &Tree { files, empty }, standing).await,
+        (_, standing) => send_one_by_one(way, &files, standing.unwrap_or_default()).await,
     }
-    let mut sends: Vec<BoxFuture<'_, Result<Delivered, TransferError>>> = Vec::new();
-    for file in &files {
-        sends.push(Box::pin(send_file(way, file, &root)));
+}
+
+/// Sees what is there, and whether it makes way.
+async fn give_way(
+    way: &Way<'_>,
+    files: &[Member],
+    writing: Writing,
+) -> Result<TreeStanding, TransferError> {
+    let standing = way.tree_standing(files, writing).await?;
+    let Some(other) = standing.other() else { return Ok(standing) };
+    way.delivery.over(&other)?;
+    if is_whole_place(&way.delivery.address) {
+        return Err(TransferError::Occupied {
+            found: other,
+            hint: "a whole bucket, server or home is not replaced: name a directory in it".into(),
+        });
     }
-    let sent = stream::iter(sends).buffer_unordered(FILES_AT_ONCE_MAX);
-    let sent: Vec<Delivered> = sent.try_collect().await?;
-    if writing == Writing::Renamed {
-        put_in_place(way, &root).await?;
-        return Ok(Delivered::Copied);
+    Ok(standing)
+}
+
+/// Written beside its place, so that all of it shows at once.
+async fn send_at_once(
+    way: &Way<'_>,
+    Tree { files, empty }: &Tree,
+    standing: Option<TreeStanding>,
+) -> Result<Delivered, TransferError> {
+    let address = &way.delivery.address;
+    let is_there = match &standing {
+        Some(standing) => standing.others.is_empty() && standing.same.len() == files.len(),
+        None => all_there(way, files, address).await?,
+    };
+    if is_there && all_made(way, empty, address).await {
+        return Ok(Delivered::AlreadyThere);
     }
-    let is_news = sent.contains(&Delivered::Copied);
+    let root: Arc<str> = beside(address, &way.delivery.content.digest).into();
+    for below in empty {
+        make(way, &address_of(&root, below)).await?;
+    }
+    send_files(way, files.iter(), &root).await?;
+    put_in_place(way, &root).await?;
+    Ok(Delivered::Copied)
+}
+
+/// Each file shows when it is whole; what else is there goes when all have come.
+async fn send_one_by_one(
+    way: &Way<'_>,
+    files: &[Member],
+    standing: TreeStanding,
+) -> Result<Delivered, TransferError> {
+    let address = &way.delivery.address;
+    let TreeStanding { same, others, .. } = standing;
+    if others.contains("") {
+        remove(way, address).await?;
+    }
+    let missing = files.iter().filter(|file| !same.contains(&file.below));
+    let sent = send_files(way, missing, address).await?;
+    let mut is_news = sent.contains(&Delivered::Copied);
+    let names: BTreeSet<&str> = files.iter().map(|file| &*file.below).chain([""]).collect();
+    for other in others.iter().filter(|other| !names.contains(other.as_str())) {
+        remove(way, &child_address(address, other)).await?;
+        is_news = true;
+    }
     Ok(if is_news { Delivered::Copied } else { Delivered::AlreadyThere })
 }
 
+async fn send_files(
+    way: &Way<'_>,
+    files: impl Iterator<Item = &Member>,
+    root: &Arc<str>,
+) -> Result<Vec<Delivered>, TransferError> {
+    let mut sends: Vec<BoxFuture<'_, Result<Delivered, TransferError>>> = Vec::new();
+    for file in files {
+        sends.push(Box::pin(send_file(way, file, root)));
+    }
+    stream::iter(sends).buffer_unordered(FILES_AT_ONCE_MAX).try_collect().await
+}
+
 /// One file of the directory.
-struct Member {
-    path: PathBuf,
-    below: String,
-    content: Content,
+pub(super) struct Member {
+    pub(super) path: PathBuf,
+    /// Its path below the directory.
+    pub(super) below: String,
+    pub(super) content: Content,
 }
 
 /// What is to be sent.
@@ -126,6 +185,8 @@ async fn send_file(
 ) -> Result<Delivered, TransferError> {
     let address = child_address(root, &file.below);
     let delivery = of_file(way.delivery, &file.path, file.content, address);
+    // What makes way was decided for the whole directory.
+    let delivery = Delivery { over: Over::Same, ..delivery };
     let way = Way { delivery: &delivery, ..*way };
     way.send_whole(&delivery.address).await
 }
@@ -146,9 +207,14 @@ async fn all_there(way: &Way<'_>, files: &[Member], root: &str) -> Result<bool, 
 /// A directory that is there goes away first: for that moment there is none.
 async fn put_in_place(way: &Way<'_>, root: &str) -> Result<(), TransferError> {
     let address = &way.delivery.address;
+    remove(way, address).await?;
+    way.rename(root, address).await
+}
+
+async fn remove(way: &Way<'_>, address: &str) -> Result<(), TransferError> {
     let mut tries = way.tries(address);
     while let Err(error) = way.protocol.remove(address).await {
         tries.wait(error).await?;
     }
-    way.rename(root, address).await
+    Ok(())
 }

@@ -8,12 +8,21 @@ use tokio_util::task::AbortOnDropHandle;
 use super::Delivery;
 use crate::fetch::TransferEvent;
 use crate::protocol::Sent;
+use crate::redact;
 
 /// How often the count is looked at.
 const PERIOD: Duration = Duration::from_millis(100);
 
 /// Tells observers of the bytes that were sent, until it is ended or dropped.
 pub(super) struct Watched(Option<AbortOnDropHandle<()>>);
+
+/// Tells that an earlier try is gone on with.
+pub(super) fn tell_resumed(delivery: &Delivery, sent: &Sent) {
+    if let Some(progress) = delivery.progress.as_ref().filter(|_| sent.offset() > 0) {
+        let (source, offset) = (redact(&delivery.address), sent.offset());
+        progress.on_event(&TransferEvent::Resumed { source: &source, offset });
+    }
+}
 
 impl Watched {
     pub(super) fn begin(delivery: &Delivery, sent: &Sent) -> Self {
@@ -22,7 +31,7 @@ impl Watched {
         let task = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(PERIOD).await;
-                let position = sent.get();
+                let position = sent.offset() + sent.get();
                 Arc::clone(&progress).on_event(&TransferEvent::Received { position, length });
             }
         });

@@ -17,6 +17,7 @@ use super::{Known, blocking};
 use crate::address::{Member, address_digest, redact};
 use crate::archive::{Extraction, extract};
 use crate::local::{Forgetful, digest_path};
+use crate::protocol::{Depth, Entry, TransferError};
 
 /// Archives that are kept open for further members.
 const KEPT_MAX: usize = 8;
@@ -81,6 +82,23 @@ pub(super) async fn land(
     let source_used = Arc::clone(&job.address);
     let arrived = Arrived::own(own, content, validators, transferred, source_used);
     Ok(Landed::New(Arc::new(arrived)))
+}
+
+/// What is below a directory of an archive, which comes whole for that.
+pub(super) async fn listing(
+    job: &Job,
+    member: &Member<'_>,
+    depth: Depth,
+) -> Result<Vec<Entry>, SourceError> {
+    let transferred = AtomicU64::new(0);
+    let archive = archive(job, member, &transferred).await?;
+    let archive = archive.ok_or_else(|| TransferError::Malformed {
+        found: "it was said to be unchanged, and nothing of it is known".into(),
+    })?;
+    let (format, path) = (member.format.to_owned(), member.path.clone());
+    let listed =
+        blocking(move || crate::archive::list(archive.path(), &format, &path, depth)).await?;
+    Ok(listed?)
 }
 
 /// The archive, here; `None`: it is the one that the member came from.

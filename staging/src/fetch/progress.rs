@@ -49,6 +49,20 @@ pub enum TransferEvent<'a> {
         /// For what, in words.
         cause: &'a str,
     },
+    /// What was sent by an earlier try is gone on with.
+    Resumed {
+        /// To where.
+        source: &'a str,
+        /// The first byte that is sent now.
+        offset: u64,
+    },
+    /// Something else makes way for what is sent.
+    Replacing {
+        /// Where.
+        source: &'a str,
+        /// What, in words.
+        found: &'a str,
+    },
     /// An address was given up; the next one is tried.
     Abandoned {
         /// Which.

@@ -139,6 +139,26 @@ impl BucketProtocol {
     }
 }
 
+/// Whatever else is missing, writing makes it.
+fn about_bucket(error: TransferError, object: &ObjectAddress) -> TransferError {
+    match error {
+        TransferError::Missing { found }
+            if ["NoSuchBucket", "ContainerNotFound"].iter().any(|code| found.contains(code)) =>
+        {
+            let ObjectAddress { cloud, bucket, .. } = object;
+            TransferError::Refused {
+                found: format!("there is no bucket {bucket} ({found})"),
+                hint: format!(
+                    "make the bucket first, or correct its name; when it is elsewhere, check the \
+                     {}_ variables for the endpoint",
+                    cloud.prefix()
+                ),
+            }
+        }
+        error => error,
+    }
+}
+
 impl fmt::Debug for BucketProtocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The settings hold secrets.
@@ -187,7 +207,7 @@ impl Protocol for BucketProtocol {
             let put = self.with_store(&request.address, object, |store| {
                 Box::pin(async move { store.put(&object.key, request).await })
             });
-            put.await
+            put.await.map_err(|error| about_bucket(error, object))
         })
     }
 

@@ -91,6 +91,14 @@ pub enum TransferError {
         /// What was expected and what was found.
         found: String,
     },
+    /// Something else is where it is to be.
+    #[error("{found} stands there")]
+    Occupied {
+        /// What, in words.
+        found: String,
+        /// What to do about it.
+        hint: String,
+    },
     /// It is larger than all files on their way may be together.
     #[error("it has {bytes} bytes, and all transfers together may have {space_max}")]
     TooLarge {
@@ -132,7 +140,9 @@ impl TransferError {
     pub fn class(&self) -> FailureClass {
         match self {
             Self::Missing { .. } => FailureClass::InputMissing,
-            Self::Forbidden { .. } | Self::Refused { .. } => FailureClass::Permanent,
+            Self::Forbidden { .. } | Self::Refused { .. } | Self::Occupied { .. } => {
+                FailureClass::Permanent
+            }
             Self::Local { class, .. } => *class,
             Self::TooLarge { .. } => FailureClass::OutOfResources,
             _ => FailureClass::Transient,
@@ -142,7 +152,7 @@ impl TransferError {
     /// Where the trouble is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::TooLarge { .. } => Fault::Asked,
+            Self::TooLarge { .. } | Self::Occupied { .. } => Fault::Asked,
             Self::Local { class: FailureClass::OutOfResources, .. } => Fault::Here,
             _ => Fault::Elsewhere,
         }
@@ -163,7 +173,9 @@ impl TransferError {
         match self {
             Self::Missing { .. } => "check the address; the file may have been moved".into(),
             Self::Forbidden { .. } => "check the credentials for this address".into(),
-            Self::Refused { hint, .. } | Self::Local { hint, .. } => hint.clone(),
+            Self::Refused { hint, .. } | Self::Local { hint, .. } | Self::Occupied { hint, .. } => {
+                hint.clone()
+            }
             Self::TooLarge { .. } => "raise `staging.space_max`".into(),
             Self::Busy { .. } => "run the same command again later, or add a mirror".into(),
             Self::Unreachable { .. } | Self::Stalled { .. } | Self::Cut { .. } => {

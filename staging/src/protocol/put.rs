@@ -49,6 +49,8 @@ pub struct Sent {
 
 #[derive(Debug, Default)]
 struct Count {
+    /// The first byte that is sent.
+    offset: AtomicU64,
     bytes: AtomicU64,
     /// Grows whenever something moves, and whenever a wait for the pace begins or ends.
     signs: AtomicU64,
@@ -60,6 +62,16 @@ impl Sent {
     /// The same count, for bytes that keep to the limits on bandwidth.
     pub(crate) fn paced(&self, pace: Pace) -> Self {
         Self { count: Arc::clone(&self.count), pace: Some(pace) }
+    }
+
+    /// What is there already is built on: this is the first byte that is sent.
+    pub fn begin_at(&self, offset: u64) {
+        self.count.offset.store(offset, Ordering::Relaxed);
+    }
+
+    /// The first byte that is sent.
+    pub fn offset(&self) -> u64 {
+        self.count.offset.load(Ordering::Relaxed)
     }
 
     /// So many more.

@@ -334,6 +334,19 @@ async fn markers_are_directories_and_are_removed_with_them() {
 }
 
 #[tokio::test]
+async fn writing_to_a_bucket_that_is_not_there_names_it() {
+    let Some(buckets) = Buckets::get() else { return };
+    let dir = room();
+    let file = dir.path().join("file");
+    std::fs::write(&file, b"x").expect("a file");
+    let content = digest_path(&file, Kind::File, &Forgetful, true).expect("a digest");
+    let request = request_for(&buckets.address_in("nowhere", "x"), &file, content);
+    let error = buckets.protocol().put(&request).await.expect_err("there is no such bucket");
+    assert!(error.to_string().contains("there is no bucket nowhere"), "{error}");
+    assert!(error.hint().contains("make the bucket first"), "{}", error.hint());
+}
+
+#[tokio::test]
 async fn a_key_that_is_no_path_is_an_error() {
     let Some(buckets) = Buckets::get() else { return };
     buckets.ask("PUT", "/test/d/a//b", &[], b"");

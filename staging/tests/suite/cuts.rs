@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use keelboat_engine::{Content, Digest, Kind};
 use keelboat_staging::{
-    BucketProtocol, DeliverError, Delivered, Delivery, Forgetful, HttpConfig, HttpProtocol,
+    BucketProtocol, DeliverError, Delivered, Delivery, Forgetful, HttpConfig, HttpProtocol, Over,
     Protocol, Stager, StagingConfig,
 };
 use tempfile::TempDir;
@@ -44,7 +44,8 @@ impl Sender {
         std::fs::write(&source, bytes).expect("a file");
         let content =
             Content { digest: Digest::of(bytes), bytes: bytes.len() as u64, kind: Kind::File };
-        let delivery = Delivery { source, content, address: address.into(), progress: None };
+        let (address, over) = (address.into(), Over::Same);
+        let delivery = Delivery { source, content, address, over, progress: None };
         self.stager.deliver(delivery, Forgetful).await
     }
 }

@@ -2,6 +2,7 @@
 
 mod faults;
 mod killed;
+mod over;
 mod places;
 
 use std::path::PathBuf;
@@ -11,8 +12,8 @@ use std::time::{Duration, SystemTime};
 
 use keelboat_engine::{Content, Digest, Kind};
 use keelboat_staging::{
-    Condition, DeliverError, Delivered, Delivery, Forgetful, Limit, OpenRequest, Opened, Protocol,
-    QueueLimits, Stager, StagingConfig, TransferError, Turn, Writing, digest_path,
+    Condition, DeliverError, Delivered, Delivery, Forgetful, Limit, OpenRequest, Opened, Over,
+    Protocol, QueueLimits, Stager, StagingConfig, TransferError, Turn, Writing, digest_path,
 };
 use tempfile::TempDir;
 
@@ -103,7 +104,8 @@ impl Sender {
     ) -> Result<Delivered, DeliverError> {
         let source = self.dir.path().join("source");
         std::fs::write(&source, bytes).expect("a file");
-        let delivery = Delivery { source, content, address: address.into(), progress: None };
+        let (address, over) = (address.into(), Over::Same);
+        let delivery = Delivery { source, content, address, over, progress: None };
         self.stager.deliver(delivery, Forgetful).await
     }
 }
@@ -115,6 +117,7 @@ async fn writes(target: impl Target + 'static) {
     replaced(&shared).await;
     directories(target).await;
     slowly(target).await;
+    over::over(target).await;
     faults::faults(target).await;
     left_over(target).await;
     killed::killed(target).await;
@@ -185,7 +188,7 @@ async fn directories(target: &dyn Target) {
     let send = async || {
         let content = digest_path(&source, Kind::Directory, &Forgetful, true).expect("a digest");
         let (source, address) = (source.clone(), target.address("out/tree").into());
-        let delivery = Delivery { source, content, address, progress: None };
+        let delivery = Delivery { source, content, address, over: Over::Same, progress: None };
         sender.stager.deliver(delivery, Forgetful).await.expect("sent")
     };
     std::fs::create_dir_all(source.join("none/at all")).expect("a directory");

@@ -30,6 +30,7 @@ pub(super) async fn put(
     let there = there.filter(|there| *there <= bytes).unwrap_or(0);
     if there == 0 || there < bytes {
         let (data, offset) = begin(session, path, there).await?;
+        request.sent.begin_at(offset);
         send(data, offset, request).await?;
     }
     match size(session, path).await? {

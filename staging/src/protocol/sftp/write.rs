@@ -41,6 +41,7 @@ pub(super) async fn put(
         }
         opened => opened?,
     };
+    request.sent.begin_at(offset);
     let mut sending = Sending { session, handle: &handle, request, open: Vec::new(), ahead: 0 };
     if let Err(error) = sending.send_all(file, offset).await {
         return Err(sending.explain(error, path).await);

@@ -71,6 +71,9 @@ async fn listed(place: &dyn Place, address: &str, files: &[(&str, &[u8])]) {
     let directory = |name| (name, Kind::Directory);
     let file = |name| (name, Kind::File);
     assert_eq!(names, [directory("a b"), directory("deep"), file("empty"), file("plain")]);
+    let itself = stager.list(&format!("{address}/plain"), Depth::One).await.expect("a file");
+    assert_eq!(itself.iter().map(said).collect::<Vec<_>>(), [("plain", Some(5))]);
+    stager.list(&format!("{address}/none"), Depth::One).await.expect_err("there is none");
 }
 
 fn said(entry: &Entry) -> (&str, Option<u64>) {
