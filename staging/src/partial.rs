@@ -141,6 +141,11 @@ impl Partial {
         self.position > 0 && self.state.length == Some(self.position)
     }
 
+    /// Whether bytes are missing of those that it is known to have.
+    pub(crate) fn lacks(&self) -> bool {
+        self.state.length.is_some_and(|length| self.position < length)
+    }
+
     /// Throws the bytes away and begins with another file, or with another version of it.
     pub(crate) fn restart(&mut self, metadata: &Metadata) -> Result<(), LocalError> {
         let source = self.state.source;
@@ -157,7 +162,8 @@ impl Partial {
     }
 
     /// Writes down what comes until `None`, which says that it came to its end; without that, the
-    /// transfer was cut or given up, and what is here is kept for the next one.
+    /// transfer was cut or given up, and what is here is kept for the next one. So it is when the
+    /// end comes before the length that is known: [`Self::lacks`] tells.
     pub(crate) fn append_all(
         &mut self,
         mut next: impl FnMut() -> Option<Option<Bytes>>,
@@ -165,6 +171,7 @@ impl Partial {
         loop {
             match next() {
                 Some(Some(bytes)) => self.append(&bytes)?,
+                Some(None) if self.lacks() => return self.checkpoint(),
                 Some(None) if self.position < CHECKPOINT_BYTES => {
                     self.data()?;
                     self.state.length = Some(self.position);
@@ -366,4 +373,24 @@ fn is_at(file: &File, path: &Path) -> bool {
     let ours = file.metadata().map(|found| (found.dev(), found.ino()));
     let theirs = path.symlink_metadata().map(|found| (found.dev(), found.ino()));
     matches!((ours, theirs), (Ok(ours), Ok(theirs)) if ours == theirs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_before_the_length_is_no_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Digest::of(b"x");
+        let mut partial = Partial::begin(dir.path(), source).unwrap();
+        partial.restart(&Metadata { length: Some(10), ..Metadata::default() }).unwrap();
+        let mut end_of = |bytes: &'static [u8]| {
+            let mut coming = [Some(Bytes::from_static(bytes)), None].into_iter();
+            partial.append_all(|| coming.next()).unwrap();
+            (partial.lacks(), partial.is_complete(), partial.length())
+        };
+        assert_eq!(end_of(b"12345"), (true, false, Some(10)));
+        assert_eq!(end_of(b"67890"), (false, true, Some(10)));
+    }
 }

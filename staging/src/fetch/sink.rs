@@ -139,6 +139,10 @@ impl Writing {
         drop(sender);
         let (partial, written) = thread.await.map_err(|error| joined(&error))?;
         written?;
+        if received.is_ok() && partial.lacks() {
+            let (received, expected) = (partial.position(), partial.length());
+            return Ok(Sunk::Written(partial, Err(TransferError::Cut { received, expected })));
+        }
         Ok(Sunk::Written(partial, received))
     }
 }

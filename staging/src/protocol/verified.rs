@@ -40,7 +40,8 @@ impl<P: Protocol> Protocol for Verified<P> {
                 Opened::Unchanged => check_unchanged(&request.condition),
                 Opened::Body { metadata, offset, stream } => {
                     check_start(request, &metadata, offset)?;
-                    let (expected, end) = (metadata.length, request.end);
+                    let expected = metadata.length.or_else(|| known_length(request, offset));
+                    let end = request.end;
                     let stream =
                         Box::new(VerifiedStream { stream, position: offset, expected, end });
                     Ok(Opened::Body { metadata, offset, stream })
@@ -109,6 +110,14 @@ fn check_unchanged(condition: &Condition) -> Result<Opened, TransferError> {
         _ => Err(TransferError::Malformed {
             found: "expected the file, found \"not modified\"".into(),
         }),
+    }
+}
+
+/// What goes on with a file is as long as it was, also when the server does not say so again.
+const fn known_length(request: &OpenRequest, offset: u64) -> Option<u64> {
+    match request.condition {
+        Condition::IfSame { length, .. } if offset > 0 => length,
+        _ => None,
     }
 }
 

@@ -64,6 +64,14 @@ async fn lies_about_the_rest_of_a_file_do_no_harm() {
             let head = "206 Partial Content\nETag: \"a\"\nContent-Range: bytes 20000-39999/50000";
             say(stream, &format!("{head}\nContent-Length: 20000"), &bytes[20_000..40_000])
         }),
+        ("an early end, of nobody knows how much", |_, stream, bytes| {
+            let head = "206 Partial Content\nETag: \"a\"\nContent-Range: bytes 20000-29999/*";
+            say(stream, &format!("{head}\nContent-Length: 10000"), &bytes[20_000..30_000])
+        }),
+        ("more than announced, of nobody knows how much", |_, stream, bytes| {
+            let head = "206 Partial Content\nETag: \"a\"\nContent-Range: bytes 20000-29999/*";
+            say(stream, head, &bytes[20_000..])
+        }),
         ("another total", |_, stream, bytes| {
             let head = "206 Partial Content\nETag: \"a\"\nContent-Range: bytes 20000-39999/40000";
             say(stream, &format!("{head}\nContent-Length: 20000"), &bytes[20_000..40_000])
@@ -105,6 +113,48 @@ async fn lies_about_the_rest_of_a_file_do_no_harm() {
         let resumed = asked.get(1).and_then(Asked::range);
         assert_eq!(resumed, Some((20_000, None)), "{name}: it goes on");
     }
+}
+
+/// A file whose length nobody says: all of it is cut first, and then comes in stretches.
+fn in_stretches(stretch: usize, bytes: Vec<u8>) -> Raw {
+    Raw::start(move |asked, _, stream| {
+        let Some((first, None)) = asked.range() else {
+            say(stream, "200 OK\nETag: \"a\"\nTransfer-Encoding: chunked", b"4e20\r\n")?;
+            return stream.write_all(&bytes[..20_000]);
+        };
+        assert_eq!(asked.header("if-range"), Some("\"a\""));
+        if first >= bytes.len() {
+            let head = format!("Content-Range: bytes */{}\nContent-Length: 0", bytes.len());
+            return say(stream, &format!("416 Range Not Satisfiable\n{head}"), b"");
+        }
+        let end = (first + stretch).min(bytes.len());
+        let head = format!("ETag: \"a\"\nContent-Range: bytes {first}-{}/*", end - 1);
+        let head = format!("206 Partial Content\n{head}\nContent-Length: {}", end - first);
+        say(stream, &head, &bytes[first..end])
+    })
+}
+
+#[tokio::test]
+async fn what_follows_a_stretch_of_unknown_total_is_asked_for() {
+    for stretch in [7_000, 30_000, 100_000] {
+        let server = in_stretches(stretch, file());
+        let dir = room();
+        assert_arrived(fetch(&dir, FetchRequest::new(server.url("/data.bin"))).await, &file());
+        let asked: Vec<_> = server.asked().iter().filter_map(Asked::range).collect();
+        assert_eq!(asked.first(), Some(&(20_000, None)), "{stretch}");
+        assert_eq!(asked.last(), Some(&(BYTES, None)), "{stretch}: until there is no more");
+    }
+}
+
+#[tokio::test]
+async fn stretches_without_end_are_refused() {
+    let server = in_stretches(20_000, noise(75, 400_000));
+    let http = HttpConfig { unannounced_bytes_max: 100_000, ..HttpConfig::default() };
+    let dir = room();
+    let stager = Stager::new(StagingConfig { http, ..config(dir.path()) }).expect("a stager");
+    let error = stager.fetch(FetchRequest::new(server.url("/f"))).await.expect_err("too much");
+    assert_eq!(error.failure.class, FailureClass::Permanent, "{error}");
+    assert!(error.to_string().contains("unknown length"), "{error}");
 }
 
 async fn refused(name: &str, server: &Raw, class: FailureClass, says: &str) {

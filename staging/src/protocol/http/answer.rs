@@ -9,7 +9,9 @@ use super::exchange::Answered;
 use super::headers;
 use super::policy::Denied;
 use crate::protocol::error::HINT_CERTIFICATES;
-use crate::protocol::{BoxFuture, ByteStream, Metadata, OpenRequest, Opened, TransferError};
+use crate::protocol::{
+    BoxFuture, ByteStream, Condition, Metadata, OpenRequest, Opened, TransferError,
+};
 
 /// Whether this answer is the file, or part of it, and if not, why.
 pub(super) fn read(
@@ -27,12 +29,12 @@ pub(super) fn read(
         }
         StatusCode::PARTIAL_CONTENT => {
             check_coding(&answered, request)?;
-            partial(answered.response, request)
+            partial(answered.response, request, unannounced_bytes_max)
         }
         StatusCode::NOT_MODIFIED => Ok(Opened::Unchanged),
-        StatusCode::RANGE_NOT_SATISFIABLE if request.offset > 0 => Err(TransferError::Changed {
-            found: format!("byte {} on cannot be had (status 416)", request.offset),
-        }),
+        StatusCode::RANGE_NOT_SATISFIABLE if request.offset > 0 => {
+            unsatisfied(&answered.response, request)
+        }
         _ => Err(refusal(&answered)),
     }
 }
@@ -61,7 +63,11 @@ fn check_coding(answered: &Answered, request: &OpenRequest) -> Result<(), Transf
     })
 }
 
-fn partial(response: Response, request: &OpenRequest) -> Result<Opened, TransferError> {
+fn partial(
+    response: Response,
+    request: &OpenRequest,
+    unannounced_bytes_max: u64,
+) -> Result<Opened, TransferError> {
     let malformed = |found: String| Err(TransferError::Malformed { found });
     let Some(range) = headers::content_range(response.headers()) else {
         return malformed("status 206 without a usable Content-Range".into());
@@ -78,7 +84,51 @@ fn partial(response: Response, request: &OpenRequest) -> Result<Opened, Transfer
         return malformed("Content-Length and Content-Range disagree".into());
     }
     let metadata = headers::metadata(response.headers(), range.total);
-    Ok(body(response, metadata, range.first, Extent::of(range.first, Some(announced), u64::MAX)))
+    let end = range.last + 1;
+    let is_bounded = range.total.or(request.end).is_some() || known_length(request).is_some();
+    if !is_bounded && end > unannounced_bytes_max {
+        return Err(unending(unannounced_bytes_max));
+    }
+    let extent = if is_bounded { Extent::To(end) } else { Extent::Beyond(end) };
+    Ok(body(response, metadata, range.first, extent))
+}
+
+/// Nothing of the file is left from the offset on, if it is as long as that; otherwise it is
+/// another file.
+fn unsatisfied(response: &Response, request: &OpenRequest) -> Result<Opened, TransferError> {
+    let offset = request.offset;
+    let total = headers::unsatisfied_range(response.headers());
+    if total != Some(offset) || request.end.is_some() || known_length(request).is_some() {
+        return Err(TransferError::Changed {
+            found: format!("byte {offset} on cannot be had (status 416)"),
+        });
+    }
+    let metadata = headers::metadata(response.headers(), total);
+    Ok(Opened::Body { metadata, offset, stream: Box::new(Nothing) })
+}
+
+/// Bytes of the file when its first ones came.
+const fn known_length(request: &OpenRequest) -> Option<u64> {
+    match request.condition {
+        Condition::IfSame { length, .. } => length,
+        Condition::Always | Condition::IfChanged(_) => None,
+    }
+}
+
+fn unending(max: u64) -> TransferError {
+    TransferError::Refused {
+        found: format!("more than {max} bytes came of a file of unknown length"),
+        hint: "have the server say its length, or allow for more".into(),
+    }
+}
+
+/// All bytes have come before.
+struct Nothing;
+
+impl ByteStream for Nothing {
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<Bytes>, TransferError>> {
+        Box::pin(async { Ok(None) })
+    }
 }
 
 fn body(response: Response, metadata: Metadata, offset: u64, extent: Extent) -> Opened {
@@ -144,6 +194,8 @@ fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Erro
 enum Extent {
     /// To this offset, as announced.
     To(u64),
+    /// To this offset, and nobody says whether there is more: it has to be asked for.
+    Beyond(u64),
     /// Nobody said; at most so far.
     AtMost(u64),
 }
@@ -169,7 +221,7 @@ impl HttpStream {
     fn cut(&self) -> TransferError {
         let announced = match self.extent {
             Extent::To(end) => Some(end),
-            Extent::AtMost(_) => None,
+            Extent::Beyond(_) | Extent::AtMost(_) => None,
         };
         TransferError::Cut { received: self.position, expected: self.length.or(announced) }
     }
@@ -191,10 +243,11 @@ impl ByteStream for HttpStream {
             self.position += piece.as_ref().map_or(0, |bytes| bytes.len() as u64);
             match self.extent {
                 Extent::To(end) if piece.is_none() && self.position < end => Err(self.cut()),
-                Extent::AtMost(max) if self.position > max => Err(TransferError::Refused {
-                    found: format!("more than {max} bytes came of a file of unknown length"),
-                    hint: "have the server say its length, or allow for more".into(),
-                }),
+                Extent::Beyond(_) if piece.is_none() => Err(self.cut()),
+                Extent::To(end) | Extent::Beyond(end) if self.position > end => {
+                    Err(TransferError::TooLong { expected: end })
+                }
+                Extent::AtMost(max) if self.position > max => Err(unending(max)),
                 _ => Ok(piece),
             }
         })

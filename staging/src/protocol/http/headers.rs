@@ -39,6 +39,11 @@ pub(super) fn content_range(headers: &HeaderMap) -> Option<ContentRange> {
     makes_sense.then_some(ContentRange { first, last, total })
 }
 
+/// The length of the file, from the answer that it does not reach so far: `bytes */100`.
+pub(super) fn unsatisfied_range(headers: &HeaderMap) -> Option<u64> {
+    text(headers, &CONTENT_RANGE)?.strip_prefix("bytes */")?.trim().parse().ok()
+}
+
 /// What an answer says of the file, given the length of the whole.
 pub(super) fn metadata(headers: &HeaderMap, length: Option<u64>) -> Metadata {
     let media_type = text(headers, &CONTENT_TYPE)
@@ -128,6 +133,15 @@ mod tests {
     fn headers(fields: &[(HeaderName, &str)]) -> HeaderMap {
         let value = |value: &str| value.parse().expect("a header value");
         fields.iter().map(|(name, text)| (name.clone(), value(text))).collect()
+    }
+
+    #[test]
+    fn lengths_of_files_that_end_before_are_read_strictly() {
+        let read = |value| unsatisfied_range(&headers(&[(CONTENT_RANGE, value)]));
+        assert_eq!(read("bytes */100"), Some(100));
+        for bad in ["bytes */*", "bytes 0-9/100", "bytes */", "*/100"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
     }
 
     #[test]
