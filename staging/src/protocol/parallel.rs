@@ -3,16 +3,18 @@
 //!
 //! A transfer begins with one connection. Further ones are made only where one is slow, where the
 //! server has a strong validator to prove that all parts are of one version, and where nobody else
-//! waits for a connection to this host.
+//! waits for a connection to this host. The first one goes on until a part ahead of it comes as it
+//! should: many a server gives parts to nobody, or one file to one connection.
 
 mod part;
+mod single;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::bytes::Bytes;
 
@@ -22,7 +24,8 @@ use super::{
 };
 use crate::address::scheme_of;
 use crate::gate::Gate;
-use part::{Connection, Part};
+use part::{Answer, Connection, Part};
+use single::Singles;
 
 /// Kibibytes of parts that are kept until their turn comes, in all transfers of this process.
 const MEMORY_KIB_MAX: u32 = 64 << 10;
@@ -72,12 +75,13 @@ pub struct Parallel<P> {
     inner: Arc<P>,
     gate: Gate,
     spreading: Spreading,
+    singles: Arc<Singles>,
 }
 
 impl<P> Parallel<P> {
     /// Further connections pass this gate; the first one already has.
     pub fn new(inner: P, gate: Gate, spreading: Spreading) -> Self {
-        Self { inner: Arc::new(inner), gate, spreading }
+        Self { inner: Arc::new(inner), gate, spreading, singles: Arc::default() }
     }
 
     /// What parts are asked for with, if parts can be had and are worth while.
@@ -88,6 +92,7 @@ impl<P> Parallel<P> {
         let is_proven = metadata.validators.strong().is_some();
         let is_cheap = SCHEMES.contains(&&*scheme_of(&request.address));
         let is_worth = is_large && has_parts && is_proven && is_cheap && request.end.is_none();
+        let is_worth = is_worth && !self.singles.has(&request.address);
         let (address, validators) = (Arc::clone(&request.address), metadata.validators.clone());
         is_worth.then_some(Known { address, validators, length })
     }
@@ -117,17 +122,20 @@ impl<P: Protocol + 'static> Protocol for Parallel<P> {
             let Some(known) = self.known(request, &metadata, offset) else {
                 return Ok(Opened::Body { metadata, offset, stream });
             };
+            let own = Arc::new(Semaphore::new(1));
             let stream = Box::new(ParallelStream {
                 inner: Arc::clone(&self.inner),
                 gate: self.gate.clone(),
                 spreading: self.spreading.clone(),
+                singles: Arc::clone(&self.singles),
                 known: Arc::new(known),
-                first: Some(First { stream, came: 0, waited: Duration::ZERO, looks: 1 }),
+                first: Some(First::new(stream, &own)),
                 position: offset,
                 parts: VecDeque::new(),
                 planned: 0,
                 connections_max: self.spreading.connections_max,
-                own: Arc::new(Semaphore::new(1)),
+                is_alone: false,
+                own,
             });
             Ok(Opened::Body { metadata, offset, stream })
         })
@@ -173,22 +181,28 @@ struct First {
     waited: Duration,
     /// How often it was looked at, and once more.
     looks: u32,
+    /// It is the one that the transfer has in any case.
+    _own: Option<OwnedSemaphorePermit>,
 }
 
 struct ParallelStream<P> {
     inner: Arc<P>,
     gate: Gate,
     spreading: Spreading,
+    singles: Arc<Singles>,
     known: Arc<Known>,
+    /// Until the parts are reached.
     first: Option<First>,
     /// The next byte to hand on.
     position: u64,
-    /// From there on, in order.
+    /// In order and without gaps: from the position on, or ahead of the first connection.
     parts: VecDeque<Part>,
     /// The byte after those of all parts.
     planned: u64,
     /// As many as the server has shown to bear.
     connections_max: usize,
+    /// No further parts: the server does not give them as it should.
+    is_alone: bool,
     /// The connection that the transfer has in any case.
     own: Arc<Semaphore>,
 }
@@ -204,12 +218,14 @@ impl<P> fmt::Debug for ParallelStream<P> {
 impl<P: Protocol + 'static> ByteStream for ParallelStream<P> {
     fn next(&mut self) -> BoxFuture<'_, Result<Option<Bytes>, TransferError>> {
         Box::pin(async move {
-            let piece = match &mut self.first {
+            let mut piece = match &mut self.first {
                 Some(first) => first.next().await?,
-                None => self.next_of_parts().await?,
+                None => return self.next_of_parts().await,
             };
-            self.position += piece.as_ref().map_or(0, |bytes| bytes.len() as u64);
-            if piece.is_some() && self.is_worth_spreading() {
+            self.heed_answers();
+            if let Some(piece) = &mut piece {
+                self.end_at_parts(piece);
+                self.position += piece.len() as u64;
                 self.spread();
             }
             Ok(piece)
@@ -218,6 +234,11 @@ impl<P: Protocol + 'static> ByteStream for ParallelStream<P> {
 }
 
 impl First {
+    fn new(stream: Box<dyn ByteStream>, own: &Arc<Semaphore>) -> Self {
+        let own = Arc::clone(own).try_acquire_owned().ok();
+        Self { stream, came: 0, waited: Duration::ZERO, looks: 1, _own: own }
+    }
+
     async fn next(&mut self) -> Result<Option<Bytes>, TransferError> {
         let begun = Instant::now();
         let piece = self.stream.next().await?;
@@ -228,11 +249,55 @@ impl First {
 }
 
 impl<P: Protocol + 'static> ParallelStream<P> {
+    /// What the answers to parts mean for the others.
+    fn heed_answers(&mut self) {
+        if let Some(at) = self.parts.iter().position(|part| part.answer() == Some(Answer::Refused))
+        {
+            // Those before it are on their way, unless the first connection can do without them.
+            self.parts.truncate(if self.first.is_some() { 0 } else { at });
+            self.stay_alone();
+        }
+        if self.first.is_none() {
+            return;
+        }
+        match self.parts.front().and_then(Part::answer) {
+            Some(Answer::Busy) => {
+                self.is_alone = true;
+                self.parts.clear();
+            }
+            Some(Answer::Lost) => self.parts.clear(),
+            _ => {}
+        }
+    }
+
+    /// From now on this file comes over one connection, in later tries, too.
+    fn stay_alone(&mut self) {
+        tracing::debug!(position = self.position, "the server gives no parts: one connection");
+        self.is_alone = true;
+        self.singles.add(&self.known.address);
+    }
+
+    /// The first connection ends where the parts begin. One that is there before a part has come
+    /// needs no company now.
+    fn end_at_parts(&mut self, piece: &mut Bytes) {
+        let Some(head) = self.parts.front() else { return };
+        let left = usize::try_from(head.start() - self.position).unwrap_or(usize::MAX);
+        if piece.len() < left {
+            return;
+        }
+        if head.answer() == Some(Answer::Given) {
+            piece.truncate(left);
+            self.first = None;
+        } else {
+            self.parts.clear();
+        }
+    }
+
     /// Whether the first connection is slow, for all that is missing.
     fn is_worth_spreading(&mut self) -> bool {
         let spreading = &self.spreading;
         let left = self.known.length.saturating_sub(self.position);
-        let Some(first) = &mut self.first else { return false };
+        let Some(first) = self.first.as_mut().filter(|_| !self.is_alone) else { return false };
         if first.waited < spreading.settle * first.looks || left < spreading.rest_bytes_min {
             return false;
         }
@@ -241,24 +306,29 @@ impl<P: Protocol + 'static> ParallelStream<P> {
         spreading.connections_max > 1 && u128::from(first.came) < enough
     }
 
-    /// Goes on with parts, if a second connection can be had.
+    /// Asks for a part ahead, if a second connection can be had, and for more once it comes.
     fn spread(&mut self) {
-        let Some(permit) = self.gate.enter_also(&self.known.address) else { return };
-        self.planned = self.position;
-        if !self.start_part(Connection::Further(permit)) {
-            return;
+        match self.parts.front().map(Part::answer) {
+            Some(Some(Answer::Given)) => self.start_parts(),
+            None if self.is_worth_spreading() => {
+                let Some(permit) = self.gate.enter_also(&self.known.address) else { return };
+                let left = self.known.length - self.position;
+                self.planned = self.position + self.spreading.part_bytes.min(left / 2);
+                if self.start_part(Connection::Further(permit)) {
+                    tracing::debug!(position = self.position, "a part is asked for ahead");
+                }
+            }
+            _ => {}
         }
-        tracing::debug!(position = self.position, "going on over several connections");
-        self.first = None;
-        self.start_parts();
     }
 
     /// Begins as many parts as there are connections and memory for.
     fn start_parts(&mut self) {
         loop {
-            let running = self.parts.iter().filter(|part| part.is_running()).count();
+            let parts = self.parts.iter().filter(|part| part.is_running()).count();
+            let running = parts + usize::from(self.first.is_some());
             let is_far = self.parts.len() >= 2 * self.spreading.connections_max;
-            let is_over = self.planned >= self.known.length;
+            let is_over = self.planned >= self.known.length || self.is_alone;
             if running >= self.connections_max || is_far || is_over {
                 return;
             }
@@ -283,7 +353,7 @@ impl<P: Protocol + 'static> ParallelStream<P> {
         let memory = Arc::clone(&MEMORY).try_acquire_many_owned(kib(end - self.planned));
         let Ok(memory) = memory else { return false };
         let range = self.planned..end;
-        let part = Part::start(&self.inner, &self.known, range, connection, memory);
+        let part = Part::begin(&self.inner, &self.known, range, connection, memory);
         self.parts.push_back(part);
         self.planned = end;
         true
@@ -291,20 +361,32 @@ impl<P: Protocol + 'static> ParallelStream<P> {
 
     async fn next_of_parts(&mut self) -> Result<Option<Bytes>, TransferError> {
         loop {
+            self.heed_answers();
             self.start_parts();
             let Some(head) = self.parts.front_mut() else {
                 if self.position >= self.known.length {
                     return Ok(None);
                 }
+                if self.is_alone {
+                    return Err(self.cut());
+                }
                 self.start_when_possible().await?;
                 continue;
             };
             match head.next().await {
-                Ok(Some(piece)) => return Ok(Some(piece)),
+                Ok(Some(piece)) => {
+                    self.position += piece.len() as u64;
+                    return Ok(Some(piece));
+                }
                 Ok(None) => drop(self.parts.pop_front()),
                 Err(error) => self.ask_again(error).await?,
             }
         }
+    }
+
+    /// The next try goes on from here, over one connection.
+    fn cut(&self) -> TransferError {
+        TransferError::Cut { received: self.position, expected: Some(self.known.length) }
     }
 
     /// Waits for memory and the transfer's own connection. Those who hold the memory have parts
@@ -316,7 +398,7 @@ impl<P: Protocol + 'static> ParallelStream<P> {
         let kib = kib(end - self.planned);
         let memory = Arc::clone(&MEMORY).acquire_many_owned(kib).await.map_err(closed)?;
         let (range, connection) = (self.planned..end, Connection::Own(own));
-        self.parts.push_back(Part::start(&self.inner, &self.known, range, connection, memory));
+        self.parts.push_back(Part::begin(&self.inner, &self.known, range, connection, memory));
         self.planned = end;
         Ok(())
     }
@@ -326,7 +408,13 @@ impl<P: Protocol + 'static> ParallelStream<P> {
     async fn ask_again(&mut self, error: TransferError) -> Result<(), TransferError> {
         let Some(mut head) = self.parts.pop_front() else { return Err(error) };
         head.tries += 1;
-        if !error.is_retryable() || error.spoils_partial() || head.tries > PART_TRIES_MAX {
+        if Answer::of(&error) == Answer::Refused {
+            tracing::debug!(cause = %error, "a part was refused");
+            self.parts.clear();
+            self.stay_alone();
+            return Err(self.cut());
+        }
+        if head.tries > PART_TRIES_MAX {
             return Err(error);
         }
         tracing::debug!(cause = %error, "a part is asked for again");

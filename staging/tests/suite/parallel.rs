@@ -32,12 +32,16 @@ fn stager(dir: &std::path::Path, spreading: Spreading) -> Stager {
 
 /// Some bytes of the whole file at once, so that its connection is seen to be slow, then the rest.
 fn slowly(stream: &mut TcpStream, tag: &str, bytes: &[u8]) -> std::io::Result<()> {
+    paced(stream, tag, bytes, Duration::from_millis(5))
+}
+
+fn paced(stream: &mut TcpStream, tag: &str, bytes: &[u8], pause: Duration) -> std::io::Result<()> {
     let total = bytes.len();
     let head = format!("200 OK\nETag: {tag}\nAccept-Ranges: bytes\nContent-Length: {total}");
     let (soon, later) = bytes.split_at(10_000);
     say(stream, &head, soon)?;
     for piece in later.chunks(10_000) {
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(pause);
         stream.write_all(piece)?;
     }
     Ok(())
@@ -107,6 +111,80 @@ async fn a_server_that_bears_one_connection_is_asked_over_one() {
     assert_arrived(fetched, &bytes);
 }
 
+/// How a part is answered: it was asked for with this header, and the file is this one.
+type Answer = fn(&Asked, &mut TcpStream, &[u8]) -> std::io::Result<()>;
+
+/// Few parts, far enough ahead for their answers to be there before they are reached.
+fn wide() -> Spreading {
+    Spreading { part_bytes: 200_000, rest_bytes_min: 200_000, ..eager() }
+}
+
+#[tokio::test]
+async fn a_server_that_gives_no_parts_gives_the_file_by_the_connection_that_is_there() {
+    let answers: &[(&str, Answer)] = &[
+        ("the whole file", |_, stream, bytes| slowly(stream, "\"a\"", bytes)),
+        ("the whole file from another node", |_, stream, bytes| slowly(stream, "\"b\"", bytes)),
+        ("a part from another node", |asked, stream, bytes| {
+            let other = Asked { headers: [range_of(asked)].into(), ..asked.clone() };
+            honest(stream, &other, "\"b\"", bytes)
+        }),
+        ("the part before it", |_, stream, bytes| {
+            let head = "206 Partial Content\nETag: \"a\"\nContent-Range: bytes 0-9/1000000";
+            say(stream, head, &bytes[..10])
+        }),
+        ("401", |_, stream, _| say(stream, "401 Unauthorized\nContent-Length: 0", b"")),
+        ("403", |_, stream, _| say(stream, "403 Forbidden\nContent-Length: 0", b"")),
+        ("404", |_, stream, _| say(stream, "404 Not Found\nContent-Length: 0", b"")),
+        ("416", |_, stream, _| say(stream, "416 Not Satisfiable\nContent-Length: 0", b"")),
+    ];
+    for (name, answer) in answers {
+        let bytes = Arc::new(noise(87, 1_000_000));
+        let served = Arc::clone(&bytes);
+        let server = Raw::start(move |asked, _, stream| match asked.range() {
+            None => slowly(stream, "\"a\"", &served),
+            Some(_) => answer(asked, stream, &served),
+        });
+        let dir = room();
+        let stager = stager(dir.path(), wide());
+        let whole = || server.asked().iter().filter(|asked| asked.range().is_none()).count();
+        assert_arrived(stager.fetch(FetchRequest::new(server.url("/f"))).await, &bytes);
+        assert_eq!(whole(), 1, "{name}: the first connection goes on to the end");
+        let asked = server.asked().len();
+        assert!(asked > 1, "{name}: a part was asked for");
+        assert_arrived(stager.fetch(FetchRequest::new(server.url("/f"))).await, &bytes);
+        assert_eq!((whole(), server.asked().len()), (2, asked + 1), "{name}: it is remembered");
+    }
+}
+
+fn range_of(asked: &Asked) -> (String, String) {
+    ("range".to_owned(), asked.header("range").expect("a range").to_owned())
+}
+
+/// A host that counts the connections of each client, and one whose signed addresses end.
+#[tokio::test]
+async fn a_part_that_is_refused_later_costs_only_company() {
+    for refused_from in [2, 3, 5] {
+        let bytes = Arc::new(noise(88, 1_500_000));
+        let served = Arc::clone(&bytes);
+        let server = Raw::start(move |asked, number, stream| match asked.range() {
+            None => slowly(stream, "\"a\"", &served),
+            Some((_, Some(_))) if number >= refused_from => {
+                say(stream, "403 Forbidden\nContent-Length: 0", b"")
+            }
+            Some(_) => honest(stream, asked, "\"a\"", &served),
+        });
+        let dir = room();
+        let stager = stager(dir.path(), wide());
+        let fetched = stager.fetch(FetchRequest::new(server.url("/f"))).await;
+        let transferred = assert_arrived(fetched, &bytes);
+        assert_eq!(transferred, bytes.len() as u64, "from {refused_from} on: nothing comes twice");
+        let asked = server.asked();
+        let whole = asked.iter().filter(|one| one.range().is_none()).count();
+        assert_eq!(whole, 1, "from {refused_from} on: begun once");
+        assert!(asked.len() > refused_from, "from {refused_from} on: it was refused");
+    }
+}
+
 #[tokio::test]
 async fn parts_that_are_cut_come_again_by_themselves() {
     let bytes = Arc::new(noise(83, 1_000_000));
@@ -144,7 +222,7 @@ async fn parts_of_two_versions_are_never_mixed() {
         let version = number / 8 % 3;
         let (tag, bytes) = (format!("\"{version}\""), &served[version]);
         match asked.range() {
-            None => slowly(stream, &tag, bytes),
+            None => paced(stream, &tag, bytes, Duration::from_millis(2)),
             // As servers do that know no If-Range.
             Some((first, end)) if number % 2 == 0 && first < bytes.len() => {
                 let end = end.unwrap_or(bytes.len()).min(bytes.len());

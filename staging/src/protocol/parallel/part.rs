@@ -1,7 +1,7 @@
 //! One part of a file, on its way in a task of its own.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::bytes::{Bytes, BytesMut};
@@ -9,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Known;
 use crate::gate::{Permit, Turn};
-use crate::protocol::{Condition, OpenRequest, Opened, Protocol, TransferError};
+use crate::protocol::{ByteStream, Condition, OpenRequest, Opened, Protocol, TransferError};
 
 /// Pieces that are shorter are joined, so that their number is bounded as their bytes are.
 const PIECE_BYTES_MIN: usize = 16 << 10;
@@ -23,6 +23,30 @@ pub(super) enum Connection {
     Further(#[expect(dead_code, reason = "it is held")] Permit),
 }
 
+/// What came of asking for a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It is the part that was asked for.
+    Given,
+    /// It is something else, or there is none for whoever asks this way: asking again is no use.
+    Refused,
+    /// The server does not bear so many connections now.
+    Busy,
+    /// The connection was no good.
+    Lost,
+}
+
+impl Answer {
+    /// Why there is none.
+    pub(super) fn of(error: &TransferError) -> Self {
+        match error {
+            TransferError::Busy { .. } => Self::Busy,
+            error if error.is_retryable() && !error.spoils_partial() => Self::Lost,
+            _ => Self::Refused,
+        }
+    }
+}
+
 /// Its bytes are kept until they are wanted. Dropping it ends its transfer.
 pub(super) struct Part {
     /// What has not been handed on.
@@ -30,6 +54,7 @@ pub(super) struct Part {
     /// Never more than the part has bytes.
     pieces: mpsc::UnboundedReceiver<Result<Bytes, TransferError>>,
     task: AbortOnDropHandle<()>,
+    answer: Arc<OnceLock<Answer>>,
     memory: OwnedSemaphorePermit,
     /// Tries in a row without a new byte.
     pub(super) tries: u32,
@@ -37,7 +62,7 @@ pub(super) struct Part {
 
 impl Part {
     /// Begins to fetch it.
-    pub(super) fn start<P: Protocol + 'static>(
+    pub(super) fn begin<P: Protocol + 'static>(
         inner: &Arc<P>,
         known: &Arc<Known>,
         range: Range<u64>,
@@ -46,8 +71,15 @@ impl Part {
     ) -> Self {
         let (sender, pieces) = mpsc::unbounded_channel();
         let (inner, known, wanted) = (Arc::clone(inner), Arc::clone(known), range.clone());
+        let answer: Arc<OnceLock<Answer>> = Arc::default();
+        let told = Arc::clone(&answer);
         let task = tokio::spawn(async move {
-            let ended = fetch(&*inner, &known, wanted, &sender).await;
+            let opened = open(&*inner, &known, &wanted).await;
+            told.get_or_init(|| opened.as_ref().err().map_or(Answer::Given, Answer::of));
+            let ended = match opened {
+                Ok(stream) => receive(stream, &known, wanted, &sender).await,
+                Err(error) => Err(error),
+            };
             // Before the end is told, so that the next part finds it free.
             drop(connection);
             if let Err(error) = ended
@@ -56,7 +88,7 @@ impl Part {
                 tracing::trace!("a part ended after its transfer");
             }
         });
-        Self { range, pieces, task: AbortOnDropHandle::new(task), memory, tries: 0 }
+        Self { range, pieces, task: AbortOnDropHandle::new(task), answer, memory, tries: 0 }
     }
 
     /// Begins to fetch what was not handed on.
@@ -67,11 +99,21 @@ impl Part {
         connection: Connection,
     ) -> Self {
         let tries = self.tries;
-        Self { tries, ..Self::start(inner, known, self.range, connection, self.memory) }
+        Self { tries, ..Self::begin(inner, known, self.range, connection, self.memory) }
     }
 
     pub(super) fn is_running(&self) -> bool {
         !self.task.is_finished()
+    }
+
+    /// What came of asking for it; `None`: nothing so far.
+    pub(super) fn answer(&self) -> Option<Answer> {
+        self.answer.get().copied()
+    }
+
+    /// The first byte of it that was not handed on.
+    pub(super) const fn start(&self) -> u64 {
+        self.range.start
     }
 
     /// The next piece; `None` after the last one.
@@ -91,12 +133,11 @@ impl Part {
 
 type Sender = mpsc::UnboundedSender<Result<Bytes, TransferError>>;
 
-async fn fetch(
+async fn open(
     inner: &dyn Protocol,
     known: &Known,
-    range: Range<u64>,
-    sender: &Sender,
-) -> Result<(), TransferError> {
+    range: &Range<u64>,
+) -> Result<Box<dyn ByteStream>, TransferError> {
     let condition =
         Condition::IfSame { known: known.validators.clone(), length: Some(known.length) };
     let request = OpenRequest {
@@ -106,7 +147,7 @@ async fn fetch(
         condition,
         turn: Turn::default(),
     };
-    let Opened::Body { offset, mut stream, .. } = inner.open(&request).await? else {
+    let Opened::Body { offset, stream, .. } = inner.open(&request).await? else {
         let found = "expected a part of the file, found \"not modified\"".into();
         return Err(TransferError::Malformed { found });
     };
@@ -114,6 +155,15 @@ async fn fetch(
         let found = "a part was asked for, and the server sent another version from its start";
         return Err(TransferError::Changed { found: found.into() });
     }
+    Ok(stream)
+}
+
+async fn receive(
+    mut stream: Box<dyn ByteStream>,
+    known: &Known,
+    range: Range<u64>,
+    sender: &Sender,
+) -> Result<(), TransferError> {
     let mut left = range.end - range.start;
     let mut joined = BytesMut::new();
     let ended = loop {
