@@ -6,6 +6,7 @@
 //! move whole files by themselves have a port of their own, [`Courier`].
 
 mod bucket;
+mod connect;
 mod courier;
 mod data;
 mod deadlined;

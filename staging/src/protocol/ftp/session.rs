@@ -16,6 +16,7 @@ use super::address::{Login, Security};
 use super::reply::{Reply, failure};
 use super::tls::{Tls, Version};
 use crate::credentials::Secret;
+use crate::protocol::connect::connect_any;
 use crate::protocol::{AddressPolicy, TransferError};
 
 /// What goes over the wire as the argument of `PASS`. The library logs commands at a low level
@@ -217,12 +218,14 @@ impl Opening<'_> {
         let ftp = match security {
             Security::Implicit => {
                 let connector = self.tls.connector(version)?;
-                let connected =
-                    AsyncRustlsFtpStream::connect_secure_implicit(&*addresses, connector, host);
+                let connected = async {
+                    let address = reachable(&addresses).await?;
+                    AsyncRustlsFtpStream::connect_secure_implicit(address, connector, host).await
+                };
                 self.in_time(connected).await?
             }
             Security::OnDemand | Security::Explicit => {
-                let connected = TcpStream::connect(&*addresses);
+                let connected = connect_any(&addresses);
                 let connected = async { connected.await.map_err(FtpError::ConnectionError) };
                 let stream = self.in_time(connected).await?;
                 AsyncRustlsFtpStream::connect_with_stream(stream).await.map_err(failure)?
@@ -288,6 +291,17 @@ impl Opening<'_> {
                 waited: self.connect_timeout,
                 phase: "while the connection was made".into(),
             }),
+        }
+    }
+}
+
+/// The address that answers. The library takes no connection for implicit TLS that it did not make.
+async fn reachable(addresses: &[SocketAddr]) -> FtpResult<SocketAddr> {
+    match addresses {
+        [only] => Ok(*only),
+        several => {
+            let connected = connect_any(several).await.and_then(|connected| connected.peer_addr());
+            connected.map_err(FtpError::ConnectionError)
         }
     }
 }

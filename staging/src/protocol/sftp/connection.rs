@@ -9,7 +9,6 @@ use keelboat_engine::Digest;
 use russh::client::{Config, Handle, Handler, Msg};
 use russh::keys::PublicKeyOrCertificate;
 use russh::{AlgorithmKind, Channel, Preferred, cipher};
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -20,6 +19,7 @@ use super::login::Login;
 use super::session::Session;
 use crate::credentials::Credential;
 use crate::protocol::TransferError;
+use crate::protocol::connect::connect_any;
 
 /// When nothing has come for so long, the server is asked whether it is there; after three times
 /// without an answer the connection is over.
@@ -233,7 +233,7 @@ async fn connect(
         let found = tokio::net::lookup_host((server.host.as_str(), server.port)).await;
         let found = found.map_err(|error| unreachable(&error))?.collect();
         let admitted = config.address_policy.admitted(&server.host, found)?;
-        let stream = TcpStream::connect(&*admitted).await;
+        let stream = connect_any(&admitted).await;
         let stream = stream.map_err(|error| unreachable(&error))?;
         stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
         let ssh = Arc::new(ssh_config(&known));
