@@ -175,7 +175,7 @@ pub struct Known {
     pub content: Content,
     /// The server's ETag at that time.
     pub etag: Option<String>,
-    /// The server's Last-Modified at that time.
+    /// The server's Last-Modified at that time, if it told versions apart then.
     pub last_modified: Option<String>,
     /// Digest of the address it came from ([`address_digest`](crate::address_digest)), since other
     /// mirrors have validators of their own; `None`: the first address.
@@ -187,7 +187,7 @@ impl Known {
         Validators {
             etag: self.etag.clone(),
             last_modified: self.last_modified.clone(),
-            last_modified_is_strong: false,
+            last_modified_is_strong: self.last_modified.is_some(),
         }
     }
 }
@@ -206,7 +206,8 @@ pub enum Fetched {
         content: Content,
         /// The server's ETag.
         etag: Option<String>,
-        /// The server's Last-Modified.
+        /// The server's Last-Modified, if it tells this version from any later one: a file that
+        /// was changed just before may be changed once more in the same second.
         last_modified: Option<String>,
         /// Bytes that came over the network for it in this run, lost tries included.
         transferred: u64,

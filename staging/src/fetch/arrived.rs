@@ -200,7 +200,12 @@ impl Arrived {
             path,
             content: self.content,
             etag: self.validators.etag.clone(),
-            last_modified: self.validators.last_modified.clone(),
+            // One that is too young may be that of a later version, too.
+            last_modified: self
+                .validators
+                .last_modified
+                .clone()
+                .filter(|_| self.validators.last_modified_is_strong),
             transferred: self.transferred,
             source_used: Arc::clone(&self.source_used),
             room: Room { _turn: self.turn.clone() },

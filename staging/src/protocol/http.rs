@@ -111,7 +111,8 @@ impl HttpProtocol {
                 if let Some(etag) = &known.etag {
                     builder = builder.header(IF_NONE_MATCH, etag);
                 }
-                if let Some(last_modified) = &known.last_modified {
+                let strong = known.last_modified.as_ref().filter(|_| known.last_modified_is_strong);
+                if let Some(last_modified) = strong {
                     builder = builder.header(IF_MODIFIED_SINCE, last_modified);
                 }
             }

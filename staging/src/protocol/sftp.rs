@@ -119,7 +119,7 @@ impl SftpProtocol {
             !known.is_empty() && known.last_modified == validators.last_modified
         };
         let offset = match &request.condition {
-            Condition::IfChanged(known) if is_same(known) => {
+            Condition::IfChanged(known) if known.strong().is_some() && is_same(known) => {
                 lease.session.call(Request::close(&handle)).await?;
                 lease.give_back();
                 return Ok(Opened::Unchanged);

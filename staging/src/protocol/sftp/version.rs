@@ -2,15 +2,23 @@
 //!
 //! SFTP says no more. A file that was written in the last seconds may be written again in the same
 //! second, and nobody would see it: such files are waited for until their second is over, so that
-//! any later change shows. That holds as far as the clocks on both sides agree.
+//! any later change shows while they are read.
+//!
+//! The moment is by the server's clock, and how long ago that was by the clock here, since SFTP does
+//! not say what time it is there. Where the server's clock is behind, a file that seems old may have
+//! been changed just now. So nothing is built on a moment, in later tries or later runs, before it is
+//! a minute old, as with FTP, and as HTTP has it for servers with several clocks.
 
 use std::time::{Duration, SystemTime};
 
 use super::wire::Attributes;
 use crate::protocol::{TransferError, Validators};
 
-/// How old a file's last change must be for a later one to show.
+/// How old a file's last change must be for a later one to show, if both clocks agree.
 const SETTLED: Duration = Duration::from_secs(2);
+
+/// How old it must be for a later one to show, by clocks that disagree by less than this.
+const STRONG_AGE: Duration = Duration::from_mins(1);
 
 /// A file from further in the future than this is not waited for: its server's clock is wrong.
 const WAIT_MAX: Duration = Duration::from_secs(4);
@@ -42,17 +50,21 @@ impl Version {
 
     /// How long to wait until any later change would show. `None`: nobody knows.
     pub(super) fn settles_in(&self, now: SystemTime) -> Option<Duration> {
-        let modified = Duration::from_secs(u64::from(self.modified?));
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-        Some((modified + SETTLED).saturating_sub(now)).filter(|wait| *wait <= WAIT_MAX)
+        let wait = (self.moment()? + SETTLED).duration_since(now).unwrap_or_default();
+        Some(wait).filter(|wait| *wait <= WAIT_MAX)
+    }
+
+    fn moment(&self) -> Option<SystemTime> {
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::from(self.modified?)))
     }
 
     /// What tells it from others. The size is in it, since a second holds many changes.
     pub(super) fn validators(&self, now: SystemTime) -> Validators {
+        let age = self.moment().and_then(|moment| now.duration_since(moment).ok());
         Validators {
             etag: None,
             last_modified: self.modified.map(|second| format!("@{second}, {} bytes", self.size)),
-            last_modified_is_strong: self.settles_in(now) == Some(Duration::ZERO),
+            last_modified_is_strong: age.is_some_and(|age| age >= STRONG_AGE),
         }
     }
 }
@@ -77,8 +89,10 @@ mod tests {
             let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
             Version { size, modified }.validators(now)
         };
-        assert!(validators(Some(998), 1).strong().is_some());
-        assert!(validators(Some(999), 1).strong().is_none());
+        assert!(validators(Some(940), 1).strong().is_some());
+        for young in [941, 998, 1000, 1001, 5000] {
+            assert!(validators(Some(young), 1).strong().is_none(), "{young}");
+        }
         assert!(validators(Some(998), 1).differ(&validators(Some(998), 2)));
         assert!(!validators(Some(998), 1).differ(&validators(Some(998), 1)));
         assert!(validators(None, 1).is_empty());
