@@ -18,7 +18,7 @@ use crate::gate::Turn;
 use crate::local::LocalError;
 use crate::partial::Partial;
 use crate::protocol::{
-    ByteStream, Condition, Metadata, OpenRequest, Opened, Protocol, TransferError,
+    ByteStream, Condition, Metadata, OpenRequest, Opened, Protocol, TransferError, Validators,
 };
 use crate::retry::Retries;
 
@@ -47,9 +47,47 @@ pub(super) struct Source<'a> {
 /// The counts by which an address is given up.
 struct Tally {
     retries: Retries,
+    /// How far the present version came at most.
     best: u64,
+    /// What the server says of that version.
+    version: Validators,
     changes: u32,
     mismatches: u32,
+}
+
+impl Tally {
+    fn new(retries: Retries) -> Self {
+        Self { retries, best: 0, version: Validators::default(), changes: 0, mismatches: 0 }
+    }
+
+    /// A try failed: did it bring anything new, and is the file still the same one? The progress
+    /// of a new version is its own, but there are only so many.
+    fn on_failure(&mut self, error: TransferError, partial: &Partial) -> TransferError {
+        let (found, position) = (partial.validators(), partial.position());
+        if self.version.differ(found) {
+            self.changed();
+        }
+        if !found.is_empty() {
+            self.version = found.clone();
+        }
+        if position > self.best {
+            self.best = position;
+            self.retries.on_progress(Instant::now());
+        }
+        if matches!(error, TransferError::Changed { .. }) {
+            self.changed();
+        }
+        if self.changes < CHANGES_MAX || matches!(error, TransferError::Changed { .. }) {
+            return error;
+        }
+        TransferError::Changed { found: format!("{} times; last, {error}", self.changes) }
+    }
+
+    fn changed(&mut self) {
+        self.changes += 1;
+        self.version = Validators::default();
+        self.best = 0;
+    }
 }
 
 /// What one try came to.
@@ -68,7 +106,7 @@ impl<'a> Source<'a> {
 
     pub(super) async fn fetch(&self, protocol: &dyn Protocol) -> Result<Landed, SourceError> {
         let retries = self.job.stager.retries_of(&self.digest, self.job.effort);
-        let mut tally = Tally { retries, best: 0, changes: 0, mismatches: 0 };
+        let mut tally = Tally::new(retries);
         let mut partial = self.open_partial().await?;
         loop {
             self.turn.set_deadline(tally.retries.deadline());
@@ -257,6 +295,7 @@ impl<'a> Source<'a> {
         match self.job.sha256 {
             Some(expected) if expected != found => {
                 tally.mismatches += 1;
+                tally.best = 0;
                 if tally.mismatches < 2 {
                     return start_over(partial).await.map(Err);
                 }
@@ -288,11 +327,7 @@ impl<'a> Source<'a> {
         if !error.is_retryable() {
             return give_up(error);
         }
-        if partial.position() > tally.best {
-            tally.best = partial.position();
-            tally.retries.on_progress(Instant::now());
-        }
-        tally.changes += u32::from(matches!(error, TransferError::Changed { .. }));
+        let error = tally.on_failure(error, &partial);
         if error.spoils_partial() || !self.builds_on(&partial) {
             partial = start_over(partial).await?;
         }

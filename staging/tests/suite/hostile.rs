@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use keelboat_engine::FailureClass;
 use keelboat_staging::{
-    AddressPolicy, Credential, Credentials, FetchError, FetchRequest, Fetched, HttpConfig, Secret,
-    Stager, StagingConfig,
+    AddressPolicy, Credential, Credentials, FetchError, FetchRequest, Fetched, HttpConfig, Known,
+    Secret, Stager, StagingConfig,
 };
 
 use crate::common::raw::{Asked, Raw, honest, say, wait_for_end};
@@ -155,6 +155,77 @@ async fn stretches_without_end_are_refused() {
     let error = stager.fetch(FetchRequest::new(server.url("/f"))).await.expect_err("too much");
     assert_eq!(error.failure.class, FailureClass::Permanent, "{error}");
     assert!(error.to_string().contains("unknown length"), "{error}");
+}
+
+/// A file may be changed twice in the second of its Last-Modified: 304 proves nothing then.
+#[tokio::test]
+async fn a_moment_that_tells_no_versions_apart_is_not_asked_about_later() {
+    let answers = [
+        (
+            "Date: Sun, 06 Nov 1994 08:49:37 GMT\nLast-Modified: Sun, 06 Nov 1994 08:49:37 GMT",
+            false,
+        ),
+        (
+            "Date: Sun, 06 Nov 1994 08:50:36 GMT\nLast-Modified: Sun, 06 Nov 1994 08:49:37 GMT",
+            false,
+        ),
+        ("Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT", false),
+        ("Date: Sun, 06 Nov 1994 08:50:37 GMT\nLast-Modified: Sun, 06 Nov 1994 08:49:37 GMT", true),
+    ];
+    for (fields, is_strong) in answers {
+        let server = Raw::start(move |asked, _, stream| {
+            if asked.header("if-modified-since").is_some() {
+                return say(stream, "304 Not Modified", b"");
+            }
+            say(stream, &format!("200 OK\n{fields}\nContent-Length: {BYTES}"), &file())
+        });
+        let dir = room();
+        let request = FetchRequest::new(server.url("/f"));
+        let first = fetch(&dir, request.clone()).await.expect("it comes");
+        let Fetched::New { content, etag, last_modified, .. } = first else {
+            panic!("a file was expected to come");
+        };
+        assert_eq!(last_modified.is_some(), is_strong, "{fields}");
+        let known = Known { content, etag, last_modified, source: None };
+        let again = fetch(&dir, request.knowing(known)).await;
+        assert_eq!(matches!(again, Ok(Fetched::Unchanged)), is_strong, "{fields}: {again:?}");
+    }
+}
+
+/// The new version comes over a line that is worse than what brought most of the old one.
+#[tokio::test]
+async fn the_progress_of_a_new_version_is_its_own() {
+    let (old, new) = (noise(76, 60_000), noise(77, 20_000));
+    let (before, after) = (old, new.clone());
+    let server = Raw::start(move |asked, number, stream| {
+        if number == 0 {
+            let head = "200 OK\nETag: \"a\"\nContent-Length: 60000";
+            return say(stream, head, &before[..50_000]);
+        }
+        let is_new = asked.header("if-range") == Some("\"b\"");
+        let (first, _) = asked.range().filter(|_| is_new).unwrap_or_default();
+        let head = match first {
+            0 => "200 OK\nETag: \"b\"\nContent-Length: 20000".to_owned(),
+            _ => format!("206 Partial Content\nContent-Range: bytes {first}-19999/20000"),
+        };
+        say(stream, &head, &after[first..(first + 1_000).min(20_000)])
+    });
+    let dir = room();
+    assert_arrived(fetch(&dir, FetchRequest::new(server.url("/f"))).await, &new);
+    assert!(server.asked().len() > 20, "it came in pieces");
+}
+
+/// Another version with each answer, of which each is cut: it has an end.
+#[tokio::test]
+async fn a_file_that_is_another_one_each_time_is_given_up() {
+    let server = Raw::start(move |_, number, stream| {
+        let head = format!("200 OK\nETag: \"{number}\"\nContent-Length: {BYTES}");
+        say(stream, &head, &file()[..20_000])
+    });
+    let dir = room();
+    let error = fetch(&dir, FetchRequest::new(server.url("/f"))).await.expect_err("never whole");
+    assert!(error.to_string().contains("changed while it was read"), "{error}");
+    assert!(server.asked().len() < 10, "{} requests", server.asked().len());
 }
 
 async fn refused(name: &str, server: &Raw, class: FailureClass, says: &str) {
