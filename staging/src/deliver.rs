@@ -7,6 +7,7 @@
 
 mod error;
 mod leftover;
+mod place;
 mod standing;
 mod tree;
 mod watch;
@@ -160,17 +161,16 @@ impl Way<'_> {
     /// Where a file is seen growing.
     async fn send_beside(&self) -> Result<Delivered, TransferError> {
         let address = &self.delivery.address;
+        // A file never takes the place of a directory, which may hold what nobody else has.
+        if self.occupant().await? == Some(Kind::Directory) {
+            return Err(is_directory());
+        }
         if !self.makes_way(address).await? {
             return Ok(Delivered::AlreadyThere);
         }
-        // A file never takes the place of a directory, which may hold what nobody else has. When
-        // nobody can tell, renaming over one fails.
-        if self.is_listed(address).await {
-            return Err(is_directory());
-        }
         let beside: Arc<str> = beside(address, &self.delivery.content.digest).into();
         self.write(&beside).await?;
-        self.rename(&beside, address).await?;
+        self.put_in_place(&beside, place::Sign::File).await?;
         Ok(Delivered::Copied)
     }
 
@@ -182,26 +182,6 @@ impl Way<'_> {
             Standing::Other(found) => self.delivery.over(&found)?,
         }
         Ok(true)
-    }
-
-    async fn rename(&self, from: &str, to: &str) -> Result<(), TransferError> {
-        let mut tries = self.tries(to);
-        loop {
-            match self.protocol.rename(from, to).await {
-                Ok(()) => return Ok(()),
-                // An earlier try may have done it, and its answer been lost.
-                Err(TransferError::Missing { .. }) if tries.is_repeated() => {
-                    let to: Arc<str> = to.into();
-                    if self.is_there(&to).await? {
-                        return Ok(());
-                    }
-                    return Err(TransferError::Changed {
-                        found: "what was written is gone".into(),
-                    });
-                }
-                Err(error) => tries.wait(error).await?,
-            }
-        }
     }
 
     /// Writes the file until it is proven to be there, with as many tries as the budget has.
@@ -374,13 +354,18 @@ impl Tries<'_> {
 /// A hidden name beside an address, the same for the same content: what an earlier try or an
 /// earlier run wrote there is gone on with.
 fn beside(address: &str, digest: &Digest) -> String {
+    hidden(address, &digest.short())
+}
+
+/// A name beside an address that only we use.
+fn hidden(address: &str, what: &str) -> String {
     let (base, query) = match address.split_once('?') {
         Some((base, query)) => (base, format!("?{query}")),
         None => (address, String::new()),
     };
     let base = base.trim_end_matches('/');
     let (directory, name) = base.rsplit_once('/').unwrap_or(("", base));
-    format!("{directory}/.{name}.keelboat-{}{query}", digest.short())
+    format!("{directory}/.{name}.keelboat-{what}{query}")
 }
 
 /// A local file and the address that it goes to.

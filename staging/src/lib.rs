@@ -40,7 +40,7 @@ pub use protocol::{
     AddressPolicy, BoxFuture, BucketProtocol, ByteStream, Condition, Courier, DataProtocol,
     Deadlined, Depth, Entry, Errand, Fault, FileProtocol, FtpConfig, FtpProtocol, HttpConfig,
     HttpProtocol, ListRequest, Metadata, OpenRequest, Opened, Parallel, Proof, Protocol,
-    PutRequest, Sent, SftpConfig, SftpProtocol, Spreading, Throttled, TransferError, Validators,
-    Verified, Writing,
+    PutRequest, Renamed, Sent, SftpConfig, SftpProtocol, Spreading, Throttled, TransferError,
+    Validators, Verified, Writing,
 };
 pub use retry::RetryBudget;

@@ -26,6 +26,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use keelboat_engine::Kind;
 use tokio_util::bytes::Bytes;
 
 pub use bucket::BucketProtocol;
@@ -42,7 +43,7 @@ pub(crate) use http::headers::retry_after;
 pub use http::{AddressPolicy, HttpConfig, HttpProtocol};
 pub use listing::{Depth, Entry, ListRequest};
 pub use parallel::{Parallel, Spreading};
-pub use put::{Proof, PutRequest, Sent, Writing};
+pub use put::{Proof, PutRequest, Renamed, Sent, Writing};
 pub use sftp::{SftpConfig, SftpProtocol};
 pub use throttled::Throttled;
 pub use verified::Verified;
@@ -81,6 +82,16 @@ pub trait Protocol: fmt::Debug + Send + Sync {
         Box::pin(async move { Err(TransferError::cannot_list(&scheme)) })
     }
 
+    /// What has a name: a file, a directory, or nothing. A link is what it leads to. Asked only of
+    /// protocols with [`Writing::Renamed`].
+    ///
+    /// # Errors
+    /// A [`TransferError`]: nobody can tell.
+    fn kind<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<Option<Kind>, TransferError>> {
+        let scheme = crate::address::scheme_of(address);
+        Box::pin(async move { Err(TransferError::cannot_write(&scheme)) })
+    }
+
     /// How files come to be there.
     fn writing(&self) -> Writing {
         Writing::Never
@@ -106,16 +117,17 @@ pub trait Protocol: fmt::Debug + Send + Sync {
         Box::pin(async move { Err(TransferError::cannot_write(&scheme)) })
     }
 
-    /// Gives a file or a directory another name on the same server, in the place of what has that
-    /// name. Asked only of protocols with [`Writing::Renamed`].
+    /// Gives a file or a directory another name on the same server: one that is free, or that of a
+    /// file which the server replaces by a file in one step. Nothing else is ever removed for it.
+    /// Asked only of protocols with [`Writing::Renamed`].
     ///
     /// # Errors
-    /// A [`TransferError`]; both names are as they were, or the old one is gone.
+    /// A [`TransferError`]; both names are as they were, unless only the answer was lost.
     fn rename<'a>(
         &'a self,
         from: &'a str,
         _to: &'a str,
-    ) -> BoxFuture<'a, Result<(), TransferError>> {
+    ) -> BoxFuture<'a, Result<Renamed, TransferError>> {
         let scheme = crate::address::scheme_of(from);
         Box::pin(async move { Err(TransferError::cannot_write(&scheme)) })
     }
@@ -149,6 +161,10 @@ impl<P: Protocol + ?Sized> Protocol for Arc<P> {
         (**self).list(request)
     }
 
+    fn kind<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<Option<Kind>, TransferError>> {
+        (**self).kind(address)
+    }
+
     fn writing(&self) -> Writing {
         (**self).writing()
     }
@@ -165,7 +181,7 @@ impl<P: Protocol + ?Sized> Protocol for Arc<P> {
         &'a self,
         from: &'a str,
         to: &'a str,
-    ) -> BoxFuture<'a, Result<(), TransferError>> {
+    ) -> BoxFuture<'a, Result<Renamed, TransferError>> {
         (**self).rename(from, to)
     }
 

@@ -131,7 +131,7 @@ impl Way<'_> {
                     return Ok(Standing::Nothing);
                 }
                 Err(error @ (TransferError::Forbidden { .. } | TransferError::Refused { .. })) => {
-                    if self.is_listed(address).await {
+                    if self.has_directory(address).await? {
                         return Err(is_directory());
                     }
                     return Ok(Standing::Other(format!("something that cannot be read ({error})")));
@@ -141,9 +141,12 @@ impl Way<'_> {
         }
     }
 
-    pub(super) async fn is_listed(&self, address: &std::sync::Arc<str>) -> bool {
+    async fn has_directory(&self, address: &std::sync::Arc<str>) -> Result<bool, TransferError> {
+        if self.protocol.writing() == Writing::Renamed {
+            return Ok(self.kind(address).await? == Some(Kind::Directory));
+        }
         let request = ListRequest { address: address.clone(), depth: Depth::One };
-        self.protocol.list(&request).await.is_ok()
+        Ok(self.protocol.list(&request).await.is_ok())
     }
 
     /// What of a directory, and what else, is in its place.

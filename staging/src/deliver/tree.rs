@@ -12,11 +12,12 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use keelboat_engine::{Content, Kind};
 use walkdir::WalkDir;
 
+use super::place::Sign;
 use super::standing::{TreeStanding, is_whole_place};
 use super::{Delivery, Over, Way, at_home, beside, of_file};
 use crate::address::child_address;
 use crate::local::{Delivered, Forgetful, LocalError, digest_path};
-use crate::protocol::{BoxFuture, Depth, ListRequest, TransferError, Writing};
+use crate::protocol::{BoxFuture, TransferError, Writing};
 
 /// Files of one directory that are sent at once; limits of hosts hold besides.
 const FILES_AT_ONCE_MAX: usize = 8;
@@ -24,20 +25,23 @@ const FILES_AT_ONCE_MAX: usize = 8;
 pub(super) async fn send(way: &Way<'_>, writing: Writing) -> Result<Delivered, TransferError> {
     let source = way.delivery.source.clone();
     let tree = crate::fetch::blocking(move || tree_of(&source)).await;
-    let Tree { files, empty } = tree.and_then(|tree| tree).map_err(|error| at_home(&error))?;
-    if files.is_empty() && writing != Writing::Renamed {
+    let tree = tree.and_then(|tree| tree).map_err(|error| at_home(&error))?;
+    if tree.files.is_empty() && writing != Writing::Renamed {
         return Err(TransferError::Refused {
             found: "the directory has no file in it, and only files are sent there".into(),
             hint: "write a file into it, or declare it `optional = true`".into(),
         });
     }
+    if writing == Writing::Renamed {
+        way.occupant().await?;
+    }
     let standing = match way.delivery.over {
         Over::Same => None,
-        Over::Nothing | Over::All => Some(give_way(way, &files, writing).await?),
+        Over::Nothing | Over::All => Some(give_way(way, &tree.files, writing).await?),
     };
     match (writing, standing) {
-        (Writing::Renamed, standing) => send_at_once(way, &Tree { files, empty }, standing).await,
-        (_, standing) => send_one_by_one(way, &files, standing.unwrap_or_default()).await,
+        (Writing::Renamed, standing) => send_at_once(way, &tree, standing).await,
+        (_, standing) => send_one_by_one(way, &tree.files, standing.unwrap_or_default()).await,
     }
 }
 
@@ -62,23 +66,23 @@ async fn give_way(
 /// Written beside its place, so that all of it shows at once.
 async fn send_at_once(
     way: &Way<'_>,
-    Tree { files, empty }: &Tree,
+    tree: &Tree,
     standing: Option<TreeStanding>,
 ) -> Result<Delivered, TransferError> {
     let address = &way.delivery.address;
-    let is_there = match &standing {
-        Some(standing) => standing.others.is_empty() && standing.same.len() == files.len(),
-        None => all_there(way, files, address).await?,
+    let have_come = match &standing {
+        Some(standing) => standing.others.is_empty() && standing.same.len() == tree.files.len(),
+        None => tree.have_come(way, address).await?,
     };
-    if is_there && all_made(way, empty, address).await {
+    if have_come && tree.are_made(way, address).await? {
         return Ok(Delivered::AlreadyThere);
     }
     let root: Arc<str> = beside(address, &way.delivery.content.digest).into();
-    for below in empty {
+    for below in &tree.empty {
         make(way, &address_of(&root, below)).await?;
     }
-    send_files(way, files.iter(), &root).await?;
-    put_in_place(way, &root).await?;
+    send_files(way, tree.files.iter(), &root).await?;
+    way.put_in_place(&root, Sign::Tree(tree)).await?;
     Ok(Delivered::Copied)
 }
 
@@ -91,14 +95,14 @@ async fn send_one_by_one(
     let address = &way.delivery.address;
     let TreeStanding { same, others, .. } = standing;
     if others.contains("") {
-        remove(way, address).await?;
+        way.remove(address).await?;
     }
     let missing = files.iter().filter(|file| !same.contains(&file.below));
     let sent = send_files(way, missing, address).await?;
     let mut is_news = sent.contains(&Delivered::Copied);
     let names: BTreeSet<&str> = files.iter().map(|file| &*file.below).chain([""]).collect();
     for other in others.iter().filter(|other| !names.contains(other.as_str())) {
-        remove(way, &child_address(address, other)).await?;
+        way.remove(&child_address(address, other)).await?;
         is_news = true;
     }
     Ok(if is_news { Delivered::Copied } else { Delivered::AlreadyThere })
@@ -125,10 +129,38 @@ pub(super) struct Member {
 }
 
 /// What is to be sent.
-struct Tree {
+pub(super) struct Tree {
     files: Vec<Member>,
     /// Directories with nothing in them.
     empty: Vec<String>,
+}
+
+impl Tree {
+    /// Whether all of it is in its place. Others may be there, too.
+    pub(super) async fn is_whole(&self, way: &Way<'_>, root: &str) -> Result<bool, TransferError> {
+        Ok(self.have_come(way, root).await? && self.are_made(way, root).await?)
+    }
+
+    async fn have_come(&self, way: &Way<'_>, root: &str) -> Result<bool, TransferError> {
+        for file in &self.files {
+            let address = child_address(root, &file.below);
+            let delivery = of_file(way.delivery, &file.path, file.content, address);
+            let way = Way { delivery: &delivery, ..*way };
+            if !way.is_there(&delivery.address).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn are_made(&self, way: &Way<'_>, root: &str) -> Result<bool, TransferError> {
+        for below in &self.empty {
+            if way.kind(&address_of(root, below)).await? != Some(Kind::Directory) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 fn tree_of(root: &Path) -> Result<Tree, LocalError> {
@@ -167,17 +199,6 @@ async fn make(way: &Way<'_>, address: &str) -> Result<(), TransferError> {
     Ok(())
 }
 
-/// Whether these directories are in their places. Where nobody can tell, they are not.
-async fn all_made(way: &Way<'_>, directories: &[String], root: &str) -> bool {
-    for below in directories {
-        let address = address_of(root, below).into();
-        if way.protocol.list(&ListRequest { address, depth: Depth::One }).await.is_err() {
-            return false;
-        }
-    }
-    true
-}
-
 async fn send_file(
     way: &Way<'_>,
     file: &Member,
@@ -189,32 +210,4 @@ async fn send_file(
     let delivery = Delivery { over: Over::Same, ..delivery };
     let way = Way { delivery: &delivery, ..*way };
     way.send_whole(&delivery.address).await
-}
-
-/// Whether every file is in its place already. Others may be there, too.
-async fn all_there(way: &Way<'_>, files: &[Member], root: &str) -> Result<bool, TransferError> {
-    for file in files {
-        let delivery =
-            of_file(way.delivery, &file.path, file.content, child_address(root, &file.below));
-        let way = Way { delivery: &delivery, ..*way };
-        if !way.is_there(&delivery.address).await? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// A directory that is there goes away first: for that moment there is none.
-async fn put_in_place(way: &Way<'_>, root: &str) -> Result<(), TransferError> {
-    let address = &way.delivery.address;
-    remove(way, address).await?;
-    way.rename(root, address).await
-}
-
-async fn remove(way: &Way<'_>, address: &str) -> Result<(), TransferError> {
-    let mut tries = way.tries(address);
-    while let Err(error) = way.protocol.remove(address).await {
-        tries.wait(error).await?;
-    }
-    Ok(())
 }

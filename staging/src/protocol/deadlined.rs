@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use keelboat_engine::Kind;
 use tokio::time::timeout;
 use tokio_util::bytes::Bytes;
 
 use super::{
     BoxFuture, ByteStream, Entry, ListRequest, OpenRequest, Opened, Proof, Protocol, PutRequest,
-    TransferError, Writing,
+    Renamed, TransferError, Writing,
 };
 
 /// How many answers a whole listing may take the time of.
@@ -77,6 +78,10 @@ impl<P: Protocol> Protocol for Deadlined<P> {
         })
     }
 
+    fn kind<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<Option<Kind>, TransferError>> {
+        Box::pin(self.answer(self.inner.kind(address)))
+    }
+
     fn writing(&self) -> Writing {
         self.inner.writing()
     }
@@ -112,7 +117,7 @@ impl<P: Protocol> Protocol for Deadlined<P> {
         &'a self,
         from: &'a str,
         to: &'a str,
-    ) -> BoxFuture<'a, Result<(), TransferError>> {
+    ) -> BoxFuture<'a, Result<Renamed, TransferError>> {
         Box::pin(self.answer(self.inner.rename(from, to)))
     }
 

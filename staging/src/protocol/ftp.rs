@@ -21,12 +21,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keelboat_engine::Digest;
+use keelboat_engine::{Digest, Kind};
 
 use super::written::Written;
 use super::{
     AddressPolicy, BoxFuture, Entry, ListRequest, OpenRequest, Opened, Proof, Protocol, PutRequest,
-    TransferError, Writing,
+    Renamed, TransferError, Writing,
 };
 use crate::address::address_digest;
 use crate::credentials::Credentials;
@@ -129,6 +129,14 @@ impl Protocol for FtpProtocol {
         })
     }
 
+    fn kind<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<Option<Kind>, TransferError>> {
+        Box::pin(async move {
+            let Target { login, path } = self.target(address)?;
+            let work = async |session: &mut _| change::kind(session, &path).await;
+            self.with_session(&login, work).await
+        })
+    }
+
     fn writing(&self) -> Writing {
         Writing::Renamed
     }
@@ -158,7 +166,7 @@ impl Protocol for FtpProtocol {
         &'a self,
         from: &'a str,
         to: &'a str,
-    ) -> BoxFuture<'a, Result<(), TransferError>> {
+    ) -> BoxFuture<'a, Result<Renamed, TransferError>> {
         Box::pin(async move {
             let (old, new) = (address_digest(from), address_digest(to));
             let (from, to) = (self.target(from)?, self.target(to)?);
@@ -169,9 +177,11 @@ impl Protocol for FtpProtocol {
                 });
             }
             let work = async |session: &mut _| change::rename(session, &from.path, &to.path).await;
-            self.with_session(&from.login, work).await?;
-            self.written.rename(&old, new);
-            Ok(())
+            let renamed = self.with_session(&from.login, work).await?;
+            if renamed == Renamed::Done {
+                self.written.rename(&old, new);
+            }
+            Ok(renamed)
         })
     }
 

@@ -14,13 +14,14 @@ use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use keelboat_engine::Kind;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::bytes::Bytes;
 
 use super::{
     BoxFuture, ByteStream, Entry, ListRequest, Metadata, OpenRequest, Opened, Proof, Protocol,
-    PutRequest, TransferError, Validators, Writing,
+    PutRequest, Renamed, TransferError, Validators, Writing,
 };
 use crate::address::scheme_of;
 use crate::gate::Gate;
@@ -148,6 +149,10 @@ impl<P: Protocol + 'static> Protocol for Parallel<P> {
         self.inner.list(request)
     }
 
+    fn kind<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<Option<Kind>, TransferError>> {
+        self.inner.kind(address)
+    }
+
     fn writing(&self) -> Writing {
         self.inner.writing()
     }
@@ -164,7 +169,7 @@ impl<P: Protocol + 'static> Protocol for Parallel<P> {
         &'a self,
         from: &'a str,
         to: &'a str,
-    ) -> BoxFuture<'a, Result<(), TransferError>> {
+    ) -> BoxFuture<'a, Result<Renamed, TransferError>> {
         self.inner.rename(from, to)
     }
 

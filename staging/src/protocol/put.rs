@@ -10,6 +10,7 @@ use std::time::Duration;
 use keelboat_engine::Content;
 use tokio::time::Sleep;
 
+use super::TransferError;
 use crate::gate::Pace;
 
 /// How files come to be at their addresses.
@@ -139,4 +140,14 @@ pub enum Proof {
     Checked,
     /// Nobody has looked: it must be read back.
     Unchecked,
+}
+
+/// What came of renaming.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Renamed {
+    /// It has its new name.
+    Done,
+    /// Something has that name, and the server does not replace it in one step. Both are as they
+    /// were; this is what it said.
+    InTheWay(TransferError),
 }

@@ -25,11 +25,12 @@ use std::time::{Duration, SystemTime};
 use super::written::Written;
 use super::{
     AddressPolicy, BoxFuture, Condition, Entry, ListRequest, Metadata, OpenRequest, Opened, Proof,
-    Protocol, PutRequest, TransferError, Writing,
+    Protocol, PutRequest, Renamed, TransferError, Writing,
 };
 use crate::credentials::Credentials;
 use address::{Place, Server};
 use connection::{Connections, Lease};
+use keelboat_engine::Kind;
 use read::Reader;
 use session::Session;
 use tokio_util::bytes::Bytes;
@@ -168,7 +169,7 @@ impl SftpProtocol {
         Ok(Proof::Unchecked)
     }
 
-    async fn rename_file(&self, from: &str, to: &str) -> Result<(), TransferError> {
+    async fn rename_file(&self, from: &str, to: &str) -> Result<Renamed, TransferError> {
         let (old, new) = (Place::parse(from)?, Place::parse(to)?);
         if old.server != new.server {
             return Err(TransferError::Refused {
@@ -177,10 +178,12 @@ impl SftpProtocol {
             });
         }
         let mut lease = self.session(from, &old.server).await?;
-        tree::rename(&mut lease.session, &old.path, &new.path).await?;
+        let renamed = tree::rename(&mut lease.session, &old.path, &new.path).await?;
         lease.give_back();
-        self.written.rename(&old, new);
-        Ok(())
+        if renamed == Renamed::Done {
+            self.written.rename(&old, new);
+        }
+        Ok(renamed)
     }
 }
 
@@ -209,6 +212,16 @@ impl Protocol for SftpProtocol {
         })
     }
 
+    fn kind<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<Option<Kind>, TransferError>> {
+        Box::pin(async move {
+            let place = Place::parse(address)?;
+            let mut lease = self.session(address, &place.server).await?;
+            let kind = tree::kind(&mut lease.session, &place.path).await?;
+            lease.give_back();
+            Ok(kind)
+        })
+    }
+
     fn writing(&self) -> Writing {
         Writing::Renamed
     }
@@ -231,7 +244,7 @@ impl Protocol for SftpProtocol {
         &'a self,
         from: &'a str,
         to: &'a str,
-    ) -> BoxFuture<'a, Result<(), TransferError>> {
+    ) -> BoxFuture<'a, Result<Renamed, TransferError>> {
         Box::pin(self.rename_file(from, to))
     }
 

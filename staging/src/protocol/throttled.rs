@@ -1,12 +1,13 @@
 //! Limits on transfers: their number, their pace, their room, and hosts that are left alone.
 
+use keelboat_engine::Kind;
 use keelboat_engine::queue::Reserved;
 use tokio::time::Instant;
 use tokio_util::bytes::Bytes;
 
 use super::{
     BoxFuture, ByteStream, Entry, ListRequest, OpenRequest, Opened, Proof, Protocol, PutRequest,
-    TransferError, Writing,
+    Renamed, TransferError, Writing,
 };
 use crate::gate::{Gate, Permit, Turn};
 
@@ -95,6 +96,10 @@ impl<P: Protocol> Protocol for Throttled<P> {
         Box::pin(self.within(&request.address, self.inner.list(request)))
     }
 
+    fn kind<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<Option<Kind>, TransferError>> {
+        Box::pin(self.within(address, self.inner.kind(address)))
+    }
+
     fn writing(&self) -> Writing {
         self.inner.writing()
     }
@@ -117,7 +122,7 @@ impl<P: Protocol> Protocol for Throttled<P> {
         &'a self,
         from: &'a str,
         to: &'a str,
-    ) -> BoxFuture<'a, Result<(), TransferError>> {
+    ) -> BoxFuture<'a, Result<Renamed, TransferError>> {
         Box::pin(self.within(from, self.inner.rename(from, to)))
     }
 

@@ -3,11 +3,12 @@
 //!
 //! Deliberately absent: digests. Whoever writes the bytes down computes them.
 
+use keelboat_engine::Kind;
 use tokio_util::bytes::Bytes;
 
 use super::{
     BoxFuture, ByteStream, Condition, Entry, ListRequest, Metadata, OpenRequest, Opened, Proof,
-    Protocol, PutRequest, TransferError, Writing,
+    Protocol, PutRequest, Renamed, TransferError, Writing,
 };
 
 /// Entries of one listing: more of them are refused rather than kept in memory.
@@ -61,6 +62,10 @@ impl<P: Protocol> Protocol for Verified<P> {
         })
     }
 
+    fn kind<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<Option<Kind>, TransferError>> {
+        self.inner.kind(address)
+    }
+
     fn writing(&self) -> Writing {
         self.inner.writing()
     }
@@ -77,7 +82,7 @@ impl<P: Protocol> Protocol for Verified<P> {
         &'a self,
         from: &'a str,
         to: &'a str,
-    ) -> BoxFuture<'a, Result<(), TransferError>> {
+    ) -> BoxFuture<'a, Result<Renamed, TransferError>> {
         self.inner.rename(from, to)
     }
 

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use keelboat_engine::Kind;
 use keelboat_staging::{
-    BoxFuture, Entry, ListRequest, OpenRequest, Opened, Proof, Protocol, PutRequest, TransferError,
-    Writing,
+    BoxFuture, Entry, ListRequest, OpenRequest, Opened, Proof, Protocol, PutRequest, Renamed,
+    TransferError, Writing,
 };
 
 /// What happens to one writing.
@@ -21,11 +22,23 @@ pub(crate) enum PutFault {
     Damage,
 }
 
-/// Applies one fault to each writing, in order; later ones are left alone.
+/// What happens to one renaming.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum RenameFault {
+    None,
+    /// It is refused for good.
+    Forbidden,
+    /// It is done, and the answer does not arrive.
+    AnswerLost,
+}
+
+/// Applies one fault to each writing, in order; later ones are left alone. So with renamings.
 #[derive(Debug)]
 pub(crate) struct Faulty {
     inner: Arc<dyn Protocol>,
     faults: Mutex<VecDeque<PutFault>>,
+    rename_faults: Mutex<VecDeque<RenameFault>>,
+    blind_looks: AtomicUsize,
     puts: AtomicUsize,
     slowest: Mutex<Duration>,
     before_rename: Option<Hook>,
@@ -44,13 +57,26 @@ impl Faulty {
     /// Around a plain protocol.
     pub(crate) fn new(inner: Arc<dyn Protocol>, faults: Vec<PutFault>) -> Self {
         let (faults, puts) = (Mutex::new(faults.into()), AtomicUsize::new(0));
-        Self { inner, faults, puts, slowest: Mutex::default(), before_rename: None }
+        let (rename_faults, blind_looks) = (Mutex::default(), AtomicUsize::new(0));
+        let (slowest, before_rename) = (Mutex::default(), None);
+        Self { inner, faults, rename_faults, blind_looks, puts, slowest, before_rename }
     }
 
     /// With something that happens once all is written, before it is renamed.
     pub(crate) fn before_rename(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.before_rename = Some(Hook(Box::new(hook)));
         self
+    }
+
+    /// With these faults of the next renamings.
+    pub(crate) fn fail_renames(&self, faults: &[RenameFault]) {
+        let mut ours = self.rename_faults.lock().unwrap_or_else(PoisonError::into_inner);
+        ours.extend(faults);
+    }
+
+    /// The connection breaks at the next so many looks at what has a name.
+    pub(crate) fn fail_looks(&self, looks: usize) {
+        self.blind_looks.store(looks, Ordering::SeqCst);
     }
 
     /// How long the slowest writing took.
@@ -109,6 +135,14 @@ impl Protocol for Faulty {
         self.inner.list(request)
     }
 
+    fn kind<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<Option<Kind>, TransferError>> {
+        let fewer = |left: usize| left.checked_sub(1);
+        if self.blind_looks.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer).is_ok() {
+            return Box::pin(async { Err(broken()) });
+        }
+        self.inner.kind(address)
+    }
+
     fn writing(&self) -> Writing {
         self.inner.writing()
     }
@@ -137,14 +171,28 @@ impl Protocol for Faulty {
         &'a self,
         from: &'a str,
         to: &'a str,
-    ) -> BoxFuture<'a, Result<(), TransferError>> {
+    ) -> BoxFuture<'a, Result<Renamed, TransferError>> {
         if let Some(Hook(hook)) = &self.before_rename {
             hook();
         }
-        self.inner.rename(from, to)
+        let mut faults = self.rename_faults.lock().unwrap_or_else(PoisonError::into_inner);
+        match faults.pop_front() {
+            None | Some(RenameFault::None) => self.inner.rename(from, to),
+            Some(RenameFault::Forbidden) => {
+                Box::pin(async { Err(TransferError::Forbidden { found: "by the test".into() }) })
+            }
+            Some(RenameFault::AnswerLost) => Box::pin(async move {
+                self.inner.rename(from, to).await?;
+                Err(broken())
+            }),
+        }
     }
 
     fn remove<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<(), TransferError>> {
         self.inner.remove(address)
     }
+}
+
+fn broken() -> TransferError {
+    TransferError::Unreachable { found: "broken by the test".into() }
 }

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use keelboat_engine::{Content, Digest, Kind};
 use keelboat_staging::{
     Condition, Credential, Credentials, Depth, FetchRequest, FtpConfig, FtpProtocol, ListRequest,
-    OpenRequest, Opened, Proof, Protocol, PutRequest, Secret, Sent, Stager, TransferError, Turn,
-    child_address,
+    OpenRequest, Opened, Proof, Protocol, PutRequest, Renamed, Secret, Sent, Stager, TransferError,
+    Turn, child_address,
 };
 
 use super::conformance::sparse::sparse;
@@ -223,7 +223,7 @@ async fn files_are_written_renamed_and_read_back() {
             assert_eq!(protocol.put(&request).await, Ok(Proof::Checked), "{name}");
             assert_eq!(request.sent.get(), bytes.len() as u64);
             // The second server finds the file of the first one in its place.
-            assert_eq!(protocol.rename(&temporary, &address).await, Ok(()), "{name}");
+            assert_eq!(protocol.rename(&temporary, &address).await, Ok(Renamed::Done), "{name}");
             assert!(std::fs::read(ftp.path(&name)).expect("the file") == bytes);
             ftp.age(&name);
             let (_, came) = read(&protocol, &from(0, address)).await.expect("it comes back");

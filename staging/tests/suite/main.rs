@@ -18,6 +18,7 @@ mod faults;
 mod ftp;
 mod globus;
 mod hostile;
+mod in_place;
 mod local;
 mod parallel;
 mod queue;

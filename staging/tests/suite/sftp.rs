@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 use keelboat_engine::{Content, Digest, FailureClass, Kind};
 use keelboat_staging::{
     BoxFuture, ByteStream, Condition, Credential, Credentials, Depth, Entry, FetchError,
-    FetchRequest, Fetched, ListRequest, OpenRequest, Opened, Proof, Protocol, PutRequest, Secret,
-    Sent, SftpConfig, SftpProtocol, Stager, TransferError, Turn, Validators, Writing,
+    FetchRequest, Fetched, ListRequest, OpenRequest, Opened, Proof, Protocol, PutRequest, Renamed,
+    Secret, Sent, SftpConfig, SftpProtocol, Stager, TransferError, Turn, Validators, Writing,
 };
 use tokio_util::bytes::Bytes;
 
@@ -461,17 +461,19 @@ async fn directories_are_listed_and_removed() {
 }
 
 #[tokio::test]
-async fn a_directory_is_renamed_over_another() {
+async fn no_directory_is_renamed_over_another() {
     let Some(ssh) = Ssh::get() else { return };
     ssh.put("new dir/x", b"new");
     ssh.put("old dir/y/z", b"old");
     let protocol = ssh.protocol();
-    protocol.rename(&ssh.address("new dir"), &ssh.address("old dir")).await.expect("renamed");
-    assert_eq!(std::fs::read(ssh.path("old dir/x")).expect("a file"), b"new");
-    assert!(!ssh.path("old dir/y").exists() && !ssh.path("new dir").exists());
+    let renamed = protocol.rename(&ssh.address("new dir"), &ssh.address("old dir")).await;
+    assert!(matches!(renamed, Ok(Renamed::InTheWay(_))), "{renamed:?}");
     let error = protocol.rename(&ssh.address("no dir"), &ssh.address("old dir")).await;
     assert!(matches!(error, Err(TransferError::Missing { .. })), "{error:?}");
-    assert!(ssh.path("old dir/x").exists(), "nothing is lost for what is not there");
+    assert!(ssh.path("old dir/y/z").exists(), "nothing is lost");
+    let renamed = protocol.rename(&ssh.address("new dir"), &ssh.address("deep/er/dir")).await;
+    assert_eq!(renamed, Ok(Renamed::Done));
+    assert_eq!(std::fs::read(ssh.path("deep/er/dir/x")).expect("a file"), b"new");
 }
 
 #[tokio::test]

@@ -3,27 +3,51 @@
 use keelboat_engine::Kind;
 
 use super::address::below;
-use super::listing::list;
+use super::listing::{Named, enter, home, names};
 use super::reply::Reply;
 use super::session::Session;
 use super::upload::make_parents;
-use crate::protocol::{Depth, TransferError};
+use crate::protocol::{Renamed, TransferError};
 
-/// Gives what is at `from` the name `to`. Most servers replace what has that name in one step; for
-/// the others it is removed first.
+/// Directories of one tree that is removed.
+const DIRECTORIES_MAX: usize = 1_000_000;
+
+/// What has a name in the end. Only a directory can be entered, and only a file has a length.
+pub(super) async fn kind(session: &mut Session, path: &str) -> Result<Option<Kind>, TransferError> {
+    let home = home(session).await?;
+    match enter(session, if path.is_empty() { "." } else { path }).await {
+        Ok(()) => {
+            enter(session, &home).await?;
+            Ok(Some(Kind::Directory))
+        }
+        Err(TransferError::Missing { .. }) => {
+            let reply = session.command(&format!("SIZE {path}")).await?;
+            Ok((reply.code == 213).then_some(Kind::File))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives what is at `from` the name `to`. Nothing is removed for it but a file that the server
+/// replaces by a file in one step, as most do.
 pub(super) async fn rename(
     session: &mut Session,
     from: &str,
     to: &str,
-) -> Result<(), TransferError> {
-    match try_rename(session, from, to).await? {
-        Ok(()) => Ok(()),
-        Err(reply) if is_in_the_way(&reply) => {
-            remove(session, to).await?;
-            try_rename(session, from, to).await?.map_err(|reply| reply.refusal())
-        }
-        Err(reply) => Err(reply.refusal()),
+) -> Result<Renamed, TransferError> {
+    let reply = session.command(&format!("RNFR {from}")).await?;
+    if reply.code != 350 {
+        return Err(reply.refusal());
     }
+    let reply = session.command(&format!("RNTO {to}")).await?;
+    if reply.is_success() {
+        return Ok(Renamed::Done);
+    }
+    let refused = reply.refusal();
+    // Some servers say no more than that it failed. No server puts anything over a directory.
+    let is_in_the_way = is_in_the_way(&reply)
+        || (!refused.is_retryable() && kind(session, to).await? == Some(Kind::Directory));
+    if is_in_the_way { Ok(Renamed::InTheWay(refused)) } else { Err(refused) }
 }
 
 /// Makes a directory with those above it. Whether it was refused because it is there is told by a
@@ -33,23 +57,9 @@ pub(super) async fn make_directory(session: &mut Session, path: &str) -> Result<
     make_parents(session, path).await?;
     match try_one(session, "MKD", path).await? {
         Ok(()) => Ok(()),
-        Err(reply) => {
-            list(session, path, Depth::One).await.map(drop).map_err(|_unlisted| reply.refusal())
-        }
+        Err(_) if kind(session, path).await? == Some(Kind::Directory) => Ok(()),
+        Err(reply) => Err(reply.refusal()),
     }
-}
-
-async fn try_rename(
-    session: &mut Session,
-    from: &str,
-    to: &str,
-) -> Result<Result<(), Reply>, TransferError> {
-    let reply = session.command(&format!("RNFR {from}")).await?;
-    if reply.code != 350 {
-        return Err(reply.refusal());
-    }
-    let reply = session.command(&format!("RNTO {to}")).await?;
-    Ok(if reply.is_success() { Ok(()) } else { Err(reply) })
 }
 
 /// Whether a name was refused because something has it.
@@ -68,8 +78,8 @@ pub(super) async fn remove(session: &mut Session, path: &str) -> Result<(), Tran
     if try_one(session, "RMD", path).await?.is_ok() {
         return Ok(());
     }
-    let entries = match list(session, path, Depth::All).await {
-        Ok(entries) => entries,
+    let inside = match names(session, path).await {
+        Ok(inside) => inside,
         Err(TransferError::Missing { .. }) => {
             // No directory: a file that cannot be removed, or nothing.
             let reply = session.command(&format!("SIZE {path}")).await?;
@@ -77,13 +87,54 @@ pub(super) async fn remove(session: &mut Session, path: &str) -> Result<(), Tran
         }
         Err(error) => return Err(error),
     };
-    // What is in a directory is listed after it.
-    for entry in entries.iter().rev() {
-        let command = if entry.kind == Kind::Directory { "RMD" } else { "DELE" };
-        let removed = try_one(session, command, &below(path, &entry.path)).await?;
-        removed.map_err(|reply| reply.refusal())?;
+    let mut directories = vec![path.to_owned()];
+    let mut open = remove_files(session, path, inside).await?;
+    while let Some(directory) = open.pop() {
+        let inside = names(session, &directory).await?;
+        open.extend(remove_files(session, &directory, inside).await?);
+        directories.push(directory);
+        if directories.len() + open.len() > DIRECTORIES_MAX {
+            return Err(TransferError::Refused {
+                found: format!("there are more than {DIRECTORIES_MAX} directories below it"),
+                hint: "remove it by other means".into(),
+            });
+        }
     }
-    try_one(session, "RMD", path).await?.map_err(|reply| reply.refusal())
+    // The last ones are the lowest.
+    for directory in directories.iter().rev() {
+        try_one(session, "RMD", directory).await?.map_err(|reply| stays(&reply))?;
+    }
+    Ok(())
+}
+
+/// Removes what is in a directory, and says which directories are.
+async fn remove_files(
+    session: &mut Session,
+    directory: &str,
+    inside: Vec<Named>,
+) -> Result<Vec<String>, TransferError> {
+    let mut directories = Vec::new();
+    for Named { name, is_directory } in inside {
+        let path = below(directory, &name);
+        // Some servers list a link to a directory as one: it goes, and is not gone into.
+        match try_one(session, "DELE", &path).await? {
+            Ok(()) => {}
+            Err(_) if is_directory => directories.push(path),
+            Err(refused) => return Err(stays(&refused)),
+        }
+    }
+    Ok(directories)
+}
+
+/// What was listed is there: a refusal does not say that it is missing.
+fn stays(reply: &Reply) -> TransferError {
+    match reply.refusal() {
+        TransferError::Missing { found } => TransferError::Refused {
+            found,
+            hint: "the server may hide what is still in it: remove it by other means".into(),
+        },
+        error => error,
+    }
 }
 
 async fn try_one(
@@ -100,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_in_the_way_is_removed() {
+    fn only_what_has_the_name_is_in_the_way() {
         let reply = |text: &str| Reply { code: 550, text: text.into() };
         for text in ["550 Target file already exists", "550 Rename b: Directory not empty"] {
             assert!(is_in_the_way(&reply(text)), "{text}");

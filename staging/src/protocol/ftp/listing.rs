@@ -49,6 +49,27 @@ pub(super) async fn list(
     Ok(entries)
 }
 
+/// A name in a directory, whatever has it.
+pub(super) struct Named {
+    pub(super) name: String,
+    /// Whether it looks like a directory: a link to one may.
+    pub(super) is_directory: bool,
+}
+
+/// All names in a directory, also of links to nothing.
+pub(super) async fn names(
+    session: &mut Session,
+    directory: &str,
+) -> Result<Vec<Named>, TransferError> {
+    let mut walk = Walk { session, home: None, entries: Vec::new() };
+    let items = walk.directory(directory).await?;
+    if let Some(home) = walk.home {
+        enter(session, &home).await?;
+    }
+    let named = |item: Item| Named { name: item.name, is_directory: item.kind == Kind::Directory };
+    Ok(items.into_iter().map(named).collect())
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     File,
@@ -239,18 +260,22 @@ fn list_item(line: &str) -> Result<Option<Item>, TransferError> {
     }))
 }
 
-async fn enter(session: &mut Session, directory: &str) -> Result<(), TransferError> {
+pub(super) async fn enter(session: &mut Session, directory: &str) -> Result<(), TransferError> {
     let reply = session.command(&format!("CWD {directory}")).await?;
     if reply.is_success() { Ok(()) } else { Err(reply.refusal()) }
 }
 
-/// The directory that the session is in.
-async fn home(session: &mut Session) -> Result<String, TransferError> {
+/// The directory of the login, where the session is between two deeds.
+pub(super) async fn home(session: &mut Session) -> Result<String, TransferError> {
+    if let Some(home) = &session.home {
+        return Ok(home.clone());
+    }
     let reply = session.command("PWD").await?;
     let path =
         Some(&reply).filter(|reply| reply.code == 257).and_then(|reply| quoted(reply.last()));
-    path.filter(|path| path.starts_with('/'))
-        .ok_or_else(|| TransferError::Malformed { found: reply.shown() })
+    let path = path.filter(|path| path.starts_with('/'));
+    session.home.clone_from(&path);
+    path.ok_or_else(|| TransferError::Malformed { found: reply.shown() })
 }
 
 /// `"/a ""b"""  is the current directory`

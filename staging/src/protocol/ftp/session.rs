@@ -33,6 +33,8 @@ pub(super) struct Session {
     features: Vec<String>,
     /// Whether EPSV is to be used: not any more after the server refused it.
     is_extended: bool,
+    /// The directory of the login, once it was asked for.
+    pub(super) home: Option<String>,
     /// Whether the last transfer came as far as a data connection.
     has_data: Arc<AtomicBool>,
 }
@@ -278,7 +280,7 @@ impl Opening<'_> {
             let address = SocketAddr::new(peer.ip(), address.port());
             Box::pin(connect_data(address, patience))
         });
-        Ok(Session { ftp, features: Vec::new(), is_extended: true, has_data })
+        Ok(Session { ftp, features: Vec::new(), is_extended: true, home: None, has_data })
     }
 
     async fn in_time<T>(

@@ -5,12 +5,14 @@
 
 use std::time::SystemTime;
 
+use keelboat_engine::Kind;
+
 use super::address::join;
 use super::answer::{expect_ok, refusal};
 use super::session::Session;
 use super::version::Version;
-use super::wire::{Attributes, Extension, Name, Reply, Request};
-use crate::protocol::{Depth, Entry, TransferError};
+use super::wire::{Attributes, Extension, Name, OK, Reply, Request};
+use crate::protocol::{Depth, Entry, Renamed, TransferError};
 
 /// Entries of one tree.
 const ENTRIES_MAX: usize = 1_000_000;
@@ -152,22 +154,44 @@ fn gone(reply: Reply) -> Result<(), TransferError> {
     }
 }
 
-/// Gives what is at one path another, in the place of what is there.
+/// What has a name in the end.
+pub(super) async fn kind(
+    session: &mut Session,
+    path: &[u8],
+) -> Result<Option<Kind>, TransferError> {
+    match session.attributes(Request::stat(path)).await {
+        Ok(attributes) if attributes.is_directory() => Ok(Some(Kind::Directory)),
+        Ok(_) => Ok(Some(Kind::File)),
+        Err(TransferError::Missing { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives what is at one path another one, with the directories above it. Nothing is removed for it
+/// but a file that the server replaces by a file in one step.
 pub(super) async fn rename(
     session: &mut Session,
     from: &[u8],
     to: &[u8],
-) -> Result<(), TransferError> {
-    if session.offers.has(Extension::PosixRename) {
-        match session.call(Request::posix_rename(from, to)).await? {
-            Reply::Status { code: super::wire::OK, .. } => return Ok(()),
-            // What is in the way is a directory, or of another kind, or the one above is missing.
-            Reply::Status { code: 2 | 4, .. } => {}
-            other => return Err(refusal(other)),
+) -> Result<Renamed, TransferError> {
+    let replaces = session.offers.has(Extension::PosixRename);
+    let request = || {
+        if replaces { Request::posix_rename(from, to) } else { Request::rename(from, to) }
+    };
+    let refused = match session.call(request()).await? {
+        Reply::Status { code: OK, .. } => return Ok(Renamed::Done),
+        // A full disk, something that is busy, something in the way: SFTP has one word for them.
+        reply @ Reply::Status { code: 2 | 4 | 11 | 18 | 19 | 24, .. } => refusal(reply),
+        other => return Err(refusal(other)),
+    };
+    let new = session.attributes(Request::lstat(from)).await?;
+    match session.attributes(Request::lstat(to)).await {
+        Ok(old) if replaces && !old.is_directory() && !new.is_directory() => Err(refused),
+        Ok(_) => Ok(Renamed::InTheWay(refused)),
+        Err(TransferError::Missing { .. }) => {
+            super::write::make_parents(session, to).await?;
+            expect_ok(session.call(request()).await?).map(|()| Renamed::Done)
         }
+        Err(error) => Err(error),
     }
-    session.attributes(Request::lstat(from)).await?;
-    super::write::make_parents(session, to).await?;
-    remove(session, to).await?;
-    expect_ok(session.call(Request::rename(from, to)).await?)
 }
