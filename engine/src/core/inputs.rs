@@ -370,6 +370,7 @@ impl Core {
     ) {
         let again = self.tasks[task.index()].counted != Counted::No;
         self.leave(task);
+        self.reviving.remove(&task);
         let state = &mut self.tasks[task.index()];
         state.phase = Phase::Done;
         state.done_under = state.key;

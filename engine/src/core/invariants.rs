@@ -47,6 +47,8 @@ impl Core {
             Counted::Skipped => state.phase == Phase::Skipped,
         };
         assert!(counted, "{task} is {:?} and counted as {:?}", state.phase, state.counted);
+        let is_revived = state.counted != Counted::No && !state.phase.is_final();
+        assert_eq!(is_revived, self.reviving.contains(&task), "{task} is done again, or is not");
         let ready = u32::from(self.ready.contains(&(true, task)))
             + u32::from(self.ready.contains(&(false, task)));
         assert_eq!(u32::from(state.phase == Phase::Ready), ready, "{task} is ready once");

@@ -60,6 +60,8 @@ pub struct Core {
     ahead: BTreeSet<TaskId>,
     timers: BTreeSet<(Timestamp, TaskId)>,
     counts: Counts,
+    /// Tasks that are counted and are done again, since their results were lost.
+    reviving: BTreeSet<TaskId>,
     /// Tasks whose output is being read for new tasks.
     expanding: BTreeSet<TaskId>,
     /// Outputs that are being copied to their addresses, and what they held when that began.
@@ -110,6 +112,7 @@ impl Core {
             ahead: BTreeSet::new(),
             timers: BTreeSet::new(),
             counts: Counts::default(),
+            reviving: BTreeSet::new(),
             expanding: BTreeSet::new(),
             delivering: BTreeMap::new(),
             undelivered: BTreeMap::new(),
@@ -306,7 +309,10 @@ impl Core {
 
     fn finish_if_over(&mut self, actions: &mut Vec<Action>) {
         let aftermath = !self.expanding.is_empty() || !self.delivering.is_empty();
-        let all_ended = self.counts.ended() == self.counts.total && !aftermath;
+        // What is known to be lost is made again, even if nobody is left who reads it: its task
+        // is told of as done, and a copy of it at its address can be waiting for it.
+        let is_whole = self.reviving.is_empty();
+        let all_ended = self.counts.ended() == self.counts.total && is_whole && !aftermath;
         if self.course == Course::Going && !all_ended {
             return;
         }
@@ -349,6 +355,7 @@ impl Core {
 
     fn fail(&mut self, task: TaskId, failure: Failure, actions: &mut Vec<Action>) {
         self.leave(task);
+        self.reviving.remove(&task);
         let state = &mut self.tasks[task.index()];
         state.phase = Phase::Failed;
         let cancelled = state.cancelled;

@@ -132,6 +132,7 @@ impl Core {
                     return false;
                 }
                 state.phase = Phase::Waiting;
+                self.reviving.insert(task);
                 self.hold_inputs(task);
                 self.on_inputs_known(task, actions);
                 self.phase(task) != Phase::Failed

@@ -124,3 +124,23 @@ fn a_copy_that_failed_while_its_task_is_done_again_is_made_then() {
          hit a                   => deliver a.0, launch b.2@0",
     );
 }
+
+#[test]
+fn a_copy_is_owed_although_nobody_reads_what_is_done_again() {
+    check(
+        "p: -> x>; b: x u:s -> y",
+        "start                   => recall p, stage s@0
+         join 0 1                =>
+         staged s@0              =>
+         miss p                  => launch p.1@0
+         ended p                 => publish p.1
+         published p             => recall b, deliver p.0
+         miss b                  => launch b.1@0
+         ended b missing         => recall p known, stage s@0
+         undelivered p permanent =>
+         staged s@0 new          => recall b
+         hit b                   =>
+         hit p                   => deliver p.0
+         delivered p             => finish succeeded",
+    );
+}

@@ -141,3 +141,41 @@ fn copies_to_addresses_are_waited_for_unless_in_a_hurry() {
          undelivered a permanent => undelivered a.x (permanent), finish failed",
     );
 }
+
+/// Seed 12,365 of the simulator: the run ended while `p` was being asked for, told as done.
+#[test]
+fn a_run_does_not_end_while_a_lost_result_is_made_again() {
+    check_keep_going(
+        "p: -> x; a: x u:n= -> y",
+        "start                => recall p
+         join 1 1             =>
+         miss p               => launch p.1@1
+         ended p              => publish p.1
+         published p          => recall a
+         miss a               => stage n@1
+         join 2 1             =>
+         lost 1               => recall p known, stage n@2
+         unstaged n@2 missing => failed a (input missing)
+         miss p               => launch p.2@2
+         ended p              => publish p.2
+         published p          => finish failed",
+    );
+}
+
+#[test]
+fn a_run_ends_when_a_lost_result_cannot_be_made_again() {
+    check_keep_going(
+        "p: -> x; a: x u:n= -> y",
+        "start                => recall p
+         join 1 1             =>
+         miss p               => launch p.1@1
+         ended p              => publish p.1
+         published p          => recall a
+         miss a               => stage n@1
+         join 2 1             =>
+         lost 1               => recall p known, stage n@2
+         unstaged n@2 missing => failed a (input missing)
+         miss p               => launch p.2@2
+         ended p permanent    => failed p (permanent), finish failed",
+    );
+}
