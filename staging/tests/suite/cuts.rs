@@ -1,13 +1,13 @@
 //! Uploads over connections that are cut, and servers that are killed before all is in its place.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use keelboat_engine::{Content, Digest, Kind};
 use keelboat_staging::{
     BucketProtocol, DeliverError, Delivered, Delivery, Forgetful, HttpConfig, HttpProtocol, Over,
-    Protocol, Stager, StagingConfig,
+    Progress, Protocol, Stager, StagingConfig, TransferEvent,
 };
 use tempfile::TempDir;
 
@@ -15,6 +15,7 @@ use crate::common::buckets::Buckets;
 use crate::common::faulty::Faulty;
 use crate::common::ftp::Ftp;
 use crate::common::relay::Relay;
+use crate::common::ssh::Ssh;
 use crate::common::{Servers, config, noise, room};
 
 const BYTES: usize = 12_000_000;
@@ -26,6 +27,19 @@ struct Sender {
     dir: TempDir,
     faulty: Arc<Faulty>,
     stager: Stager,
+    causes: Arc<Causes>,
+}
+
+/// Why tries failed.
+#[derive(Default)]
+struct Causes(Mutex<Vec<String>>);
+
+impl Progress for Causes {
+    fn on_event(&self, event: &TransferEvent<'_>) {
+        if let TransferEvent::Waiting { cause, .. } = event {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push((*cause).to_owned());
+        }
+    }
 }
 
 impl Sender {
@@ -36,7 +50,7 @@ impl Sender {
             StagingConfig { stall_timeout: Duration::from_secs(20), ..config(dir.path()) };
         limits.retry.elapsed_max = Duration::from_mins(2);
         let stager = Stager::with_protocols(limits, vec![faulty.clone()], vec![]);
-        Self { dir, faulty, stager }
+        Self { dir, faulty, stager, causes: Arc::default() }
     }
 
     async fn send(&self, address: &str, bytes: &[u8]) -> Result<Delivered, DeliverError> {
@@ -45,7 +59,8 @@ impl Sender {
         let content =
             Content { digest: Digest::of(bytes), bytes: bytes.len() as u64, kind: Kind::File };
         let (address, over) = (address.into(), Over::Same);
-        let delivery = Delivery { source, content, address, over, progress: None };
+        let progress = Some(Arc::clone(&self.causes) as Arc<dyn Progress>);
+        let delivery = Delivery { source, content, address, over, progress };
         self.stager.deliver(delivery, Forgetful).await
     }
 }
@@ -68,6 +83,9 @@ async fn cut(protocol: Arc<dyn Protocol>, relay: &Relay, address: &str, again: u
     assert_eq!(sent, Ok(Delivered::Copied));
     assert_eq!(relay.cut(), 3, "all cuts were met");
     assert_eq!(sender.faulty.puts(), 4, "one try for each cut, and the last");
+    let causes = sender.causes.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_seen = causes.iter().all(|cause| !cause.contains("nothing came for"));
+    assert!(is_seen, "a cut is seen at once, not by a deadline: {causes:?}");
     let (passed, bound) = (relay.passed(), BYTES as u64 + 3 * again);
     assert!(passed <= bound + 500_000, "{passed} bytes went out, {bound} may");
     bytes
@@ -117,12 +135,27 @@ struct Growing {
     again: u64,
 }
 
+fn by_sftp(ssh: &Ssh, name: &str, cuts: &[u64]) -> Growing {
+    let relay = Relay::start(ssh.value("SSH_PORT").parse().expect("a port"), cuts);
+    let address = ssh.address_at(relay.port, name);
+    let protocol = ssh.protocol_at(relay.port);
+    Growing { protocol, relay, address, path: ssh.path(name), again: 5_000_000 }
+}
+
 fn by_ftp(ftp: &Ftp, name: &str, cuts: &[u64]) -> Growing {
     let port = port_of(ftp.value("FTP_URL"));
     let relay = Relay::start(port, cuts);
     let address = through(&relay, &ftp.address("FTP_URL", name), port);
     let protocol = Arc::new(ftp.protocol());
     Growing { protocol, relay, address, path: ftp.path(name), again: 50_000 }
+}
+
+#[tokio::test]
+async fn a_put_over_sftp_that_is_cut_goes_on() {
+    let Some(ssh) = Ssh::get() else { return };
+    let to = by_sftp(&ssh, "cuts/file", &CUTS);
+    let bytes = cut(Arc::clone(&to.protocol), &to.relay, &to.address, to.again).await;
+    assert!(std::fs::read(&to.path).expect("it is there") == bytes);
 }
 
 #[tokio::test]
@@ -160,6 +193,12 @@ async fn killed(to: Growing) {
     let puts = second.faulty.puts();
     assert_eq!(second.send(&to.address, &new).await, Ok(Delivered::AlreadyThere));
     assert_eq!(second.faulty.puts(), puts, "nothing is sent twice");
+}
+
+#[tokio::test]
+async fn an_sftp_server_killed_before_the_rename_costs_little() {
+    let Some(ssh) = Ssh::get() else { return };
+    killed(by_sftp(&ssh, "killed-server/file", &[])).await;
 }
 
 #[tokio::test]

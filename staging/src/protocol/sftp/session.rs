@@ -103,9 +103,19 @@ impl Session {
         Ok(self.next_id)
     }
 
+    /// What comes meanwhile is kept, above all the end: whoever waits for the server to take more is
+    /// not told of it by `russh`.
     async fn send_bytes(&mut self, bytes: Bytes) -> Result<(), TransferError> {
-        let Some(outgoing) = &self.outgoing else { return Err(lost("it was closed")) };
-        outgoing.data_bytes(bytes).await.map_err(|error| lost(&error.to_string()))
+        let Self { incoming, outgoing, buffer, .. } = self;
+        let Some(outgoing) = outgoing else { return Err(lost("it was closed")) };
+        let mut sending = pin!(outgoing.data_bytes(bytes));
+        loop {
+            tokio::select! {
+                biased;
+                sent = &mut sending => return sent.map_err(|error| lost(&error.to_string())),
+                message = incoming.wait() => keep(buffer, message)?,
+            }
+        }
     }
 
     /// The next answer, to whichever request. Giving up the wait loses nothing.
@@ -123,21 +133,7 @@ impl Session {
             if let Some(packet) = wire::split(&mut self.buffer)? {
                 return Ok(packet);
             }
-            match self.incoming.wait().await {
-                Some(ChannelMsg::Data { data }) => self.buffer.extend_from_slice(&data),
-                Some(ChannelMsg::Failure) => {
-                    return Err(TransferError::Refused {
-                        found: "the server has no SFTP for this user".into(),
-                        hint: "ask whoever runs it for the `sftp` subsystem".into(),
-                    });
-                }
-                Some(ChannelMsg::Eof | ChannelMsg::Close) => {
-                    return Err(lost("the server closed the session"));
-                }
-                None => return Err(lost("the connection ended")),
-                // What the server's program says to people, and how it exits.
-                Some(_) => {}
-            }
+            keep(&mut self.buffer, self.incoming.wait().await)?;
         }
     }
 
@@ -227,6 +223,26 @@ impl Session {
         self.call(Request::close(&handle)).await?;
         end
     }
+}
+
+/// Adds what came to what waits to be read.
+fn keep(buffer: &mut BytesMut, message: Option<ChannelMsg>) -> Result<(), TransferError> {
+    match message {
+        Some(ChannelMsg::Data { data }) => buffer.extend_from_slice(&data),
+        Some(ChannelMsg::Failure) => {
+            return Err(TransferError::Refused {
+                found: "the server has no SFTP for this user".into(),
+                hint: "ask whoever runs it for the `sftp` subsystem".into(),
+            });
+        }
+        Some(ChannelMsg::Eof | ChannelMsg::Close) => {
+            return Err(lost("the server closed the session"));
+        }
+        None => return Err(lost("the connection ended")),
+        // What the server's program says to people, and how it exits.
+        Some(_) => {}
+    }
+    Ok(())
 }
 
 /// What one request moves: what the server allows, up to a limit of our own.
