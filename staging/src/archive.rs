@@ -6,6 +6,7 @@
 mod listing;
 mod tar;
 mod target;
+mod targets;
 mod zip;
 
 use std::fs::File;
@@ -17,7 +18,8 @@ use keelboat_engine::Kind;
 use crate::local::LocalError;
 use crate::protocol::TransferError;
 pub(crate) use listing::list;
-use target::{Target, normal};
+use target::{Target, is_below, normal};
+use targets::Targets;
 
 /// Names of symbolic and hard links that are followed one after the other.
 const HOPS_MAX: usize = 8;
@@ -28,38 +30,100 @@ const MEMBERS_MAX: usize = 1_000_000;
 /// What is shown of an error of a library, which may quote the file.
 const ERROR_CHARACTERS_MAX: usize = 120;
 
-/// What is wanted of an archive.
+/// A member that is wanted of an archive.
 #[derive(Debug)]
-pub(crate) struct Extraction<'a> {
-    /// The archive, whole.
-    pub(crate) archive: &'a Path,
-    /// `zip` or `tar`.
-    pub(crate) format: &'a str,
-    /// What is wanted of it, with `/` between its parts; empty: all.
+pub(crate) struct Wanted<'a> {
+    /// With `/` between its parts; empty: all of the archive.
     pub(crate) member: &'a str,
     /// As what.
     pub(crate) kind: Kind,
-    /// Bytes that it may unpack to: a few bytes of an archive can stand for a full disk.
-    pub(crate) bytes_max: u64,
+    /// Where it goes; nothing is there.
+    pub(crate) to: &'a Path,
 }
 
-/// Writes a member of an archive to a path where nothing is.
-pub(crate) fn extract(wanted: &Extraction<'_>, to: &Path) -> Result<(), TransferError> {
-    let Some(mut member) = normal(wanted.member.as_bytes()) else {
-        return Err(TransferError::Missing { found: "its path in the archive has `..`".into() });
-    };
-    for _ in 0..HOPS_MAX {
-        let mut target = Target::new(&member, wanted.kind, to, wanted.bytes_max);
-        match wanted.format {
-            "zip" => zip::read(wanted.archive, &mut target)?,
-            _ => tar::read(wanted.archive, &mut target)?,
-        }
-        match target.finish()? {
-            None => return Ok(()),
-            Some(elsewhere) => member = elsewhere,
+/// Writes members of an archive (`zip` or `tar`) to their places, and tells of each how it went.
+///
+/// The archive is read once for all of them. Further passes are for those that are links in the
+/// archive, and for those that are below others. Each may unpack to so many bytes: a few bytes of
+/// an archive can stand for a full disk.
+pub(crate) fn extract(
+    archive: &Path,
+    format: &str,
+    wanted: &[Wanted<'_>],
+    bytes_max: u64,
+) -> Vec<Result<(), TransferError>> {
+    unpack(wanted, bytes_max, |targets| match format {
+        "zip" => zip::read(archive, targets),
+        _ => tar::read(archive, targets),
+    })
+}
+
+/// A member on its way to its place.
+struct Hop<'a> {
+    wanted: &'a Wanted<'a>,
+    result: &'a mut Result<(), TransferError>,
+    /// Normal.
+    member: Vec<u8>,
+    hops_left: usize,
+}
+
+fn unpack(
+    wanted: &[Wanted<'_>],
+    bytes_max: u64,
+    mut read: impl FnMut(&mut Targets<'_>) -> Result<(), TransferError>,
+) -> Vec<Result<(), TransferError>> {
+    let mut results: Vec<_> = wanted.iter().map(|_| Ok(())).collect();
+    let mut left = Vec::new();
+    for (wanted, result) in wanted.iter().zip(&mut results) {
+        match normal(wanted.member.as_bytes()) {
+            Some(member) => left.push(Hop { wanted, result, member, hops_left: HOPS_MAX }),
+            None => *result = Err(missing("its path in the archive has `..`")),
         }
     }
-    Err(TransferError::Missing { found: "a chain of links in the archive has no end".into() })
+    while !left.is_empty() {
+        let (now, mut later) = apart(left);
+        let targets = now.iter().map(|hop| {
+            let Wanted { kind, to, .. } = *hop.wanted;
+            Target::new(&hop.member, kind, to, bytes_max)
+        });
+        let mut targets = Targets::new(targets);
+        let read = read(&mut targets);
+        let ended = targets.finish(&read);
+        for (hop, ended) in now.into_iter().zip(ended) {
+            let hops_left = hop.hops_left - 1;
+            match ended {
+                Ok(None) => {}
+                Ok(Some(member)) if hops_left > 0 => later.push(Hop { member, hops_left, ..hop }),
+                Ok(Some(_)) => {
+                    *hop.result = Err(missing("a chain of links in the archive has no end"));
+                }
+                Err(error) => *hop.result = Err(error),
+            }
+        }
+        left = later;
+    }
+    results
+}
+
+/// Those that lie beside each other, and those that have to wait for a pass of their own.
+fn apart(hops: Vec<Hop<'_>>) -> (Vec<Hop<'_>>, Vec<Hop<'_>>) {
+    let (mut now, mut later) = (Vec::<Hop<'_>>::new(), Vec::new());
+    for hop in hops {
+        let meets = |other: &Hop<'_>| {
+            let (a, b) = (&*hop.member, &*other.member);
+            a == b || is_below(a, b) || is_below(b, a)
+        };
+        if now.iter().any(meets) {
+            later.push(hop);
+        } else {
+            now.push(hop);
+        }
+    }
+    (now, later)
+}
+
+fn missing(found: &str) -> TransferError {
+    TransferError::Missing { found: found.to_owned() }
 }
 
 fn open(archive: &Path) -> Result<File, TransferError> {

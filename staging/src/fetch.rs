@@ -9,6 +9,7 @@ mod job;
 mod listing;
 mod member;
 mod progress;
+mod shelf;
 mod sink;
 mod transfer;
 
@@ -41,8 +42,8 @@ use arrived::Arrived;
 use error::Lost;
 use flight::{Flights, Landed};
 use job::Job;
-use member::Archives;
 use progress::Observers;
+use shelf::Archives;
 
 /// How long an address with mirrors is tried before they are.
 const BRIEF_MAX: Duration = Duration::from_secs(30);
@@ -242,7 +243,7 @@ pub(crate) struct Inner {
     /// Made when it is needed first.
     globus: OnceLock<Result<Arc<dyn Courier>, TransferError>>,
     flights: Flights,
-    archives: Archives,
+    archives: Arc<Archives>,
     gate: Gate,
     /// Directories elsewhere that were looked through for what crashes left.
     pub(crate) swept: Swept,
@@ -298,7 +299,9 @@ impl Stager {
             Arc::new(Throttled::new(parallel, gate.clone()))
         };
         let protocols = protocols.into_iter().map(wrap).collect();
-        let (flights, archives) = (Flights::default(), Archives::default());
+        let flights = Flights::default();
+        let archives = Arc::new(Archives::new(config.limits.space_max));
+        gate.may_spare(Arc::downgrade(&archives) as _);
         Self {
             inner: Arc::new(Inner {
                 config,

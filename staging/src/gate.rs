@@ -7,7 +7,7 @@ mod words;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use keelboat_engine::Timestamp;
@@ -30,6 +30,12 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Hosts whose last trouble is remembered.
 const TROUBLES_MAX: usize = 256;
 
+/// What is kept on the disk, counts as room, and can be had again.
+pub(crate) trait Spare: Send + Sync {
+    /// Gives up some of it; `false`: there is none.
+    fn give_up(&self) -> bool;
+}
+
 /// Shared by all protocols of a stager. Clones are the same gate.
 #[derive(Clone)]
 pub struct Gate(Arc<Shared>);
@@ -40,6 +46,8 @@ struct Shared {
     /// turn says otherwise.
     patience: Duration,
     space_max: Option<u64>,
+    /// Goes when room is lacking for longer than a moment.
+    spare: OnceLock<Weak<dyn Spare>>,
     state: Mutex<State>,
 }
 
@@ -58,7 +66,12 @@ impl Gate {
         let queue = TransferQueue::new(limits);
         let state = State { queue, waiting: BTreeMap::new(), troubles: BTreeMap::new() };
         let (begun, state) = (Instant::now(), Mutex::new(state));
-        Self(Arc::new(Shared { begun, patience, space_max, state }))
+        Self(Arc::new(Shared { begun, patience, space_max, spare: OnceLock::new(), state }))
+    }
+
+    /// Who has something to give up when transfers lack room. Only the first one is heard.
+    pub(crate) fn may_spare(&self, spare: Weak<dyn Spare>) {
+        self.0.spare.get_or_init(|| spare);
     }
 
     /// Waits for a connection to the host of this address; with room for so many bytes in all,
@@ -100,6 +113,9 @@ impl Gate {
                 break;
             }
             self.pump();
+            if matches!(wait, Wait::Room { .. }) {
+                self.make_room();
+            }
         }
         Ok(permit)
     }
@@ -143,6 +159,12 @@ impl Gate {
     /// How many bytes have to go elsewhere so that one can start who waits for nothing but room.
     pub(crate) fn room_lacking(&self) -> Option<u64> {
         self.lock().queue.room_lacking(self.now())
+    }
+
+    /// Has given up what can be had again, as long as somebody waits for nothing but room.
+    fn make_room(&self) {
+        let Some(spare) = self.0.spare.get().and_then(Weak::upgrade) else { return };
+        while self.room_lacking().is_some() && spare.give_up() {}
     }
 
     fn grant(&self, ticket: TicketId, bytes: u64) -> Duration {

@@ -113,3 +113,36 @@ run = "@count all; cat {{ inputs.data }} | wc -c > {{ outputs.out }}"
     assert_eq!(project.read("all.txt").trim(), "10000000", "{}", run.said());
     assert_eq!(transferred(&run), 5 * FILE_BYTES as u64, "each file came once");
 }
+
+#[test]
+fn archives_make_room_for_each_other() {
+    let server = Server::start(0, 0);
+    let project = Project::new(
+        &r#"
+[workflow]
+name = "archives"
+params = { base = "@base" }
+[task.each]
+foreach = { at = { range = [0, 4] } }
+inputs = { data = "tar:{{ params.base }}/{{ at }}.tar!/all/note.txt" }
+outputs = { out = "out/{{ at }}.txt" }
+run = "cp {{ inputs.data }} {{ outputs.out }}"
+"#
+        .replace("@base", server.base()),
+    );
+    project.write("keelboat.toml", "[staging]\nspace_max = \"6MB\"\n");
+    for at in 0..4_u8 {
+        project.write("all/note.txt", &format!("note {at}\n"));
+        std::fs::write(project.path("all/ballast"), vec![at; 4_000_000]).expect("a file");
+        let packed = project.shell("tar cf all.tar all").status().expect("tar");
+        assert!(packed.success());
+        let archive = std::fs::read(project.path("all.tar")).expect("an archive");
+        server.put(&format!("/{at}.tar"), archive);
+    }
+    // Where one of them kept its room, the next one would wait for ever.
+    let run = project.run_well(&[]);
+    assert_eq!(run.tasks("completed").len(), 4, "{}", run.said());
+    assert_eq!(project.read("out/3.txt"), "note 3\n");
+    let left = used(&project);
+    assert!(left <= BOUND + SLACK, "{left} bytes are left");
+}

@@ -12,30 +12,37 @@ use liblzma::read::XzDecoder;
 use tar::{Archive, EntryType};
 
 use super::listing::{Listed, Listing};
-use super::target::{Node, Target};
+use super::target::Node;
+use super::targets::Targets;
 use super::{damaged, local, open};
 use crate::protocol::TransferError;
 
-pub(super) fn read(archive: &Path, target: &mut Target<'_>) -> Result<(), TransferError> {
+pub(super) fn read(archive: &Path, targets: &mut Targets<'_>) -> Result<(), TransferError> {
     let mut tar = Archive::new(decompressed(archive)?);
     for entry in tar.entries().map_err(|error| damaged(&error))? {
         let mut entry = entry.map_err(|error| damaged(&error))?;
         let name = entry.path_bytes().into_owned();
-        if !target.wants(&name)? {
+        let Some(aim) = targets.wanting(&name) else {
+            if targets.have_failed() {
+                return Ok(());
+            }
             continue;
-        }
+        };
         let kind = entry.header().entry_type();
         let link = entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
         let executable = entry.header().mode().is_ok_and(|mode| mode & 0o100 != 0);
         match kind {
-            EntryType::Directory => target.take(&name, Node::Directory)?,
-            EntryType::Symlink => target.take(&name, Node::Link(&link))?,
-            EntryType::Link => target.take(&name, Node::HardLink(&link))?,
+            EntryType::Directory => aim.take(&name, Node::Directory),
+            EntryType::Symlink => aim.take(&name, Node::Link(&link)),
+            EntryType::Link => aim.take(&name, Node::HardLink(&link)),
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                target.take(&name, Node::File { executable, bytes: &mut entry })?;
+                aim.take(&name, Node::File { executable, bytes: &mut entry });
             }
             EntryType::XGlobalHeader => {}
-            _ => target.take(&name, Node::Special)?,
+            _ => aim.take(&name, Node::Special),
+        }
+        if targets.have_failed() {
+            return Ok(());
         }
     }
     let mut rest = tar.into_inner();

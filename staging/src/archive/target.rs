@@ -54,13 +54,14 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Whether a member of this name is wanted.
+    /// Whether a member of this name, which is given as it stands and as [`normal`] has it, is
+    /// wanted.
     ///
     /// # Errors
     /// It is wanted, and its name leads out of the archive.
-    pub(super) fn wants(&self, name: &[u8]) -> Result<bool, TransferError> {
-        match normal(name) {
-            Some(name) => Ok(name == self.member || is_below(&name, self.member)),
+    pub(super) fn wants(&self, name: &[u8], normal: Option<&[u8]>) -> Result<bool, TransferError> {
+        match normal {
+            Some(name) => Ok(name == self.member || is_below(name, self.member)),
             None if self.kind == Kind::Directory => Err(escapes(name)),
             None => Ok(false),
         }

@@ -92,8 +92,8 @@ impl Room {
         }
         fs::create_dir_all(self.path("inner")).unwrap();
         fs::write(&archive, bytes).unwrap();
-        let wanted = Extraction { archive: &archive, format, member, kind, bytes_max: 1 << 20 };
-        extract(&wanted, &to)?;
+        let wanted = Wanted { member, kind, to: &to };
+        extract(&archive, format, &[wanted], 1 << 20).remove(0)?;
         Ok(to)
     }
 
@@ -215,6 +215,58 @@ fn a_later_member_takes_the_place_of_an_earlier_one() {
     assert_eq!(read(to.join("l")), b"file");
     let to = room.extract("tar", &bytes, "a", Kind::File).unwrap();
     assert_eq!(read(to), b"new");
+}
+
+#[test]
+fn members_that_lie_beside_each_other_come_in_one_pass() {
+    for (format, bytes) in [("tar", tar_of(&usual())), ("zip", zip_of(&usual()))] {
+        let room = Room::new();
+        let archive = room.path("archive");
+        fs::write(&archive, &bytes).unwrap();
+        let passes = |members: &[(&str, Kind)]| {
+            let paths: Vec<_> = (0..members.len()).map(|at| room.path(&format!("{at}"))).collect();
+            let wanted: Vec<_> = members
+                .iter()
+                .zip(&paths)
+                .map(|((member, kind), to)| {
+                    if to.symlink_metadata().is_ok() {
+                        crate::remove_tree(to).unwrap();
+                    }
+                    Wanted { member, kind: *kind, to }
+                })
+                .collect();
+            let mut passes = 0;
+            let results = unpack(&wanted, 1 << 20, |targets| {
+                passes += 1;
+                if format == "zip" {
+                    zip::read(&archive, targets)
+                } else {
+                    tar::read(&archive, targets)
+                }
+            });
+            let failed: Vec<_> = results.iter().map(Result::is_err).collect();
+            (passes, failed, paths)
+        };
+        let (count, failed, paths) = passes(&[
+            ("top/deep", Kind::Directory),
+            ("top/a b.txt", Kind::File),
+            ("none", Kind::File),
+            ("other", Kind::File),
+            ("top/run.sh", Kind::Directory),
+        ]);
+        assert_eq!((count, failed), (1, vec![false, false, true, false, true]));
+        assert_eq!(read(paths[0].join("er/x")), b"deep");
+        assert_eq!(
+            (read(paths[1].clone()), read(paths[3].clone())),
+            (b"first".into(), b"other".into())
+        );
+        let (count, failed, paths) =
+            passes(&[("top", Kind::Directory), ("top/link", Kind::File), ("", Kind::Directory)]);
+        assert_eq!((count, failed), (4, vec![false; 3]), "below each other, and a link");
+        assert_eq!(read(paths[0].join("a b.txt")), b"first");
+        assert_eq!(read(paths[1].clone()), b"deep");
+        assert_eq!(read(paths[2].join("top/run.sh")), b"#!/bin/sh");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::arrived::Arrived;
 use super::error::{Lost, SourceError};
 use super::job::{self, Job};
 use super::progress::Observers;
-use crate::protocol::TransferError;
+use crate::protocol::{TransferError, Validators};
 
 /// What makes two wishes one: address, kind, and the digest of what is known.
 type Key = (Arc<str>, Kind, Option<Digest>);
@@ -47,6 +47,8 @@ pub(super) struct Flight {
     observers: Observers,
     /// The declared digest that it goes by. Those who join it may know another one, or none.
     sha256: Option<Digest>,
+    /// What the server was asked about.
+    known: Option<Validators>,
     effort: Effort,
     _task: AbortOnDropHandle<()>,
 }
@@ -60,7 +62,7 @@ impl Flights {
         if let Some(flight) = table.flights.get(&key).and_then(Weak::upgrade)
             && flight.serves(job.sha256, job.effort)
         {
-            flight.observers.add_all(&job.observers);
+            flight.welcome(&job);
             return flight;
         }
         if table.flights.len() > 2 * table.swept + ENDED_MAX {
@@ -77,11 +79,22 @@ impl Flight {
     fn start(job: Job) -> Self {
         let (sender, result) = watch::channel(None);
         let (observers, sha256, effort) = (job.observers.clone(), job.sha256, job.effort);
+        let known = job.known_validators();
         let task = tokio::spawn(async move {
             let landed = job::run(job).await;
             sender.send_replace(Some(landed.map_err(Arc::new)));
         });
-        Self { result, observers, sha256, effort, _task: AbortOnDropHandle::new(task) }
+        Self { result, observers, sha256, known, effort, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// One more waits for it.
+    pub(super) fn welcome(&self, job: &Job) {
+        self.observers.add_all(&job.observers);
+    }
+
+    /// What tells the version that it is about when it finds that nothing has changed.
+    pub(super) fn known(&self) -> Option<&Validators> {
+        self.known.as_ref()
     }
 
     /// Whether somebody who declares this digest can make use of it, as far as that is known by

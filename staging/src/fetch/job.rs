@@ -16,7 +16,7 @@ use crate::gate::Turn;
 use crate::protocol::{Protocol, TransferError, Validators};
 
 /// What one transfer needs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Job {
     pub(super) stager: Arc<Inner>,
     pub(super) address: Arc<str>,

@@ -151,7 +151,12 @@ impl<'a> Source<'a> {
         let request = self.open_request(&partial);
         let (metadata, offset, mut stream) = match protocol.open(&request).await {
             Ok(Opened::Body { metadata, offset, stream }) => (metadata, offset, stream),
-            Ok(Opened::Unchanged) if builds_on => return Ok(Tried::Complete(partial)),
+            Ok(Opened::Unchanged) if builds_on => {
+                // It was here all the time, and is there whether there is room for it or not.
+                self.job.stager.gate.occupy(&self.turn, partial.position());
+                self.turn.fill();
+                return Ok(Tried::Complete(partial));
+            }
             Ok(Opened::Unchanged) => return Ok(Tried::Unchanged),
             Err(error) => return Ok(Tried::Failed(error, partial)),
         };

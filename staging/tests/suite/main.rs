@@ -9,6 +9,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod archives;
 mod buckets;
 mod conformance;
 mod connecting;
