@@ -4,11 +4,13 @@
 //! Nothing on disk is trusted unproven: the state holds digests of prefixes, and bytes beyond the
 //! longest prefix that still has its digest are thrown away.
 
+pub(crate) mod place;
 mod state;
 mod sweep;
 
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -73,7 +75,7 @@ impl Partial {
 
     /// Takes up the file of this source where it was left, or begins it.
     pub(crate) fn open(dir: &Path, source: Digest) -> Result<Self, LocalError> {
-        fs::create_dir_all(dir).map_err(|error| LocalError::io("create", dir, error))?;
+        place::make(dir)?;
         let (data, data_path) = open_locked(dir, source)?;
         let state_path = data_path.with_extension("state");
         let state = State::read(&state_path, source);
@@ -107,7 +109,7 @@ impl Partial {
     fn data(&mut self) -> Result<&mut File, LocalError> {
         if self.data.is_none() {
             let dir = self.data_path.parent().unwrap_or_else(|| Path::new(".")).to_owned();
-            fs::create_dir_all(&dir).map_err(|error| LocalError::io("create", &dir, error))?;
+            place::make(&dir)?;
             let (data, data_path) = open_locked(&dir, self.state.source)?;
             // Somebody else may have begun the same one and let go of it.
             data.set_len(0).map_err(|error| LocalError::io("write", &data_path, error))?;
@@ -365,6 +367,8 @@ fn open_locked(dir: &Path, source: Digest) -> Result<(File, PathBuf), LocalError
 fn open_data(path: &Path) -> Result<File, LocalError> {
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false);
+    // Whatever a link leads to is not ours to cut off.
+    options.custom_flags(libc::O_NOFOLLOW);
     options.open(path).map_err(|error| LocalError::io("create", path, error))
 }
 
@@ -378,6 +382,18 @@ fn is_at(file: &File, path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_link_leads_to_is_left_alone() {
+        let above = tempfile::tempdir().unwrap();
+        let (dir, source) = (above.path().join("partial"), Digest::of(b"x"));
+        place::make(&dir).unwrap();
+        let elsewhere = above.path().join("precious");
+        fs::write(&elsewhere, b"precious").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, data_path(&dir, source)).unwrap();
+        Partial::open(&dir, source).unwrap_err();
+        assert_eq!(fs::read(&elsewhere).unwrap(), b"precious");
+    }
 
     #[test]
     fn an_end_before_the_length_is_no_end() {

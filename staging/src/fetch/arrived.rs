@@ -13,7 +13,7 @@ use walkdir::WalkDir;
 use super::Fetched;
 use crate::gate::Turn;
 use crate::local::{LocalError, remove_tree};
-use crate::partial::Partial;
+use crate::partial::{Partial, place};
 use crate::protocol::Validators;
 
 /// A file or directory that is here. Each who waits claims it under a name of its own.
@@ -66,7 +66,7 @@ pub(super) struct Own {
 impl Own {
     /// A name that nobody uses, for what comes from this source.
     pub(super) fn name(dir: &Path, source: &Digest) -> Result<Self, LocalError> {
-        fs::create_dir_all(dir).map_err(|error| LocalError::io("create", dir, error))?;
+        place::make(dir)?;
         Ok(Self { path: Self::free_path(dir, source) })
     }
 
@@ -83,7 +83,7 @@ impl Own {
         let failed = |error| LocalError::io("write", &own.path, error);
         let mut file = match File::create_new(&own.path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                fs::create_dir_all(dir).map_err(|error| LocalError::io("create", dir, error))?;
+                place::make(dir)?;
                 File::create_new(&own.path).map_err(failed)?
             }
             created => created.map_err(failed)?,

@@ -61,7 +61,7 @@ pub(super) async fn land(
 /// on it after a crash.
 fn place(job: &Job, validators: &Validators) -> Result<Own, LocalError> {
     let dir = &job.stager.config.partial_dir;
-    std::fs::create_dir_all(dir).map_err(|error| LocalError::io("create", dir, error))?;
+    crate::partial::place::make(dir)?;
     let version = validators.etag.as_deref().unwrap_or_default();
     let name = address_digest(&format!("{}\n{version}\n{:?}", job.address, job.kind));
     Ok(Own::adopt(dir.join(format!("{name}.errand"))))

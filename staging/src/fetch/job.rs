@@ -13,6 +13,7 @@ use super::transfer::Source;
 use super::{Effort, Inner, Known, TransferEvent, directory, errand, member};
 use crate::address::{address_digest, member_of, redact, scheme_of};
 use crate::gate::Turn;
+use crate::partial::place;
 use crate::protocol::{Protocol, TransferError, Validators};
 
 /// What one transfer needs.
@@ -37,6 +38,7 @@ pub(super) async fn run(job: Job) -> Result<Landed, Lost> {
 
 impl Job {
     async fn land(&self, transferred: &AtomicU64) -> Result<Landed, SourceError> {
+        place::check(&self.stager.config.partial_dir)?;
         if let Some(member) = member_of(&self.address) {
             return member::land(self, &member, transferred).await;
         }

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -70,7 +71,7 @@ impl Kept {
     pub(super) fn create(dir: &Path, record: Record) -> Result<Self, TransferError> {
         let path = dir.join(format!("{}.json", record.document.submission_id));
         let failed = |error: io::Error| local(&path, "write", &error);
-        fs::create_dir_all(dir).map_err(failed)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
         let lock = lock(&path).map_err(failed)?;
         let lock = lock.ok_or_else(|| failed(io::Error::other("another process holds it")))?;
         let kept = Self { path: path.clone(), record, _lock: lock };

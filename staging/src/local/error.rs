@@ -42,6 +42,14 @@ pub enum LocalError {
         /// What is there, with its article.
         found: &'static str,
     },
+    /// Others could put something among the files on their way.
+    #[error("cannot keep files on their way in {}: it {found}", path.display())]
+    Exposed {
+        /// The directory.
+        path: PathBuf,
+        /// What is the matter with it.
+        found: &'static str,
+    },
     /// A name that would lead out of the scratch directory.
     #[error("{name:?} leads out of the scratch directory")]
     Escapes {
@@ -95,6 +103,9 @@ impl LocalError {
             Self::Changed { .. } => "let whatever writes to it finish first".into(),
             Self::WrongKind { .. } => "declare it as what it is, or correct the path".into(),
             Self::Special { .. } => "remove it, or keep it outside of the directory".into(),
+            Self::Exposed { .. } => {
+                "remove it (what it holds comes again), or choose another place".into()
+            }
             Self::Escapes { .. } => "use a relative name without `..`".into(),
             Self::Collision { .. } => "give one of them another name with `as = \"…\"`".into(),
             Self::Mismatch { .. } => {

@@ -1,12 +1,14 @@
 //! Going on: after cuts, after a crash, and never with what does not belong together.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use keelboat_engine::Digest;
+use keelboat_engine::{Digest, FailureClass};
 use keelboat_staging::{FetchRequest, address_digest};
 
+use crate::common::raw::{Raw, honest};
 use crate::common::{Servers, assert_arrived, example, fetch, fetcher, noise, room};
 
 #[tokio::test]
@@ -76,6 +78,29 @@ async fn a_file_that_changed_since_the_crash_comes_whole() {
     leave_partial(&address, dir.path()).await;
     servers.put("since", &new);
     assert_arrived(fetch(&dir, FetchRequest::new(address)).await, &new);
+}
+
+/// Whoever can write there could put bytes in the place of those that came.
+#[tokio::test]
+async fn what_others_could_have_put_there_is_not_gone_on_with() {
+    let server = Raw::start(|asked, _, stream| honest(stream, asked, "\"a\"", b"whole"));
+    let above = room();
+    let dir = above.path().join("partial");
+    let stager = fetcher(&dir);
+    assert_arrived(stager.fetch(FetchRequest::new(server.url("/first"))).await, b"whole");
+    let mode = |mode| {
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(mode)).expect("a mode");
+    };
+    assert_eq!(dir.metadata().expect("made").permissions().mode() & 0o777, 0o700);
+    for open in [0o777, 0o1777, 0o720] {
+        mode(open);
+        let error = stager.fetch(FetchRequest::new(server.url("/next"))).await.expect_err("open");
+        assert_eq!(error.failure.class, FailureClass::Permanent, "{error}");
+        assert!(error.to_string().contains("partial: it can be written by others"), "{error}");
+    }
+    mode(0o700);
+    assert_arrived(stager.fetch(FetchRequest::new(server.url("/next"))).await, b"whole");
+    assert_eq!(server.asked().len(), 2);
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::super::arrived::Own;
 use super::{below, make_directory};
 use crate::local::{DigestMemory, Forgetful, LocalError, digest_path, remove_tree, stamp_of};
+use crate::partial::place;
 use crate::protocol::Entry;
 
 /// A file that has come.
@@ -69,7 +70,7 @@ impl Kept {
     /// Takes up the directory of this source where it was left, or begins it. When another process
     /// is at it, one of our own.
     pub(super) fn open(dir: &Path, source: Digest) -> Result<Self, LocalError> {
-        make_directory(dir)?;
+        place::make(dir)?;
         let mut root = dir.join(format!("{source}.tree"));
         let mut notes_path = root.with_extension("tree-notes");
         let mut notes = open_notes(&notes_path)?;

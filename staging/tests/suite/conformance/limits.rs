@@ -66,7 +66,7 @@ async fn no_space(place: &dyn Place) {
     let dir = room();
     let Some(_disk) = SmallDisk::mount(dir.path().join("small"), 4) else { return };
     let small = dir.path().join("small");
-    let (stager, counted) = stager(place, config(&small), vec![]);
+    let (stager, counted) = stager(place, config(&small.join("partial")), vec![]);
     std::fs::write(small.join("ballast"), noise(8, 2 << 20)).expect("half of the room");
     let error = stager.fetch(FetchRequest::new(&*address)).await.expect_err("there is no room");
     assert_eq!(error.failure.class, FailureClass::OutOfResources, "{error}");
