@@ -75,13 +75,53 @@ impl QueueLimits {
 
     /// The limits of a host, with all general ones put in: those of `host:port` before `host`'s.
     pub(super) fn host(&self, host: &str) -> Limit {
-        let without_port = host.rsplit_once(':').map_or(host, |(name, port)| {
-            let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-            // `s3:bucket` is a bucket's.
-            if is_port { name } else { port }
-        });
-        let own = self.hosts.get(host).or_else(|| self.hosts.get(without_port));
+        let name = name_of(host);
+        let bare = name.trim_start_matches('[').trim_end_matches(']');
+        let own = [host, name, bare].into_iter().find_map(|one| self.hosts.get(one));
         let own = own.copied().unwrap_or_default();
         Limit { connections: Some(own.connections.unwrap_or(self.per_host_max).max(1)), ..own }
+    }
+}
+
+/// The host in `host:port`, or in `s3:bucket`.
+fn name_of(host: &str) -> &str {
+    // An IPv6 address has colons of its own, and brackets around it.
+    if let Some((start, end)) = host.find('[').zip(host.rfind(']')) {
+        return host.get(start..=end).unwrap_or(host);
+    }
+    host.rsplit_once(':').map_or(host, |(name, port)| {
+        let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        if is_port { name } else { port }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_named_with_their_port_or_for_each_of_them() {
+        let of = |limited: &str, host: &str| {
+            let limit = Limit { connections: Some(1), bytes_per_second: None };
+            let hosts = [(limited.to_owned(), limit)].into();
+            QueueLimits { hosts, ..QueueLimits::default() }.host(host).connections == Some(1)
+        };
+        for (limited, host) in [
+            ("h", "h:22"),
+            ("h:22", "h:22"),
+            ("bucket", "s3:bucket"),
+            ("s3:bucket", "s3:bucket"),
+            ("[::1]:22", "[::1]:22"),
+            ("[::1]", "[::1]:22"),
+            ("::1", "[::1]:22"),
+            ("::1", "sftp:[::1]"),
+        ] {
+            assert!(of(limited, host), "{limited} is {host}");
+        }
+        for (limited, host) in
+            [("h:23", "h:22"), ("g", "h:22"), ("1", "[::1]:22"), ("[::1]:23", "[::1]:22")]
+        {
+            assert!(!of(limited, host), "{limited} is not {host}");
+        }
     }
 }
