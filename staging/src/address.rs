@@ -125,11 +125,12 @@ pub(crate) fn is_local(address: &str) -> bool {
     }
 }
 
-/// `host:port` of an address, the key of connection limits; `file` for local ones.
+/// `host:port` of an address, lower case, the key of connection limits; `file` for local ones.
 pub(crate) fn host_of(address: &str) -> String {
     let host_and_port = parse(address).and_then(|url| {
-        let host = url.host_str()?.to_owned();
-        Some(match url.port_or_known_default() {
+        let host = url.host_str()?.to_ascii_lowercase();
+        let port = url.port_or_known_default().or_else(|| port_of(url.scheme()));
+        Some(match port {
             Some(port) => format!("{host}:{port}"),
             None => format!("{}:{host}", url.scheme()),
         })
@@ -137,16 +138,34 @@ pub(crate) fn host_of(address: &str) -> String {
     host_and_port.unwrap_or_else(|| "file".to_owned())
 }
 
+/// The port of schemes that a web browser does not know.
+fn port_of(scheme: &str) -> Option<u16> {
+    match scheme {
+        "sftp" => Some(22),
+        // With TLS on demand, as it is without a port unless the credentials say otherwise.
+        "ftps" => Some(21),
+        _ => None,
+    }
+}
+
 /// The address of what is below a directory; `path` is decoded, with `/` between its parts.
 pub fn child_address(directory: &str, path: &str) -> String {
-    let (base, query) = match directory.split_once('?') {
-        Some((base, query)) if directory.contains("://") => (base, Some(query)),
-        _ => (directory, None),
+    if !directory.contains("://") {
+        return format!("{}/{path}", directory.trim_end_matches('/'));
+    }
+    let named;
+    let (base, query) = match &*scheme_of(directory) {
+        // These have no queries and no fragments: both signs belong to the name.
+        "ftp" | "ftps" | "sftp" => {
+            named = directory.replace('?', "%3F").replace('#', "%23");
+            (&*named, None)
+        }
+        _ => {
+            let whole = directory.split_once('#').map_or(directory, |(whole, _)| whole);
+            whole.split_once('?').map_or((whole, None), |(base, query)| (base, Some(query)))
+        }
     };
     let base = base.trim_end_matches('/');
-    if !directory.contains("://") {
-        return format!("{base}/{path}");
-    }
     let path = percent_encoding::utf8_percent_encode(path, NOT_IN_PATHS);
     match query {
         Some(query) => format!("{base}/{path}?{query}"),
@@ -195,6 +214,15 @@ mod tests {
         assert_eq!(host_of("https://u:p@h/x"), "h:443");
         assert_eq!(host_of("http://h:81/x"), "h:81");
         assert_eq!(host_of("/a/b"), "file");
+        for one in ["sftp://h/", "sftp://H/x", "sftp://u:p@h:22/"] {
+            assert_eq!(host_of(one), "h:22", "{one}");
+        }
+        for one in ["ftp://h/", "ftps://H", "ftp://h:21/x", "ftps://u@h:21/x"] {
+            assert_eq!(host_of(one), "h:21", "{one}");
+        }
+        assert_eq!(host_of("ftps://h:990/"), "h:990");
+        assert_eq!(host_of("sftp://[::1]/x"), "[::1]:22");
+        assert_eq!(host_of("s3://bucket/key"), "s3:bucket");
         assert_eq!(scheme_of("HTTPS://h/x"), "https");
         assert_eq!(scheme_of("file:/a"), "file");
         assert_eq!(scheme_of("a:b"), "file");
@@ -221,7 +249,13 @@ mod tests {
     fn children_are_escaped() {
         assert_eq!(child_address("ftp://h/a/", "b c/d#"), "ftp://h/a/b%20c/d%23");
         assert_eq!(child_address("https://h/a?sig=1", "b"), "https://h/a/b?sig=1");
+        assert_eq!(child_address("https://h/a/?sig=1#x", "b"), "https://h/a/b?sig=1");
         assert_eq!(child_address("/a b", "c d"), "/a b/c d");
+        assert_eq!(child_address("/a?b#c/", "d"), "/a?b#c/d");
+        for scheme in ["ftp", "ftps", "sftp"] {
+            let child = child_address(&format!("{scheme}://h/a?b#c/"), "d?e");
+            assert_eq!(child, format!("{scheme}://h/a%3Fb%23c/d%3Fe"));
+        }
     }
 
     #[test]

@@ -103,9 +103,10 @@ fn path_of(url: &reqwest::Url) -> Result<String, TransferError> {
         }
         _ => path,
     };
-    // FTP has no queries: as with curl, the question mark belongs to the name.
+    // FTP has no queries: as with curl, the question mark belongs to the name. Nor has it fragments.
     let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
-    let decoded = decoded(&format!("{path}{query}"))?;
+    let fragment = url.fragment().map(|fragment| format!("#{fragment}")).unwrap_or_default();
+    let decoded = decoded(&format!("{path}{query}{fragment}"))?;
     if !is_one_line(&decoded) {
         return Err(refused("its name holds a line break, which FTP cannot carry"));
     }
@@ -168,6 +169,7 @@ mod tests {
             ("ftp://h/%2F", "/"),
             ("ftp://h/a%3Fb%23c", "a?b#c"),
             ("ftp://h/a?b%25", "a?b%"),
+            ("ftp://h/a?b#c d", "a?b#c d"),
             ("ftp://h/a;type=i", "a"),
             ("ftp://h/-rf", "./-rf"),
             ("ftp://h/%20a", "./ a"),
