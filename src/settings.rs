@@ -130,6 +130,7 @@ impl Settings {
             },
             first_byte_timeout: staging.first_byte_timeout.unwrap_or(defaults.first_byte_timeout),
             stall_timeout: staging.stall_timeout.unwrap_or(defaults.stall_timeout),
+            rate_min: staging.rate_min.unwrap_or(defaults.rate_min),
             retry: RetryBudget {
                 tries_max: staging.tries.unwrap_or(tries_max),
                 elapsed_max: staging.retry_for.unwrap_or(elapsed_max),
@@ -252,6 +253,13 @@ mod tests {
     }
 
     #[test]
+    fn how_slow_a_transfer_may_be_is_set() {
+        let rate = |text| settings(text, "").unwrap().staging("x").rate_min;
+        assert_eq!(rate("[staging]\nrate_min = \"1B/s\"\n"), 1);
+        assert_eq!(rate(""), 1024);
+    }
+
+    #[test]
     fn every_protocol_has_the_patience_that_was_set() {
         let settings = settings("[staging]\nconnect_timeout = \"2s\"\n", "").unwrap();
         let found = settings.staging("x");
@@ -288,6 +296,7 @@ mod tests {
             ("[staging]\n\nconections = 3", 3, &["`conections`", "did you mean `connections`?"]),
             ("[stagin]", 1, &["`stagin`", "did you mean `staging`?"]),
             ("[staging]\nbandwidth = \"fast\"", 2, &["is no rate", "bandwidth = \"10MB/s\""]),
+            ("[staging]\nrate_min = \"slow\"", 2, &["is no rate", "rate_min = \"1KiB/s\""]),
             ("[staging]\nbandwidth = 5", 2, &["must be a string", "bandwidth = \"10MB/s\""]),
             ("[staging]\nspace_max = \"lots\"", 2, &["is no size", "space_max = \"200GB\""]),
             ("[staging]\nretry_for = \"0s\"", 2, &["is no time", "retry_for = \"15m\""]),

@@ -16,7 +16,7 @@ use crate::workflow::syntax;
 /// Connections, and tries: more than anybody means.
 const COUNT_MAX: i64 = 10_000;
 
-const STAGING_KEYS: [&str; 14] = [
+const STAGING_KEYS: [&str; 15] = [
     "connections",
     "connections_per_host",
     "bandwidth",
@@ -24,6 +24,7 @@ const STAGING_KEYS: [&str; 14] = [
     "connect_timeout",
     "first_byte_timeout",
     "stall_timeout",
+    "rate_min",
     "tries",
     "retry_for",
     "private_addresses",
@@ -77,6 +78,7 @@ impl Reading<'_> {
             connect_timeout: self.parsed(table, "connect_timeout", "15s", parse_span),
             first_byte_timeout: self.parsed(table, "first_byte_timeout", "1m", parse_span),
             stall_timeout: self.parsed(table, "stall_timeout", "1m", parse_span),
+            rate_min: self.parsed(table, "rate_min", "1KiB/s", parse_rate),
             tries: self.count(table, "tries", 8),
             retry_for: self.parsed(table, "retry_for", "15m", parse_span),
             private_addresses: self.private_addresses(table),
@@ -115,7 +117,7 @@ impl Reading<'_> {
         let parsed = parse(&text);
         if parsed.is_none() {
             let noun = match key {
-                "bandwidth" => "rate",
+                "bandwidth" | "rate_min" => "rate",
                 "space_max" => "size",
                 _ => "time",
             };

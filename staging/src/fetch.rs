@@ -65,6 +65,8 @@ pub struct StagingConfig {
     pub first_byte_timeout: Duration,
     /// Between two pieces of the body.
     pub stall_timeout: Duration,
+    /// Bytes in a second; fewer for as long as `stall_timeout` are as good as none.
+    pub rate_min: u64,
     /// How often and how long one address is tried.
     pub retry: RetryBudget,
     /// For the jitter of waits.
@@ -90,6 +92,7 @@ impl StagingConfig {
             credentials: Credentials::default(),
             first_byte_timeout: Duration::from_mins(1),
             stall_timeout: Duration::from_mins(1),
+            rate_min: 1 << 10,
             retry: RetryBudget::default(),
             seed: 0,
             offline: false,
@@ -293,7 +296,8 @@ impl Stager {
         let gate = Gate::new(config.limits.clone(), config.retry.elapsed_max);
         let open_timeout = config.http.connect_timeout + config.first_byte_timeout;
         let wrap = |plain: Arc<dyn Protocol>| -> Arc<dyn Protocol> {
-            let deadlined = Deadlined::new(plain, open_timeout, config.stall_timeout);
+            let (stall_timeout, rate_min) = (config.stall_timeout, config.rate_min);
+            let deadlined = Deadlined::new(plain, open_timeout, stall_timeout, rate_min);
             let spreading = config.spreading.clone();
             let parallel = Parallel::new(Verified::new(deadlined), gate.clone(), spreading);
             Arc::new(Throttled::new(parallel, gate.clone()))

@@ -70,10 +70,15 @@ impl Tally {
         if !found.is_empty() {
             self.version = found.clone();
         }
-        if position > self.best {
-            self.best = position;
+        // What came so slowly that it would have no end is no progress.
+        let trickle = match &error {
+            TransferError::Slow { bytes, .. } => *bytes,
+            _ => 0,
+        };
+        if position > self.best.saturating_add(trickle) {
             self.retries.on_progress(Instant::now());
         }
+        self.best = self.best.max(position);
         if matches!(error, TransferError::Changed { .. }) {
             self.changed();
         }

@@ -65,6 +65,14 @@ pub enum TransferError {
         /// In which phase: `before the first byte`, `after byte 10`.
         phase: String,
     },
+    /// Bytes come, but so few that it would have no end.
+    #[error("only {bytes} bytes came in {} s", waited.as_secs_f32())]
+    Slow {
+        /// How many.
+        bytes: u64,
+        /// In which time, as far as it was waited for the other side.
+        waited: Duration,
+    },
     /// The stream ended too early.
     #[error("the connection ended at byte {received} of {}", expected.map_or_else(|| "?".to_owned(), |n| n.to_string()))]
     Cut {
@@ -178,6 +186,9 @@ impl TransferError {
             }
             Self::TooLarge { .. } => "raise `staging.space_max`".into(),
             Self::Busy { .. } => "run the same command again later, or add a mirror".into(),
+            Self::Slow { .. } => {
+                "check the network, add a mirror, or lower `staging.rate_min`".into()
+            }
             Self::Unreachable { .. } | Self::Stalled { .. } | Self::Cut { .. } => {
                 "check the network and the proxy settings; the same command goes on where this \
                  one stopped"

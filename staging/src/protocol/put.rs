@@ -57,6 +57,8 @@ struct Count {
     signs: AtomicU64,
     /// Those who wait because bandwidth is limited.
     held: AtomicU64,
+    /// Such waits so far.
+    holds: AtomicU64,
 }
 
 impl Sent {
@@ -97,6 +99,11 @@ impl Sent {
         self.count.signs.load(Ordering::Relaxed)
     }
 
+    /// How often it waited because bandwidth is limited.
+    pub(crate) fn holds(&self) -> u64 {
+        self.count.holds.load(Ordering::Relaxed)
+    }
+
     /// Whether it waits because bandwidth is limited: no fault of the other side.
     pub(crate) fn is_held(&self) -> bool {
         self.count.held.load(Ordering::Relaxed) > 0
@@ -113,6 +120,7 @@ pub(crate) struct Hold {
 impl Hold {
     fn new(wait: Duration, count: Arc<Count>) -> Self {
         count.held.fetch_add(1, Ordering::Relaxed);
+        count.holds.fetch_add(1, Ordering::Relaxed);
         Self { until: Box::pin(tokio::time::sleep(wait)), count }
     }
 }

@@ -215,6 +215,33 @@ async fn the_progress_of_a_new_version_is_its_own() {
     assert!(server.asked().len() > 20, "it came in pieces");
 }
 
+/// A byte now and then is as good as none, however often it is asked for the rest.
+#[tokio::test]
+async fn a_trickle_is_given_up() {
+    let server = Raw::start(|asked, _, stream| {
+        let (first, _) = asked.range().unwrap_or_default();
+        let head = match first {
+            0 => format!("200 OK\nContent-Length: {BYTES}"),
+            _ => format!("206 Partial Content\nContent-Range: bytes {first}-{}/{BYTES}", BYTES - 1),
+        };
+        say(stream, &format!("{head}\nETag: \"a\""), b"")?;
+        for byte in &file()[first..] {
+            stream.write_all(&[*byte])?;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    });
+    let dir = room();
+    let trial = fetch(&dir, FetchRequest::new(server.url("/f")));
+    let ended = tokio::time::timeout(Duration::from_mins(1), Box::pin(trial)).await;
+    let error = ended.expect("it has an end").expect_err("too slow");
+    assert_eq!(error.failure.class, FailureClass::Transient, "{error}");
+    assert!(error.to_string().contains("bytes came in"), "{error}");
+    let asked = server.asked();
+    assert_eq!(asked.len(), 4, "as often as what brings nothing");
+    assert!(asked[3].range().is_some_and(|(first, _)| first > 20), "it went on: {:?}", asked[3]);
+}
+
 /// Another version with each answer, of which each is cut: it has an end.
 #[tokio::test]
 async fn a_file_that_is_another_one_each_time_is_given_up() {
