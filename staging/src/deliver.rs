@@ -189,18 +189,20 @@ impl Way<'_> {
         let Delivery { source, content, .. } = self.delivery;
         let mut tries = self.tries(address);
         let mut resume = true;
+        let mut sent = Sent::default();
         loop {
+            sent = sent.again();
             let request = PutRequest {
                 address: Arc::clone(address),
                 source: source.clone(),
                 content: *content,
                 resume,
-                sent: Sent::default(),
+                sent: sent.clone(),
             };
-            let watched = Watched::begin(self.delivery, &request.sent);
+            let watched = Watched::begin(self.delivery, &sent);
             let put = self.protocol.put(&request).await;
             watched.end();
-            tell_resumed(self.delivery, &request.sent);
+            tell_resumed(self.delivery, &sent);
             let error = match put {
                 Ok(Proof::Checked) => return Ok(()),
                 Ok(Proof::Unchecked) => match self.read_back(address, &mut tries).await? {
@@ -221,8 +223,8 @@ impl Way<'_> {
                     }
                 },
                 Err(error) => {
-                    if request.sent.get() > 0 && !error.spoils_partial() {
-                        tries.on_progress(request.sent.get());
+                    if !error.spoils_partial() {
+                        tries.on_progress(&sent);
                     }
                     error
                 }
@@ -307,7 +309,7 @@ impl Way<'_> {
 
     fn tries(&self, address: &str) -> Tries<'_> {
         let retries = self.stager.retries(&address_digest(address));
-        Tries { retries, delivery: self.delivery, repeated: false, best: 0 }
+        Tries { retries, delivery: self.delivery, repeated: false, reached: (0, 0) }
     }
 }
 
@@ -316,7 +318,8 @@ struct Tries<'a> {
     retries: Retries,
     delivery: &'a Delivery,
     repeated: bool,
-    best: u64,
+    /// The most bytes that were confirmed, and the furthest that were sent.
+    reached: (u64, u64),
 }
 
 impl Tries<'_> {
@@ -342,10 +345,11 @@ impl Tries<'_> {
         self.repeated
     }
 
-    /// More was sent than by any try before.
-    fn on_progress(&mut self, sent: u64) {
-        if sent > self.best {
-            self.best = sent;
+    /// Where more is there than after any try before, or more went out.
+    fn on_progress(&mut self, sent: &Sent) {
+        let reached = (sent.confirmed(), sent.position());
+        if reached.0 > self.reached.0 || reached.1 > self.reached.1 {
+            self.reached = (reached.0.max(self.reached.0), reached.1.max(self.reached.1));
             self.retries.on_progress(Instant::now());
         }
     }

@@ -228,7 +228,7 @@ pub struct Options {
     pub keep_going: bool,
     /// Chance for jitter.
     pub seed: u64,
-    /// Further tries of a transfer that failed in a way that may go away.
+    /// Further tries of a transfer, in or out, that failed in a way that may go away.
     pub stage_retries: u32,
     /// Transfers that are asked for at one time, if not as many as usual.
     pub transfers_max: Option<u32>,

@@ -64,8 +64,8 @@ pub struct Core {
     reviving: BTreeSet<TaskId>,
     /// Tasks whose output is being read for new tasks.
     expanding: BTreeSet<TaskId>,
-    /// Outputs that are being copied to their addresses, and what they held when that began.
-    delivering: BTreeMap<(TaskId, u32), Content>,
+    /// Outputs that are being copied to their addresses.
+    delivering: BTreeMap<(TaskId, u32), Delivering>,
     /// What could not be copied to its address in this run.
     undelivered: BTreeMap<(TaskId, u32), Digest>,
     /// What attempts read whose inputs hold other bytes by now.
@@ -73,6 +73,15 @@ pub struct Core {
     /// A task is done, but its new tasks or the copies of its outputs could not be made.
     aftermath_failed: bool,
     course: Course,
+}
+
+/// An output on its way to its address.
+#[derive(Debug, Clone, Copy)]
+struct Delivering {
+    /// What it held when that began.
+    content: Content,
+    /// Tries that failed.
+    failures: u32,
 }
 
 /// How far a run is on its way to its end.

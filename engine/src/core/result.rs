@@ -1,7 +1,7 @@
 //! What follows from a task that is done: new tasks, and copies at other addresses.
 
 use super::attempt::LOSSES_MAX;
-use super::{Action, Core, Phase};
+use super::{Action, Core, Delivering, Phase};
 use crate::{Fact, Failure, FailureClass, TaskId, TaskSpec};
 
 impl Core {
@@ -26,7 +26,7 @@ impl Core {
             if is_there || is_in_vain || self.delivering.contains_key(&(task, output)) {
                 continue;
             }
-            self.delivering.insert((task, output), content);
+            self.delivering.insert((task, output), Delivering { content, failures: 0 });
             let fact = Fact::Owed {
                 task: node.spec.name.clone(),
                 path: spec.path.clone(),
@@ -71,7 +71,9 @@ impl Core {
     }
 
     pub(super) fn on_delivered(&mut self, task: TaskId, output: u32, actions: &mut Vec<Action>) {
-        let Some(content) = self.delivering.remove(&(task, output)) else { return };
+        let Some(Delivering { content, .. }) = self.delivering.remove(&(task, output)) else {
+            return;
+        };
         let fact = Fact::Delivered {
             task: self.spec(task).name.clone(),
             path: self.spec(task).outputs[output as usize].path.clone(),
@@ -98,7 +100,9 @@ impl Core {
         failure: Failure,
         actions: &mut Vec<Action>,
     ) {
-        let Some(content) = self.delivering.remove(&(task, output)) else { return };
+        let Some(Delivering { content, failures }) = self.delivering.remove(&(task, output)) else {
+            return;
+        };
         let file = self.graph.task(task).outputs[output as usize];
         let is_done = self.phase(task) == Phase::Done;
         let is_same = self.content(file).is_some_and(|now| now.digest == content.digest);
@@ -109,6 +113,12 @@ impl Core {
         if !is_done && !self.phase(task).is_final() {
             // It is being done again, and is copied then.
             return;
+        }
+        let may_go_away =
+            matches!(failure.class, FailureClass::Transient | FailureClass::InfrastructureLost);
+        if may_go_away && failures < self.options.stage_retries {
+            self.delivering.insert((task, output), Delivering { content, failures: failures + 1 });
+            return actions.push(Action::Deliver { task, output, content });
         }
         self.undelivered.insert((task, output), content.digest);
         self.aftermath_failed = true;

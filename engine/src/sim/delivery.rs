@@ -30,6 +30,14 @@ impl World<'_> {
             let failure = failure(FailureClass::Permanent, "no bucket");
             return Event::DeliverFailed { task, output, failure };
         }
+        let tries = self.delivery_failures.entry(path.to_string()).or_default();
+        if *tries < self.plan.options.stage_retries && self.chance.one_in(5) {
+            *tries += 1;
+            self.marks.hit(Mark::DeliveryRetried);
+            let failure = failure(FailureClass::Transient, "connection reset");
+            return Event::DeliverFailed { task, output, failure };
+        }
+        *tries = 0;
         let mark = match self.delivered.insert(path.to_string(), content) {
             None => Mark::Delivered,
             Some(before) if before == content => Mark::FoundDelivered,

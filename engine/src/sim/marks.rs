@@ -32,7 +32,7 @@ marks! {
     DuplicateDropped, LateEventOfEarlierAttempt,
     Drained, StoppedNow, StoppedWhilePublishing, StoppedWhileRecalling, KilledAttempt,
     SkippedLong, FailedFast, Cancelled,
-    Delivered, DeliveryFailed, NotDeliveredTwice, FoundDelivered, DeliveredUnrecorded,
+    Delivered, DeliveryFailed, DeliveryRetried, NotDeliveredTwice, FoundDelivered, DeliveredUnrecorded,
     DeliveredAnew, DeliveryOutdated,
     ContentChangedForWaiting, ContentChangedForRunning,
 }

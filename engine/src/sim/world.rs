@@ -79,6 +79,7 @@ pub(super) struct World<'a> {
     /// How often something else was the matter with it.
     disturbed: BTreeMap<TaskName, u32>,
     stage_failures: BTreeMap<(String, SiteId), u32>,
+    pub(super) delivery_failures: BTreeMap<String, u32>,
     /// What is at the addresses of outputs, by their paths.
     pub(super) delivered: BTreeMap<String, Content>,
     /// Outputs that were reported missing or damaged somewhere, rightly or not.
@@ -111,6 +112,7 @@ impl<'a> World<'a> {
             failed: BTreeMap::new(),
             disturbed: BTreeMap::new(),
             stage_failures: BTreeMap::new(),
+            delivery_failures: BTreeMap::new(),
             delivered: BTreeMap::new(),
             doubted: BTreeSet::new(),
             evicted: BTreeSet::new(),

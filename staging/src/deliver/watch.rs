@@ -31,7 +31,7 @@ impl Watched {
         let task = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(PERIOD).await;
-                let position = sent.offset() + sent.get();
+                let position = sent.position();
                 Arc::clone(&progress).on_event(&TransferEvent::Received { position, length });
             }
         });

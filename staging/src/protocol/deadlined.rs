@@ -120,7 +120,7 @@ impl<P: Protocol> Protocol for Deadlined<P> {
             let mut signs = request.sent.signs();
             loop {
                 let sent = request.sent.get();
-                let is_moving = sent > 0 && sent < request.content.bytes;
+                let is_moving = sent > 0 && request.sent.position() < request.content.bytes;
                 let patience = if is_moving { self.pace.stall_timeout } else { self.open_timeout };
                 let holds = request.sent.holds();
                 if let Ok(result) = timeout(patience, &mut put).await {
@@ -134,7 +134,8 @@ impl<P: Protocol> Protocol for Deadlined<P> {
                 let all = request.sent.get();
                 let bytes = all.saturating_sub(sent);
                 let is_ours = request.sent.is_held() || request.sent.holds() != holds;
-                let is_moving = is_moving && all < request.content.bytes && !is_ours;
+                let is_moving =
+                    is_moving && request.sent.position() < request.content.bytes && !is_ours;
                 if is_moving && self.pace.is_too_slow(bytes, patience) {
                     return Err(TransferError::Slow { bytes, waited: patience });
                 }

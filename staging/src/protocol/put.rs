@@ -53,6 +53,8 @@ struct Count {
     /// The first byte that is sent.
     offset: AtomicU64,
     bytes: AtomicU64,
+    /// From the first one on, those that the other side has said to have.
+    confirmed: AtomicU64,
     /// Grows whenever something moves, and whenever a wait for the pace begins or ends.
     signs: AtomicU64,
     /// Those who wait because bandwidth is limited.
@@ -67,9 +69,33 @@ impl Sent {
         Self { count: Arc::clone(&self.count), pace: Some(pace) }
     }
 
+    /// For the next try at the same file: of this one, what is confirmed stays known.
+    #[must_use]
+    pub(crate) fn again(&self) -> Self {
+        let again = Self::default();
+        again.confirm(self.confirmed());
+        again
+    }
+
+    /// All up to this byte is there, the other side says.
+    pub(crate) fn confirm(&self, end: u64) {
+        self.count.confirmed.fetch_max(end, Ordering::Relaxed);
+    }
+
+    /// Bytes that are there, by what the other side has said in this try or an earlier one.
+    pub(crate) fn confirmed(&self) -> u64 {
+        self.count.confirmed.load(Ordering::Relaxed)
+    }
+
+    /// Where in the file it is: what was there and what was sent.
+    pub fn position(&self) -> u64 {
+        self.offset() + self.get()
+    }
+
     /// What is there already is built on: this is the first byte that is sent.
     pub fn begin_at(&self, offset: u64) {
         self.count.offset.store(offset, Ordering::Relaxed);
+        self.confirm(offset);
     }
 
     /// The first byte that is sent.

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 
 use keelboat_engine::{Content, Digest, Kind};
 use keelboat_staging::{
-    Condition, Credential, Credentials, Depth, FetchRequest, FtpConfig, FtpProtocol, ListRequest,
-    OpenRequest, Opened, Proof, Protocol, PutRequest, Renamed, Secret, Sent, Stager, TransferError,
-    Turn, child_address,
+    Condition, Credential, Credentials, Delivered, Delivery, Depth, FetchRequest, Forgetful,
+    FtpConfig, FtpProtocol, ListRequest, OpenRequest, Opened, Over, Proof, Protocol, PutRequest,
+    Renamed, Secret, Sent, Stager, TransferError, Turn, child_address,
 };
 
 use super::conformance::sparse::sparse;
@@ -286,6 +286,18 @@ async fn an_upload_that_is_cut_goes_on() {
     }
     assert!(tries >= 5, "it was cut only {tries} times");
     assert!(std::fs::read(ftp.path("cut upload")).expect("the file") == bytes);
+
+    // So does a delivery: equal steps are steps, though there are more of them than tries.
+    let address: Arc<str> = address.replace("cut%20upload", "cut%20delivery").into();
+    let config = config(dir.path());
+    let tries_max = u64::from(config.retry.tries_max);
+    let stager = Stager::with_protocols(config, vec![Arc::new(protocol)], vec![]);
+    let (source, over) = (request.source.clone(), Over::Same);
+    let delivery = Delivery { source, content: request.content, address, over, progress: None };
+    let before = cutter.transfers.load(Ordering::Relaxed);
+    assert_eq!(stager.deliver(delivery, Forgetful).await, Ok(Delivered::Copied));
+    assert!(cutter.transfers.load(Ordering::Relaxed) - before > tries_max + 1);
+    assert!(std::fs::read(ftp.path("cut delivery")).expect("the file") == bytes);
 }
 
 #[tokio::test]

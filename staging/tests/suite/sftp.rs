@@ -8,14 +8,16 @@ use std::time::{Duration, Instant, SystemTime};
 
 use keelboat_engine::{Content, Digest, FailureClass, Kind};
 use keelboat_staging::{
-    BoxFuture, ByteStream, Condition, Credential, Credentials, Depth, Entry, FetchError,
-    FetchRequest, Fetched, ListRequest, OpenRequest, Opened, Proof, Protocol, PutRequest, Renamed,
-    Secret, Sent, SftpConfig, SftpProtocol, Stager, TransferError, Turn, Validators, Writing,
+    BoxFuture, ByteStream, Condition, Credential, Credentials, Delivered, Delivery, Depth, Entry,
+    FetchError, FetchRequest, Fetched, Forgetful, ListRequest, OpenRequest, Opened, Over, Proof,
+    Protocol, PutRequest, Renamed, Secret, Sent, SftpConfig, SftpProtocol, Stager, TransferError,
+    Turn, Validators, Writing,
 };
 use tokio_util::bytes::Bytes;
 
 use super::conformance::sparse::sparse;
 use super::conformance::{Place, conformance};
+use crate::common::faulty::{Faulty, PutFault};
 use crate::common::flaky::{Fault, Flaky};
 use crate::common::small_disk::SmallDisk;
 use crate::common::ssh::{Agent, Ssh};
@@ -369,6 +371,24 @@ async fn files_are_written_renamed_and_read_back() {
     let elsewhere = ssh.address("x").replace("sftp://", "sftp://other@");
     let error = protocol.rename(&ssh.address("out 0/final"), &elsewhere).await.unwrap_err();
     assert_eq!(error.class(), FailureClass::Permanent, "{error}");
+}
+
+/// Equal steps are steps, though there are more of them than tries.
+#[tokio::test]
+async fn a_delivery_that_advances_is_not_given_up() {
+    let Some(ssh) = Ssh::get() else { return };
+    let dir = room();
+    let config = config(dir.path());
+    let cuts = usize::try_from(config.retry.tries_max).expect("a number") + 2;
+    let faulty = Arc::new(Faulty::new(ssh.protocol(), vec![PutFault::Cut(4_500_000); cuts]));
+    let stager = Stager::with_protocols(config, vec![faulty.clone()], Vec::new());
+    let bytes = noise(54, 48_000_000);
+    let request = put_request(&ssh.address("steps"), &dir.path().join("source"), &bytes);
+    let (source, content, address) = (request.source, request.content, request.address);
+    let delivery = Delivery { source, content, address, over: Over::Same, progress: None };
+    assert_eq!(stager.deliver(delivery, Forgetful).await, Ok(Delivered::Copied));
+    assert_eq!(faulty.puts(), cuts + 1);
+    assert!(std::fs::read(ssh.path("steps")).expect("the file") == bytes);
 }
 
 #[tokio::test]

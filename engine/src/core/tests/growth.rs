@@ -144,3 +144,24 @@ fn a_copy_is_owed_although_nobody_reads_what_is_done_again() {
          delivered p             => finish succeeded",
     );
 }
+
+#[test]
+fn copies_are_tried_again_as_often_as_transfers_may() {
+    let options = Options { stage_retries: 1, ..Options::default() };
+    let mut script = Script::new("a: -> x>", History::default(), options);
+    script.run(
+        "start                   => recall a
+         hit a                   => deliver a.0
+         undelivered a transient => deliver a.0
+         undelivered a transient => undelivered a.x (transient), finish failed",
+    );
+    let mut script = Script::new("a: -> x>; b: -> y>", History::default(), options);
+    script.run(
+        "start                   => recall a, recall b
+         hit a                   => deliver a.0
+         undelivered a transient => deliver a.0
+         delivered a             =>
+         hit b                   => deliver b.0
+         undelivered b permanent => undelivered b.y (permanent), finish failed",
+    );
+}

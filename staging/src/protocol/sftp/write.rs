@@ -42,7 +42,8 @@ pub(super) async fn put(
         opened => opened?,
     };
     request.sent.begin_at(offset);
-    let mut sending = Sending { session, handle: &handle, request, open: Vec::new(), ahead: 0 };
+    let (open, ahead) = (Vec::new(), 0);
+    let mut sending = Sending { session, handle: &handle, request, open, ahead, end: offset };
     if let Err(error) = sending.send_all(file, offset).await {
         return Err(sending.explain(error, path).await);
     }
@@ -57,8 +58,8 @@ fn open_source(path: &Path) -> Result<(File, bool), TransferError> {
     opened.map_err(|error| local_error(path, error))
 }
 
-/// Where to go on in what an earlier try left: a little before its end, since a server may write
-/// what was under way in any order.
+/// Where to go on in what an earlier try left: where nothing is confirmed, a little before its end,
+/// since a server may write what was under way in any order.
 async fn resume_at(
     session: &mut Session,
     path: &[u8],
@@ -66,7 +67,7 @@ async fn resume_at(
 ) -> Result<u64, TransferError> {
     match session.attributes(Request::stat(path)).await {
         Ok(Attributes { size: Some(size), .. }) if size <= request.content.bytes => {
-            Ok(size.saturating_sub(AHEAD_BYTES_MAX))
+            Ok(size.saturating_sub(AHEAD_BYTES_MAX).max(request.sent.confirmed().min(size)))
         }
         Ok(_) | Err(TransferError::Missing { .. }) => Ok(0),
         Err(error) => Err(error),
@@ -108,10 +109,12 @@ struct Sending<'a> {
     session: &'a mut Session,
     handle: &'a [u8],
     request: &'a PutRequest,
-    /// Requests under way with the bytes that each holds.
-    open: Vec<(u32, u64)>,
+    /// Requests under way, with the offset and the number of the bytes that each holds.
+    open: Vec<(u32, u64, u64)>,
     /// Bytes under way.
     ahead: u64,
+    /// The byte after the last one under way, or the first one that the server did not take.
+    end: u64,
 }
 
 impl Sending<'_> {
@@ -130,9 +133,10 @@ impl Sending<'_> {
                 self.make_room(piece.len() as u64).await?;
                 let request = Request::write(self.handle, offset, piece);
                 let id = self.session.send(request).await?;
-                self.open.push((id, piece.len() as u64));
+                self.open.push((id, offset, piece.len() as u64));
                 self.ahead += piece.len() as u64;
                 offset += piece.len() as u64;
+                self.end = offset;
                 if let Some(hold) = self.request.sent.hold(piece.len() as u64) {
                     hold.await;
                 }
@@ -155,12 +159,17 @@ impl Sending<'_> {
 
     async fn confirm_one(&mut self) -> Result<(), TransferError> {
         let (id, reply) = self.session.receive().await?;
-        let index = self.open.iter().position(|(open, _)| *open == id);
+        let index = self.open.iter().position(|(open, ..)| *open == id);
         let index = index.ok_or_else(|| wire::malformed("an answer to nothing"))?;
-        let (_, bytes) = self.open.swap_remove(index);
+        let (_, offset, bytes) = self.open.swap_remove(index);
         self.ahead -= bytes;
-        expect_ok(reply)?;
+        if let Err(error) = expect_ok(reply) {
+            self.end = self.end.min(offset);
+            return Err(error);
+        }
         self.request.sent.add(bytes);
+        let first_open = self.open.iter().map(|(_, offset, _)| *offset).min();
+        self.request.sent.confirm(first_open.map_or(self.end, |open| open.min(self.end)));
         Ok(())
     }
 
