@@ -31,7 +31,7 @@ use crate::protocol::{
     Condition, Errand, OpenRequest, Opened, Proof, Protocol, PutRequest, Sent, TransferError,
     Writing, local_path,
 };
-use crate::retry::Retries;
+use crate::retry::{Retries, insist};
 
 /// One file or directory that is to be elsewhere.
 #[derive(Clone)]
@@ -123,7 +123,15 @@ impl Inner {
                 kind: delivery.content.kind,
                 progress: delivery.progress.clone(),
             };
-            return courier.send(&errand).await.map(|()| Delivered::Copied);
+            let mut retries = self.retries(&address_digest(&delivery.address));
+            let shown = redact(&delivery.address);
+            let tell = |event: &TransferEvent<'_>| {
+                if let Some(progress) = &delivery.progress {
+                    progress.on_event(event);
+                }
+            };
+            let sent = insist(&mut retries, &shown, &tell, || courier.send(&errand)).await;
+            return sent.map(|()| Delivered::Copied);
         }
         let scheme = scheme_of(&delivery.address);
         let protocol = self.protocol(&delivery.address).ok_or_else(|| unknown_scheme(&scheme))?;
@@ -325,11 +333,7 @@ struct Tries<'a> {
 impl Tries<'_> {
     /// Waits before the next try, or says that there is none.
     async fn wait(&mut self, error: TransferError) -> Result<(), TransferError> {
-        let retry_after = match &error {
-            TransferError::Busy { retry_after, .. } => *retry_after,
-            _ => None,
-        };
-        let wait = self.retries.on_failure(Instant::now(), retry_after);
+        let wait = self.retries.on_failure(Instant::now(), error.retry_after());
         let Some(wait) = wait.filter(|_| error.is_retryable()) else { return Err(error) };
         if let Some(progress) = &self.delivery.progress {
             let (source, cause) = (redact(&self.delivery.address), error.to_string());

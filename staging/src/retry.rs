@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
 
-use crate::fetch::NextTry;
+use crate::fetch::{NextTry, TransferEvent};
+use crate::protocol::{BoxFuture, TransferError};
 
 /// How often, and for how long, one address is tried. Only what brings no new byte counts: a
 /// transfer that advances between its cuts goes on for ever.
@@ -112,6 +113,27 @@ impl Retries {
         z ^= z >> 31;
         let thousandths = u32::try_from(z % 1001).unwrap_or_default();
         f64::from(thousandths) / 1000.0
+    }
+}
+
+/// Does something without progress in between until it is done, as often as the budget allows.
+/// `tell` hears of each wait.
+pub(crate) async fn insist<'a, T>(
+    retries: &mut Retries,
+    shown: &str,
+    tell: &(dyn Fn(&TransferEvent<'_>) + Send + Sync),
+    attempt: impl Fn() -> BoxFuture<'a, Result<T, TransferError>> + Send,
+) -> Result<T, TransferError> {
+    loop {
+        let error = match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        let wait = retries.on_failure(Instant::now(), error.retry_after());
+        let Some(wait) = wait.filter(|_| error.is_retryable()) else { return Err(error) };
+        let (cause, next) = (error.to_string(), Some(retries.next_try()));
+        tell(&TransferEvent::Waiting { source: shown, cause: &cause, wait, next });
+        tokio::time::sleep(wait).await;
     }
 }
 

@@ -6,7 +6,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use keelboat_engine::{Content, Digest, FailureClass, Kind};
 use tokio::task::JoinSet;
@@ -17,7 +16,7 @@ use super::error::{Lost, SourceError};
 use super::flight::Landed;
 use super::job::Job;
 use super::progress::{Observers, Progress, Share};
-use super::{Fetched, TransferEvent, blocking};
+use super::{Fetched, blocking};
 use crate::address::{address_digest, child_address, redact, scheme_of};
 use crate::local::{Forgetful, LocalError, digest_path, place_tree};
 use crate::protocol::{Depth, Entry, ListRequest, Protocol, TransferError, Validators, local_path};
@@ -93,32 +92,18 @@ fn of_source(error: LocalError) -> SourceError {
 
 /// What is below a directory anywhere.
 pub(super) async fn listing(job: &Job, depth: Depth) -> Result<Vec<Entry>, SourceError> {
-    let request = ListRequest { address: Arc::clone(&job.address), depth };
     if let Some(courier) = job.stager.courier(&job.address)? {
-        return Ok(courier.list(&request).await?);
+        let request = ListRequest { address: Arc::clone(&job.address), depth };
+        return job.insist(|| courier.list(&request)).await;
     }
     list(job, &*job.protocol()?, depth).await
 }
 
 async fn list(job: &Job, protocol: &dyn Protocol, depth: Depth) -> Result<Vec<Entry>, SourceError> {
     let request = ListRequest { address: Arc::clone(&job.address), depth };
-    let mut retries = job.stager.retries_of(&address_digest(&job.address), job.effort);
-    loop {
-        let error = match protocol.list(&request).await {
-            Ok(mut entries) => {
-                entries.sort_by(|a, b| a.path.cmp(&b.path));
-                return Ok(entries);
-            }
-            Err(error) => error,
-        };
-        let tries = retries.failures() + 1;
-        let wait = retries.on_failure(Instant::now(), None).filter(|_| error.is_retryable());
-        let Some(wait) = wait else { return Err(SourceError::Transfer { error, tries }) };
-        let (shown, cause) = (redact(&job.address), error.to_string());
-        let next = Some(retries.next_try());
-        job.tell(&TransferEvent::Waiting { source: &shown, cause: &cause, wait, next });
-        tokio::time::sleep(wait).await;
-    }
+    let mut entries = job.insist(|| protocol.list(&request)).await?;
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(entries)
 }
 
 /// One validator for all that the listing says; none when it does not tell versions apart.

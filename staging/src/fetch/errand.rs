@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use super::arrived::{Arrived, Own};
+use super::blocking;
 use super::directory::checked;
 use super::error::SourceError;
 use super::flight::Landed;
 use super::job::Job;
-use super::{TransferEvent, blocking};
-use crate::address::{address_digest, redact};
+use crate::address::address_digest;
 use crate::local::{Forgetful, LocalError, digest_path};
 use crate::protocol::{Courier, Errand, Validators};
 
@@ -19,7 +18,7 @@ pub(super) async fn land(
     courier: &dyn Courier,
     transferred: &AtomicU64,
 ) -> Result<Landed, SourceError> {
-    let version = courier.version(&job.address).await?;
+    let version = job.insist(|| courier.version(&job.address)).await?;
     let etag = version.map(|version| format!("\"{version}\""));
     let validators = Validators { etag, ..Validators::default() };
     if validators.etag.is_some() && job.known_validators().is_some_and(|known| known == validators)
@@ -33,17 +32,7 @@ pub(super) async fn land(
         kind: job.kind,
         progress: Some(Arc::new(job.observers.clone())),
     };
-    let source = address_digest(&job.address);
-    let mut retries = job.stager.retries_of(&source, job.effort);
-    while let Err(error) = courier.bring(&errand).await {
-        let tries = retries.failures() + 1;
-        let wait = retries.on_failure(Instant::now(), None).filter(|_| error.is_retryable());
-        let Some(wait) = wait else { return Err(SourceError::Transfer { error, tries }) };
-        let (shown, cause) = (redact(&job.address), error.to_string());
-        let next = Some(retries.next_try());
-        job.tell(&TransferEvent::Waiting { source: &shown, cause: &cause, wait, next });
-        tokio::time::sleep(wait).await;
-    }
+    job.insist(|| courier.bring(&errand)).await?;
     let kind = job.kind;
     let (own, content) = blocking(move || {
         let content = digest_path(own.path(), kind, &Forgetful, true)?;

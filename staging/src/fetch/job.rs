@@ -14,7 +14,8 @@ use super::{Effort, Inner, Known, TransferEvent, directory, errand, member};
 use crate::address::{address_digest, member_of, redact, scheme_of};
 use crate::gate::Turn;
 use crate::partial::place;
-use crate::protocol::{Protocol, TransferError, Validators};
+use crate::protocol::{BoxFuture, Protocol, TransferError, Validators};
+use crate::retry::insist;
 
 /// What one transfer needs.
 #[derive(Debug, Clone)]
@@ -50,6 +51,17 @@ impl Job {
             return directory::land(self, &*protocol, transferred).await;
         }
         Source::new(self, &redact(&self.address), transferred).fetch(&*protocol).await
+    }
+
+    /// Does something about this address, as often as its budget allows.
+    pub(super) async fn insist<'a, T>(
+        &self,
+        attempt: impl Fn() -> BoxFuture<'a, Result<T, TransferError>> + Send,
+    ) -> Result<T, SourceError> {
+        let mut retries = self.stager.retries_of(&address_digest(&self.address), self.effort);
+        let (shown, tell) = (redact(&self.address), |event: &TransferEvent<'_>| self.tell(event));
+        let done = insist(&mut retries, &shown, &tell, attempt).await;
+        done.map_err(|error| SourceError::Transfer { error, tries: retries.failures() })
     }
 
     pub(super) fn protocol(&self) -> Result<Arc<dyn Protocol>, SourceError> {

@@ -32,6 +32,8 @@ pub(super) enum CallError {
     GaveUp(TransferError),
     /// No token could be had.
     NoToken(TransferError),
+    /// No answer was final, and Globus may have done what it was asked for.
+    InDoubt(TransferError),
 }
 
 #[derive(Deserialize, Default)]
@@ -142,15 +144,24 @@ impl CallError {
     pub(super) fn explain(self) -> TransferError {
         match self {
             Self::Refused(refusal) => refusal.explain(),
-            Self::GaveUp(error) | Self::NoToken(error) => error,
+            Self::GaveUp(error) | Self::NoToken(error) | Self::InDoubt(error) => error,
         }
     }
 
     pub(super) fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::Refused(refusal) => Some(refusal),
-            Self::GaveUp(_) | Self::NoToken(_) => None,
+            Self::GaveUp(_) | Self::NoToken(_) | Self::InDoubt(_) => None,
         }
+    }
+
+    /// Whether Globus has refused this very call. Who asks, and whether it is well, says nothing
+    /// about an earlier try.
+    pub(super) fn is_final(&self) -> bool {
+        self.refusal().is_some_and(|refusal| {
+            let is_about_who_asks = refusal.status == StatusCode::UNAUTHORIZED;
+            !is_about_who_asks && !refusal.needs_consent() && !refusal.is_temporary()
+        })
     }
 }
 

@@ -106,6 +106,22 @@ impl Api {
         account: &Account,
         call: Call,
     ) -> Result<T, CallError> {
+        let mut may_be_done = false;
+        match self.insist(account, call, &mut may_be_done).await {
+            Err(error) if may_be_done && !error.is_final() => {
+                Err(CallError::InDoubt(error.explain()))
+            }
+            called => called,
+        }
+    }
+
+    /// `may_be_done`: an answer was lost, or said nothing.
+    async fn insist<T: DeserializeOwned>(
+        &self,
+        account: &Account,
+        call: Call,
+        may_be_done: &mut bool,
+    ) -> Result<T, CallError> {
         let mut retries = Retries::new(&self.retry, self.seed, Instant::now());
         let mut tokens_refused = 0;
         let mut consents_added = 0;
@@ -116,11 +132,13 @@ impl Api {
                 Ok(document) => return Ok(document),
                 Err(CallError::Refused(refusal)) => refusal,
                 Err(CallError::GaveUp(error)) => {
+                    *may_be_done = true;
                     self.wait_or_give_up(&mut retries, error, None).await?;
                     continue;
                 }
                 Err(error) => return Err(error),
             };
+            *may_be_done |= refusal.is_temporary() && refusal.status.is_server_error();
             if refusal.status.as_u16() == 401 && tokens_refused < TOKENS_MAX {
                 tokens_refused += 1;
                 account.on_refused(&token).await;

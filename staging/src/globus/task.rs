@@ -118,7 +118,7 @@ impl Task {
         let mut is_first_look = is_inherited;
         let id = match kept.record.task_id.clone() {
             Some(id) => id,
-            None => match self.submit(kept).await {
+            None => match self.submit(kept, is_inherited).await {
                 Ok((id, ours)) => {
                     (is_ours, is_first_look) = (ours, false);
                     if let Err(error) = kept.set_task(&id) {
@@ -140,7 +140,10 @@ impl Task {
     }
 
     /// The task's id, and whether the task is ours to cancel.
-    async fn submit(&self, kept: &Kept) -> Result<(String, bool), End> {
+    ///
+    /// A submission of an earlier life may have arrived, as one whose answer was lost: only a
+    /// refusal of that very one ends it.
+    async fn submit(&self, kept: &Kept, is_inherited: bool) -> Result<(String, bool), End> {
         let api = &self.inner.api;
         let document = &kept.record.document;
         let body = serde_json::to_value(document).unwrap_or_default();
@@ -155,7 +158,8 @@ impl Task {
                 // One of the paths may be to blame.
                 Err(End::Displaced { culprits: BTreeMap::new(), alone: true })
             }
-            Err(CallError::GaveUp(error)) => Err(End::Lost(error)),
+            Err(CallError::GaveUp(error) | CallError::InDoubt(error)) => Err(End::Lost(error)),
+            Err(error) if is_inherited && !error.is_final() => Err(End::Lost(error.explain())),
             Err(error) => Err(End::Failed(error.explain())),
         }
     }

@@ -176,6 +176,14 @@ impl TransferError {
         matches!(self, Self::TooLong { .. } | Self::Changed { .. } | Self::Malformed { .. })
     }
 
+    /// How long the server asked to be left alone.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Busy { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> String {
         match self {
