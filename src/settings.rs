@@ -128,6 +128,7 @@ impl Settings {
                 },
                 ..defaults.sftp
             },
+            unpacked_max: staging.unpacked_max.unwrap_or(defaults.unpacked_max),
             first_byte_timeout: staging.first_byte_timeout.unwrap_or(defaults.first_byte_timeout),
             stall_timeout: staging.stall_timeout.unwrap_or(defaults.stall_timeout),
             rate_min: staging.rate_min.unwrap_or(defaults.rate_min),
@@ -260,6 +261,13 @@ mod tests {
     }
 
     #[test]
+    fn what_archives_unpack_to_is_bounded() {
+        let bound = |text| settings(text, "").unwrap().staging("x").unpacked_max;
+        assert_eq!(bound("[staging]\nunpacked_max = \"3GB\"\n"), 3_000_000_000);
+        assert_eq!(bound(""), StagingConfig::new("x").unpacked_max);
+    }
+
+    #[test]
     fn every_protocol_has_the_patience_that_was_set() {
         let settings = settings("[staging]\nconnect_timeout = \"2s\"\n", "").unwrap();
         let found = settings.staging("x");
@@ -298,6 +306,7 @@ mod tests {
             ("[staging]\nbandwidth = \"fast\"", 2, &["is no rate", "bandwidth = \"10MB/s\""]),
             ("[staging]\nrate_min = \"slow\"", 2, &["is no rate", "rate_min = \"1KiB/s\""]),
             ("[staging]\nbandwidth = 5", 2, &["must be a string", "bandwidth = \"10MB/s\""]),
+            ("[staging]\nunpacked_max = \"lots\"", 2, &["is no size", "unpacked_max = \"2TB\""]),
             ("[staging]\nspace_max = \"lots\"", 2, &["is no size", "space_max = \"200GB\""]),
             ("[staging]\nretry_for = \"0s\"", 2, &["is no time", "retry_for = \"15m\""]),
             ("[staging]\nconnections = 0", 2, &["out of range", "from 1 to", "connections = 16"]),

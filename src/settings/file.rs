@@ -20,6 +20,8 @@ pub(super) struct Staging {
     pub(super) bandwidth: Option<u64>,
     /// Bytes.
     pub(super) space_max: Option<u64>,
+    /// Bytes.
+    pub(super) unpacked_max: Option<u64>,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) first_byte_timeout: Option<Duration>,
     pub(super) stall_timeout: Option<Duration>,
@@ -71,6 +73,7 @@ impl File {
                     .or(under_staging.connections_per_host),
                 bandwidth: over.bandwidth.or(under_staging.bandwidth),
                 space_max: over.space_max.or(under_staging.space_max),
+                unpacked_max: over.unpacked_max.or(under_staging.unpacked_max),
                 connect_timeout: over.connect_timeout.or(under_staging.connect_timeout),
                 first_byte_timeout: over.first_byte_timeout.or(under_staging.first_byte_timeout),
                 stall_timeout: over.stall_timeout.or(under_staging.stall_timeout),

@@ -16,11 +16,12 @@ use crate::workflow::syntax;
 /// Connections, and tries: more than anybody means.
 const COUNT_MAX: i64 = 10_000;
 
-const STAGING_KEYS: [&str; 15] = [
+const STAGING_KEYS: [&str; 16] = [
     "connections",
     "connections_per_host",
     "bandwidth",
     "space_max",
+    "unpacked_max",
     "connect_timeout",
     "first_byte_timeout",
     "stall_timeout",
@@ -75,6 +76,7 @@ impl Reading<'_> {
             connections_per_host: self.count(table, "connections_per_host", 4),
             bandwidth: self.parsed(table, "bandwidth", "10MB/s", parse_rate),
             space_max: self.parsed(table, "space_max", "200GB", parse_size),
+            unpacked_max: self.parsed(table, "unpacked_max", "2TB", parse_size),
             connect_timeout: self.parsed(table, "connect_timeout", "15s", parse_span),
             first_byte_timeout: self.parsed(table, "first_byte_timeout", "1m", parse_span),
             stall_timeout: self.parsed(table, "stall_timeout", "1m", parse_span),
@@ -118,7 +120,7 @@ impl Reading<'_> {
         if parsed.is_none() {
             let noun = match key {
                 "bandwidth" | "rate_min" => "rate",
-                "space_max" => "size",
+                "space_max" | "unpacked_max" => "size",
                 _ => "time",
             };
             self.report(table.get(key)?, format!("{text:?} is no {noun}"), &help);

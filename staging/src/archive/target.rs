@@ -153,7 +153,7 @@ impl<'a> Target<'a> {
                     refused(format!("{} is a link to what is not unpacked", show(name)))
                 })?;
                 let source = self.path_of(source);
-                fs::copy(&source, &path).map_err(|error| local("copy", &source, error))?;
+                self.copy(&source, &path)?;
                 self.files.insert(below);
             }
             Node::Link(to) => {
@@ -187,12 +187,27 @@ impl<'a> Target<'a> {
         let mut file = File::create(path).map_err(|error| local("create", path, error))?;
         let mut limited = bytes.take(self.bytes_left.saturating_add(1));
         let written = copy(&mut limited, &mut file, path)?;
-        self.bytes_left = self.bytes_left.checked_sub(written).ok_or_else(|| {
-            refused("the archive unpacks to more bytes than there is room for".to_owned())
-        })?;
+        self.spend(written)?;
         let mode = if executable { 0o755 } else { 0o644 };
         let set = file.set_permissions(Permissions::from_mode(mode));
         set.map_err(|error| local("write", path, error))
+    }
+
+    /// A hard link: a file of its own, so that whoever changes one of them changes only that one.
+    fn copy(&mut self, from: &Path, to: &Path) -> Result<(), TransferError> {
+        let metadata = from.symlink_metadata().map_err(|error| local("copy", from, error))?;
+        self.spend(metadata.len())?;
+        fs::copy(from, to).map(drop).map_err(|error| local("copy", from, error))
+    }
+
+    fn spend(&mut self, bytes: u64) -> Result<(), TransferError> {
+        self.bytes_left = self.bytes_left.checked_sub(bytes).ok_or_else(|| {
+            let found = "it unpacks to more bytes than `unpacked_max` of [staging] allows".into();
+            let hint = "unpack the archive in a task of its own, or set a larger `unpacked_max` in \
+                        keelboat.toml";
+            TransferError::Refused { found, hint: hint.into() }
+        })?;
+        Ok(())
     }
 
     /// Makes the links; returns where to look instead when the wanted file is one.

@@ -302,13 +302,16 @@ fn damage_is_found() {
 fn a_bomb_is_no_danger() {
     let room = Room::new();
     let zeros = vec![0; 4 << 20];
+    let few = vec![0; 400 << 10];
     for bytes in [
         zip_of(&[Plain("a", &zeros)]),
         zstd::encode_all(&*tar_of(&[Plain("a", &zeros)]), 1).unwrap(),
+        tar_of(&[Plain("a", &few), HardLink("b", "a"), HardLink("c", "b")]),
     ] {
         let format = if bytes.starts_with(b"PK") { "zip" } else { "tar" };
         let error = room.extract(format, &bytes, "", Kind::Directory).unwrap_err();
         assert!(error.to_string().contains("more bytes than"), "{error}");
+        assert!(error.hint().contains("unpacked_max"), "{}", error.hint());
     }
 }
 
