@@ -56,40 +56,38 @@ pub(super) struct Kept {
     notes_path: PathBuf,
     before: BTreeMap<String, Note>,
     now: Mutex<Now>,
+    /// Goes with this, where somebody else is at the same directory.
+    _own: Option<[Own; 2]>,
 }
 
 #[derive(Debug)]
 struct Now {
-    /// Locked against other processes.
+    /// Locked against others, also of this process.
     notes: File,
     digests: BTreeMap<FileStamp, Digest>,
     paths: std::collections::BTreeSet<String>,
 }
 
 impl Kept {
-    /// Takes up the directory of this source where it was left, or begins it. When another process
-    /// is at it, one of our own.
+    /// Takes up the directory of this source where it was left, or begins it. When somebody else is
+    /// at it, one of our own.
     pub(super) fn open(dir: &Path, source: Digest) -> Result<Self, LocalError> {
         place::make(dir)?;
         let mut root = dir.join(format!("{source}.tree"));
         let mut notes_path = root.with_extension("tree-notes");
         let mut notes = open_notes(&notes_path)?;
+        let mut own = None;
         if notes.try_lock().is_err() {
-            // Names that are swept when this process is gone.
-            let mine = |number| format!("{source}.{}-{number}.own", std::process::id());
-            root = dir.join(mine("0"));
-            notes_path = dir.join(mine("1"));
-            remove_tree(&root)?;
-            remove_tree(&notes_path)?;
+            let (tree, list) = (Own::name(dir, &source)?, Own::name(dir, &source)?);
+            tree.path().clone_into(&mut root);
+            list.path().clone_into(&mut notes_path);
             notes = open_notes(&notes_path)?;
+            own = Some([tree, list]);
         }
         make_directory(&root)?;
-        let text = fs::read_to_string(&notes_path).unwrap_or_default();
-        // A line that was being written when the process died is no note.
-        let before = text.lines().filter_map(|line| serde_json::from_str::<Note>(line).ok());
-        let before = before.map(|note| (note.path.clone(), note)).collect();
+        let before = take_up(&mut notes, &notes_path)?;
         let now = Now { notes, digests: BTreeMap::new(), paths: Default::default() };
-        Ok(Self { root, notes_path, before, now: Mutex::new(now) })
+        Ok(Self { root, notes_path, before, now: Mutex::new(now), _own: own })
     }
 
     pub(super) fn make_directory(&self, path: &str) -> Result<(), LocalError> {
@@ -193,8 +191,75 @@ impl DigestMemory for Kept {
     fn remember_own(&self, _stamp: &FileStamp, _digest: Digest) {}
 }
 
+/// The notes that are whole. A line that was being written when the process died is none, whatever
+/// is in it, and the next one begins after it.
+fn take_up(notes: &mut File, path: &Path) -> Result<BTreeMap<String, Note>, LocalError> {
+    let failed = |error| LocalError::io("read", path, error);
+    let bytes = fs::read(path).map_err(failed)?;
+    if bytes.last().is_some_and(|last| *last != b'\n') {
+        notes.write_all(b"\n").map_err(failed)?;
+    }
+    let lines = bytes.split(|byte| *byte == b'\n');
+    let before = lines.filter_map(|line| serde_json::from_slice::<Note>(line).ok());
+    Ok(before.map(|note| (note.path.clone(), note)).collect())
+}
+
 fn open_notes(path: &Path) -> Result<File, LocalError> {
     let mut options = File::options();
     options.append(true).create(true);
     options.open(path).map_err(|error| LocalError::io("create", path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Validators;
+
+    const SOURCE: Digest = Digest::from_bytes([7; 32]);
+
+    fn add(kept: &Kept, dir: &Path, name: &str) {
+        let from = dir.join("came");
+        fs::write(&from, name).unwrap();
+        kept.add(&from, Came { entry: entry(name), sha256: Digest::of(name.as_bytes()) }).unwrap();
+    }
+
+    fn entry(name: &str) -> Entry {
+        let validators = Validators { etag: Some("\"1\"".into()), ..Validators::default() };
+        Entry::file(name, Some(name.len() as u64), validators)
+    }
+
+    #[test]
+    fn a_torn_note_costs_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["one", "tw\u{f6}", "three"];
+        let mut notes_path = PathBuf::new();
+        for (at, name) in names.iter().enumerate() {
+            let kept = Kept::open(dir.path(), SOURCE).unwrap();
+            let there: Vec<_> = names.iter().map(|name| kept.has(&entry(name))).collect();
+            assert_eq!(there, (0..names.len()).map(|there| there < at).collect::<Vec<_>>());
+            add(&kept, dir.path(), name);
+            notes_path = kept.notes_path.clone();
+            // The first byte of two of one character, and no end of the line.
+            let mut notes = File::options().append(true).open(&notes_path).unwrap();
+            notes.write_all(b"{\"version\":1,\"path\":\"t\xC3").unwrap();
+        }
+        assert!(notes_path.starts_with(dir.path()));
+    }
+
+    #[test]
+    fn each_who_is_at_one_directory_has_a_tree_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let all: Vec<_> = (0..4).map(|_| Kept::open(dir.path(), SOURCE).unwrap()).collect();
+        for (at, kept) in all.iter().enumerate() {
+            add(kept, dir.path(), &format!("file {at}"));
+        }
+        for (at, kept) in all.into_iter().enumerate() {
+            let own = Own::name(dir.path(), &SOURCE).unwrap();
+            let (own, _) = kept.finish(own).unwrap();
+            let found = fs::read_dir(own.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            assert_eq!(found.collect::<Vec<_>>(), [format!("file {at}").as_str()]);
+        }
+        let left = fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(left, 0, "nothing is left of those that ended");
+    }
 }
