@@ -132,7 +132,7 @@ run = "cp {{ inputs.data }} {{ outputs.out }}"
     );
     project.write("keelboat.toml", "[staging]\nspace_max = \"6MB\"\n");
     for at in 0..4_u8 {
-        project.write("all/note.txt", &format!("note {at}\n"));
+        project.write("all/note.txt", format!("note {at}\n"));
         std::fs::write(project.path("all/ballast"), vec![at; 4_000_000]).expect("a file");
         let packed = project.shell("tar cf all.tar all").status().expect("tar");
         assert!(packed.success());
