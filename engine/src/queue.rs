@@ -330,6 +330,21 @@ impl TransferQueue {
         }
     }
 
+    /// Somebody is more urgent than it was; never less. What it has waited for so far still counts.
+    pub fn raise(&mut self, id: TicketId, priority: u8) {
+        let Some(ticket) = self.tickets.get_mut(&id) else { return };
+        let more = priority.saturating_sub(ticket.request.priority);
+        let before = ticket.rank;
+        ticket.request.priority += more;
+        ticket.rank.0 = before.0.saturating_sub_unsigned(u64::from(more) * AGING_MS);
+        if !ticket.under_way {
+            let host = self.hosts.get_mut(&ticket.request.host).expect("a ticket has a host");
+            host.stop_waiting(&ticket.request.scheme, before);
+            let scheme = Arc::clone(&ticket.request.scheme);
+            host.waiting.entry(scheme).or_default().insert(ticket.rank);
+        }
+    }
+
     /// Tells how a host answered to somebody who has a connection. Whether the host is left alone
     /// from now on, and was not before.
     pub fn report(&mut self, now: Timestamp, id: TicketId, answer: Answer) -> bool {

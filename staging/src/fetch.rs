@@ -29,7 +29,7 @@ pub use progress::{NextTry, Progress, TransferEvent};
 use crate::address::{is_local, redact, scheme_of};
 use crate::credentials::Credentials;
 use crate::deliver::Swept;
-use crate::gate::Gate;
+use crate::gate::{Gate, Urgency};
 use crate::globus::{Globus, GlobusConfig};
 use crate::local::LocalError;
 use crate::protocol::{
@@ -401,6 +401,7 @@ impl Stager {
             let first = request.urls.first().is_some_and(|first| first == address);
             known.source.is_some() || first
         });
+        let urgency = Urgency::new(request.priority);
         loop {
             let flight = self.inner.flights.join(Job {
                 stager: Arc::clone(&self.inner),
@@ -408,11 +409,11 @@ impl Stager {
                 kind: request.kind,
                 sha256: request.sha256,
                 known: known.clone(),
-                priority: request.priority,
+                urgency: urgency.clone(),
                 observers: Observers::of(request.progress.clone()),
                 effort,
             });
-            let landed = flight.landed().await;
+            let landed = flight.landed(&urgency).await;
             // Somebody else's transfer may end in a way that says nothing about this wish.
             if !flight.serves(request.sha256, effort) {
                 continue;

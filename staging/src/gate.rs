@@ -3,6 +3,7 @@
 
 mod permit;
 mod turn;
+mod urgency;
 mod words;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 pub(crate) use permit::Pace;
 pub use permit::Permit;
 pub use turn::Turn;
+pub(crate) use urgency::Urgency;
 
 use crate::address::{host_of, scheme_of};
 use crate::protocol::TransferError;
@@ -86,10 +88,11 @@ impl Gate {
         bytes: Option<u64>,
     ) -> Result<Permit, TransferError> {
         let host: Arc<str> = host_of(address).into();
+        let mut urgency = turn.urgency().watch();
         let request = Request {
             host: Arc::clone(&host),
             scheme: scheme_of(address).into(),
-            priority: turn.priority(),
+            priority: urgency.take(),
             room: turn.room().zip(bytes),
         };
         let (sender, mut started) = oneshot::channel();
@@ -107,15 +110,20 @@ impl Gate {
         }
         let mut patience = Patience::new(self, turn);
         while let Some((wait, pause)) = patience.look(ticket, &host)? {
-            let has_come = tokio::time::timeout(pause, &mut started).await.is_ok();
+            let woken = tokio::select! {
+                biased;
+                _ = &mut started => Woken::Started,
+                priority = urgency.next() => Woken::Raised(priority),
+                () = tokio::time::sleep(pause) => Woken::Looking,
+            };
             patience.waited(wait);
-            if has_come {
-                break;
+            match woken {
+                Woken::Started => break,
+                Woken::Raised(priority) => self.lock().queue.raise(ticket, priority),
+                Woken::Looking if matches!(wait, Wait::Room { .. }) => self.make_room(),
+                Woken::Looking => {}
             }
             self.pump();
-            if matches!(wait, Wait::Room { .. }) {
-                self.make_room();
-            }
         }
         Ok(permit)
     }
@@ -221,6 +229,13 @@ impl fmt::Debug for Gate {
             .field("queued", &queued)
             .finish_non_exhaustive()
     }
+}
+
+/// Why one who waits goes on.
+enum Woken {
+    Started,
+    Raised(u8),
+    Looking,
 }
 
 /// How long one who waits will go on, and what it has said.

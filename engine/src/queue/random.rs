@@ -93,6 +93,13 @@ impl World {
         self.waiting.insert(id);
     }
 
+    fn raise(&mut self) {
+        let waits = self.chance.pick(&self.waiting);
+        if let Some(id) = waits.or_else(|| self.chance.pick(&self.running)) {
+            self.queue.raise(id, u8::try_from(self.chance.below(8)).unwrap());
+        }
+    }
+
     fn start(&mut self) {
         let mut started = Vec::new();
         self.queue.start(self.now, &mut started);
@@ -227,6 +234,7 @@ impl World {
                 }
             }
             7 => self.release(),
+            8 => self.raise(),
             _ => self.now = self.now.after(Duration::from_millis(self.chance.below(4000))),
         }
         self.start();

@@ -65,6 +65,9 @@ impl Script {
                     self.queue.end(now, self.tickets[*name]);
                 }
             }
+            ["raise", name, priority] => {
+                self.queue.raise(self.tickets[name], priority.parse().expect("a priority"));
+            }
             ["answers", name] => drop(self.report(name, Answer::Given)),
             ["misses", ref names @ ..] => {
                 let down = names.iter().fold(false, |down, name| {
@@ -453,4 +456,24 @@ fn hosts_are_forgotten_when_nothing_is_to_be_remembered() {
         queue.end(now, id);
         assert!(queue.hosts.len() <= HOSTS_MAX, "{} hosts", queue.hosts.len());
     }
+}
+
+#[test]
+fn who_becomes_more_urgent_goes_before_others_and_never_back() {
+    check(
+        limits(1, 1),
+        "want a@h => a
+         want b@h!3 c@h!3 d@h ftp@ftp:h e@other!3 =>
+         raise d 9 =>
+         raise d 1 =>
+         end a => d
+         raise d 200 =>
+         end d => e
+         raise ftp 3 =>
+         end e => b
+         end b => c
+         end c => ftp
+         raise a 9 =>
+         end ftp =>",
+    );
 }

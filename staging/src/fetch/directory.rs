@@ -18,6 +18,7 @@ use super::job::Job;
 use super::progress::{Observers, Progress, Share};
 use super::{Fetched, blocking};
 use crate::address::{address_digest, child_address, redact, scheme_of};
+use crate::gate::Urgency;
 use crate::local::{Forgetful, LocalError, digest_path, place_tree};
 use crate::protocol::{Depth, Entry, ListRequest, Protocol, TransferError, Validators, local_path};
 
@@ -152,11 +153,11 @@ async fn bring_all(
             kind: Kind::File,
             sha256: None,
             known: None,
-            priority: job.priority,
+            urgency: Urgency::new(job.urgency.now()),
             observers,
             effort: job.effort,
         };
-        under_way.spawn(file.bring(child));
+        under_way.spawn(file.bring(child, job.urgency.clone()));
     }
     while let Some(ended) = under_way.join_next().await {
         settle(Some(ended), transferred)?;
@@ -186,14 +187,14 @@ struct Wanted {
 
 impl Wanted {
     /// Brings it to its place; returns the bytes that came over the network.
-    async fn bring(self, job: Job) -> Result<u64, SourceError> {
+    async fn bring(self, job: Job, urgency: Urgency) -> Result<u64, SourceError> {
         let (kept, entry) = (Arc::clone(&self.kept), self.entry.clone());
         if blocking(move || kept.has(&entry)).await? {
             return Ok(0);
         }
         let stager = Arc::clone(&job.stager);
         let flight = stager.flights.join(job);
-        let landed = flight.landed().await;
+        let landed = flight.landed(&urgency).await;
         drop(flight);
         let failed = |lost: Arc<Lost>| SourceError::Inner { path: redact(&self.address), lost };
         let Landed::New(arrived) = landed.map_err(failed)? else {

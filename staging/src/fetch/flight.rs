@@ -12,6 +12,7 @@ use super::arrived::Arrived;
 use super::error::{Lost, SourceError};
 use super::job::{self, Job};
 use super::progress::Observers;
+use crate::gate::Urgency;
 use crate::protocol::{TransferError, Validators};
 
 /// What makes two wishes one: address, kind, and the digest of what is known.
@@ -49,6 +50,7 @@ pub(super) struct Flight {
     sha256: Option<Digest>,
     /// What the server was asked about.
     known: Option<Validators>,
+    urgency: Urgency,
     effort: Effort,
     _task: AbortOnDropHandle<()>,
 }
@@ -79,16 +81,18 @@ impl Flight {
     fn start(job: Job) -> Self {
         let (sender, result) = watch::channel(None);
         let (observers, sha256, effort) = (job.observers.clone(), job.sha256, job.effort);
-        let known = job.known_validators();
+        let (known, urgency) = (job.known_validators(), job.urgency.clone());
         let task = tokio::spawn(async move {
             let landed = job::run(job).await;
             sender.send_replace(Some(landed.map_err(Arc::new)));
         });
-        Self { result, observers, sha256, known, effort, _task: AbortOnDropHandle::new(task) }
+        let task = AbortOnDropHandle::new(task);
+        Self { result, observers, sha256, known, urgency, effort, _task: task }
     }
 
-    /// One more waits for it.
+    /// One more waits for it, who may be in more of a hurry.
     pub(super) fn welcome(&self, job: &Job) {
+        self.urgency.raise(job.urgency.now());
         self.observers.add_all(&job.observers);
     }
 
@@ -116,9 +120,19 @@ impl Flight {
         is_as_declared && !is_another && !is_too_brief
     }
 
-    pub(super) async fn landed(&self) -> Result<Landed, Arc<Lost>> {
-        let mut result = self.result.clone();
-        let landed = result.wait_for(Option::is_some).await.map(|landed| landed.clone());
+    /// How it ended; until then it is as urgent as the one who waits here becomes.
+    pub(super) async fn landed(&self, urgency: &Urgency) -> Result<Landed, Arc<Lost>> {
+        let (mut result, mut rising) = (self.result.clone(), urgency.watch());
+        self.urgency.raise(rising.take());
+        let landed = loop {
+            tokio::select! {
+                biased;
+                landed = result.wait_for(Option::is_some) => {
+                    break landed.map(|landed| landed.clone());
+                }
+                priority = rising.next() => self.urgency.raise(priority),
+            }
+        };
         landed.ok().flatten().unwrap_or_else(|| {
             let found = "a transfer broke off by a fault in the engine".into();
             let error = TransferError::Unreachable { found };

@@ -12,7 +12,7 @@ use super::progress::Observers;
 use super::transfer::Source;
 use super::{Effort, Inner, Known, TransferEvent, directory, errand, member};
 use crate::address::{address_digest, member_of, redact, scheme_of};
-use crate::gate::Turn;
+use crate::gate::{Turn, Urgency};
 use crate::partial::place;
 use crate::protocol::{BoxFuture, Protocol, TransferError, Validators};
 use crate::retry::insist;
@@ -25,7 +25,7 @@ pub(super) struct Job {
     pub(super) kind: Kind,
     pub(super) sha256: Option<Digest>,
     pub(super) known: Option<Known>,
-    pub(super) priority: u8,
+    pub(super) urgency: Urgency,
     pub(super) observers: Observers,
     pub(super) effort: Effort,
 }
@@ -82,7 +82,7 @@ impl Job {
     /// How it waits for connections.
     pub(super) fn turn(&self, shown: &str) -> Turn {
         let (observers, source) = (self.observers.clone(), shown.to_owned());
-        Turn::with_room(self.priority, move |cause| {
+        Turn::with_room(self.urgency.clone(), move |cause| {
             observers.tell(&TransferEvent::Queued { source: &source, cause });
         })
     }

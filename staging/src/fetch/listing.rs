@@ -9,6 +9,7 @@ use super::job::Job;
 use super::progress::Observers;
 use super::{Effort, Stager, directory, member};
 use crate::address::{last_name, member_of, redact};
+use crate::gate::Urgency;
 use crate::protocol::{Condition, Depth, Entry, OpenRequest, Opened, TransferError};
 
 impl Stager {
@@ -23,7 +24,7 @@ impl Stager {
             kind: Kind::Directory,
             sha256: None,
             known: None,
-            priority: 0,
+            urgency: Urgency::new(0),
             observers: Observers::default(),
             effort: Effort::Full,
         };

@@ -13,6 +13,7 @@ use super::job::Job;
 use super::shelf::{Reading, Shelf, Unpacked};
 use super::{Known, blocking};
 use crate::address::{Member, address_digest, redact};
+use crate::gate::Urgency;
 use crate::local::{Forgetful, digest_path};
 use crate::protocol::{Depth, Entry, TransferError};
 
@@ -80,7 +81,7 @@ async fn archive(
             Transfer::Done(archive) => return Ok(Some(archive)),
             Transfer::UnderWay { flight, is_own } => (flight, is_own),
         };
-        match flight.landed().await {
+        match flight.landed(&job.urgency).await {
             Ok(Landed::New(archive)) => {
                 let mut state = shelf.lock();
                 // Its bytes came once, for whoever is the first to say so.
@@ -129,5 +130,6 @@ fn whole(job: &Job, member: &Member<'_>) -> Job {
         .known_validators()
         .zip(job.known.as_ref())
         .map(|(_, known)| Known { source: Some(address_digest(&address)), ..known.clone() });
-    Job { address, kind: Kind::File, sha256: None, known, ..job.clone() }
+    let urgency = Urgency::new(job.urgency.now());
+    Job { address, kind: Kind::File, sha256: None, known, urgency, ..job.clone() }
 }

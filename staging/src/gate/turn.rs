@@ -8,7 +8,7 @@ use std::time::Duration;
 use keelboat_engine::queue::RoomId;
 use tokio::time::Instant;
 
-use super::Gate;
+use super::{Gate, Urgency};
 
 /// How urgent a transfer is, how long it waits, who wants to know why, and its room on the disk.
 ///
@@ -21,7 +21,7 @@ pub struct Turn(Arc<Inner>);
 type Listener = Box<dyn Fn(&str) + Send + Sync>;
 
 struct Inner {
-    priority: u8,
+    urgency: Urgency,
     room: Option<RoomId>,
     listener: Option<Listener>,
     state: Mutex<State>,
@@ -38,16 +38,20 @@ struct State {
 impl Turn {
     /// Of this urgency (more is sooner), for bytes that are not kept.
     pub fn new(priority: u8) -> Self {
-        Self(Arc::new(Inner { priority, room: None, listener: None, state: Mutex::default() }))
+        let (urgency, state) = (Urgency::new(priority), Mutex::default());
+        Self(Arc::new(Inner { urgency, room: None, listener: None, state }))
     }
 
     /// For bytes that are kept on the disk as long as this is; somebody is told what it waits for,
     /// when that takes more than a moment.
-    pub fn with_room(priority: u8, listener: impl Fn(&str) + Send + Sync + 'static) -> Self {
+    pub(crate) fn with_room(
+        urgency: Urgency,
+        listener: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let room = Some(RoomId(NEXT.fetch_add(1, Ordering::Relaxed)));
         let listener: Option<Listener> = Some(Box::new(listener));
-        Self(Arc::new(Inner { priority, room, listener, state: Mutex::default() }))
+        Self(Arc::new(Inner { urgency, room, listener, state: Mutex::default() }))
     }
 
     /// A host that does not answer is waited for until then.
@@ -60,8 +64,8 @@ impl Turn {
         std::mem::take(&mut self.0.lock().excused)
     }
 
-    pub(super) fn priority(&self) -> u8 {
-        self.0.priority
+    pub(super) fn urgency(&self) -> &Urgency {
+        &self.0.urgency
     }
 
     pub(super) fn room(&self) -> Option<RoomId> {
@@ -119,6 +123,6 @@ impl Drop for Inner {
 
 impl fmt::Debug for Turn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Turn").field("priority", &self.0.priority).finish_non_exhaustive()
+        f.debug_struct("Turn").field("priority", &self.0.urgency.now()).finish_non_exhaustive()
     }
 }

@@ -328,6 +328,33 @@ async fn the_urgent_is_fetched_first() {
 }
 
 #[tokio::test]
+async fn whoever_joins_in_a_hurry_takes_the_transfer_along() {
+    let bytes = Arc::new(noise(70, 500));
+    let server =
+        Counting::start(Answer::Paused(Arc::clone(&bytes), Duration::from_millis(200))).await;
+    let dir = room();
+    let stager = limited(&dir, QueueLimits { per_host_max: 1, ..QueueLimits::default() });
+    let mut all = JoinSet::new();
+    let mut fetch = |name: &str, priority| {
+        let request = FetchRequest { priority, ..FetchRequest::new(server.address(name)) };
+        let stager = stager.clone();
+        all.spawn(async move { stager.fetch(request).await });
+    };
+    fetch("first", 0);
+    server.wait_until_asked().await;
+    for number in 0..4 {
+        fetch(&format!("plain{number}"), 5);
+    }
+    fetch("prefetched", 0);
+    fetch("prefetched", 9);
+    arrive(all, &bytes).await;
+    let order = server.names();
+    let joined = order.iter().position(|name| name == "prefetched").expect("it was asked for");
+    assert!(joined <= 2, "among the first: {order:?}");
+    assert_eq!(order.len(), 6, "once");
+}
+
+#[tokio::test]
 async fn all_of_a_real_server_comes_through_a_narrow_gate() {
     let Some(servers) = Servers::get() else { return };
     let bytes = noise(69, 30_000);
