@@ -90,6 +90,13 @@ impl Core {
         actions: &mut Vec<Action>,
     ) {
         let Some(from) = self.transfers.under_way_from(file, site) else { return };
+        if self.transfers.is_outdated(file, site) {
+            if let StageFrom::Site(_) = from {
+                // It came over what may have been right: published there while this was under way.
+                self.forget_replica(file, site);
+            }
+            return self.on_outdated_ended(file, site);
+        }
         let changed = self.content(file).is_some_and(|known| known.digest != content.digest);
         let may_change = from == StageFrom::Origin || self.files[file.index()].unsettled;
         if changed && !may_change {
@@ -102,7 +109,7 @@ impl Core {
         let declared = self.graph.file(file).sha256;
         if let Some(expected) = declared.filter(|expected| *expected != content.digest) {
             let failure = self.wrong_digest(file, expected, content);
-            return self.give_up_on(file, &failure, waiting, actions);
+            return self.give_up_on((file, site), &failure, waiting, actions);
         }
         self.set_content(file, content, site, actions);
         self.keep(file, content, site);
@@ -119,8 +126,8 @@ impl Core {
             StageFrom::Origin if self.graph.file(file).inside_output => SiteId::HOME,
             StageFrom::Origin => return false,
         };
-        if self.content(file).is_none() {
-            // Whether it was ever there, a directory that is gone cannot tell.
+        if self.content(file).is_none() || self.files[file.index()].unsettled {
+            // Whether it is in there, a directory that is gone cannot tell.
             let outer = self.graph.file(file).outer;
             return outer.is_some_and(|o| !self.files[o.index()].replicas.contains(&source));
         }
@@ -177,6 +184,7 @@ impl Core {
     /// A file cannot be had, or is not there any more.
     fn set_failed(&mut self, file: FileId, failure: &Failure, actions: &mut Vec<Action>) {
         let state = &mut self.files[file.index()];
+        state.unsettled = false;
         let failed = Knowledge::Failed(Arc::new(failure.clone()));
         match std::mem::replace(&mut state.knowledge, failed) {
             Knowledge::Unknown => self.on_file_known(file, actions),
@@ -223,13 +231,15 @@ impl Core {
     /// A file cannot be brought. Who waits for it, to know it or to have it in its place, fails.
     pub(super) fn give_up_on(
         &mut self,
-        file: FileId,
+        (file, site): (FileId, SiteId),
         failure: &Failure,
         waiting: Vec<TaskId>,
         actions: &mut Vec<Action>,
     ) {
         let state = &mut self.files[file.index()];
-        if state.knowledge == Knowledge::Unknown {
+        // Of a directory that was written anew, what is here tells, or that it is not in there.
+        let is_told = site == SiteId::HOME || failure.class == FailureClass::InputMissing;
+        if state.knowledge == Knowledge::Unknown || state.unsettled && is_told {
             return self.set_failed(file, failure, actions);
         }
         if state.replicas.is_empty() {
@@ -412,9 +422,15 @@ impl Core {
         self.set_content(file, content, site, actions);
         self.transfers.retry_parked(file);
         let same = before.is_some_and(|before| before.digest == content.digest);
+        if !same {
+            self.transfers.outdate(file);
+        }
         for at in 0..self.graph.file(file).inner.len() {
             let inner = self.graph.file(file).inner[at];
             self.transfers.retry_parked(inner);
+            if !same {
+                self.transfers.outdate(inner);
+            }
             if !same || self.files[inner.index()].knowledge == Knowledge::Unknown {
                 self.files[inner.index()].replicas.clear();
                 self.files[inner.index()].unsettled = true;
@@ -431,6 +447,7 @@ impl Core {
             .with_hint("mark the input as optional too, or make the task write it");
         let inner = self.graph.file(file).inner.iter();
         for absent in inner.chain([&file]).copied().collect::<Vec<_>>() {
+            self.transfers.outdate(absent);
             self.set_failed(absent, &failure, actions);
             // Who waited for it has another key by now, and waits no more.
             self.transfers.abandon(absent);

@@ -46,6 +46,9 @@ struct Want {
     from: From,
     /// Tries that failed and were made again, since the bytes were last given up somewhere.
     failures: u32,
+    /// What it takes was written anew since it began: it can bring what was there before, or a part
+    /// of either.
+    outdated: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +130,19 @@ impl Transfers {
         self.wanted.get(&(file, site)).is_some_and(|want| want.waiting.contains(&task))
     }
 
+    /// A file was written anew: what is under way of it is not believed when it ends.
+    pub(super) fn outdate(&mut self, file: FileId) {
+        let all = (file, SiteId(0))..=(file, SiteId(u16::MAX));
+        for (_, want) in self.wanted.range_mut(all) {
+            want.outdated = matches!(want.stage, Stage::UnderWay(_));
+        }
+    }
+
+    /// Whether what this transfer takes was written anew since it began.
+    pub(super) fn is_outdated(&self, file: FileId, site: SiteId) -> bool {
+        self.wanted.get(&(file, site)).is_some_and(|want| want.outdated)
+    }
+
     fn begun(&mut self, file: FileId, site: SiteId, from: StageFrom) {
         self.set_stage(file, site, Stage::UnderWay(from));
         self.under_way += 1;
@@ -197,7 +213,9 @@ impl Transfers {
         let Some(from) = self.under_way_from(file, site) else { return };
         let host = self.wanted.get(&(file, site)).and_then(|want| want.from);
         self.ended(Stage::UnderWay(from), host);
-        self.set_stage(file, site, Stage::Queued);
+        if let Some(want) = self.wanted.get_mut(&(file, site)) {
+            (want.stage, want.outdated) = (Stage::Queued, false);
+        }
         self.line.push((file, site), host);
     }
 
@@ -240,6 +258,9 @@ impl Transfers {
         let under_way =
             self.wanted.values().filter(|want| matches!(want.stage, Stage::UnderWay(_)));
         assert_eq!(under_way.count(), self.under_way, "transfers under way are counted");
+        let mut outdated = self.wanted.values().filter(|want| want.outdated);
+        let is_under_way = outdated.all(|want| matches!(want.stage, Stage::UnderWay(_)));
+        assert!(is_under_way, "only what has begun is outdated");
         assert!(self.under_way <= self.max, "transfers under way are bounded");
         let from_hosts = self
             .wanted
@@ -418,6 +439,20 @@ impl Core {
         }
     }
 
+    /// A transfer has ended, well or not, whose file was written anew meanwhile. It is made again for
+    /// those who need what is there now.
+    pub(super) fn on_outdated_ended(&mut self, file: FileId, site: SiteId) {
+        let state = &self.files[file.index()];
+        let is_unknown = state.unsettled || state.knowledge == Knowledge::Unknown;
+        let want = self.transfers.wanted.get(&(file, site));
+        let is_needed = want.is_some_and(|want| !want.waiting.is_empty());
+        if is_needed || is_unknown && site == SiteId::HOME {
+            self.transfers.start_over(file, site);
+        } else {
+            self.transfers.complete(file, site);
+        }
+    }
+
     pub(super) fn on_stage_failed(
         &mut self,
         file: FileId,
@@ -427,6 +462,9 @@ impl Core {
     ) {
         use FailureClass as Class;
         let Some(from) = self.transfers.under_way_from(file, site) else { return };
+        if self.transfers.is_outdated(file, site) {
+            return self.on_outdated_ended(file, site);
+        }
         if failure.class == Class::InputMissing && self.forget_missing(file, from) {
             return self.transfers.start_over(file, site);
         }
@@ -438,7 +476,7 @@ impl Core {
             return self.transfers.again(file, site);
         }
         let waiting = self.transfers.complete(file, site);
-        self.give_up_on(file, failure, waiting, actions);
+        self.give_up_on((file, site), failure, waiting, actions);
     }
 }
 

@@ -337,9 +337,12 @@ impl Life<'_, '_> {
     /// What comes from a host goes through the queue, with its room if it comes here.
     fn stage(&mut self, core: &Core, to: (FileId, SiteId), from: StageFrom, priority: u8) {
         let ((file, site), node) = (to, core.graph().file(to.0));
-        let deed = Deed::Stage { file, site, from };
+        let begun = self.world.begin_reading(node, site, from);
+        let deed = Deed::Stage { file, site, from, begun };
         let Source::Urls(urls) = node.source.clone() else {
-            return self.world.later((1, 60), deed);
+            // It can last so long that its task is done again meanwhile.
+            let is_long = self.world.plan.restless && begun.is_some();
+            return self.world.later(if is_long { (100, 2_000) } else { (1, 60) }, deed);
         };
         let name = source_name(&node.source);
         let host = match from {

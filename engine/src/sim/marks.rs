@@ -28,6 +28,7 @@ marks! {
     AbsentSource, AbsentOutput, InsideDirectory, DeclaredDigestBrought, DeclaredDigestWrong,
     SourceMissing, SourceBroken,
     TransferRetried, TransferFromSite, TransferSourceGone, TransferDamaged, TransferForMany,
+    ReadWhileDirectoryRewritten, NotInDirectoryAgain,
     LackedRoom, BeyondTheBound, HostWentDown, LastMissingFirst, Prefetched, HostsAtTheirShares, Evicted, FetchedAgainAfterEviction,
     DuplicateDropped, LateEventOfEarlierAttempt,
     Drained, StoppedNow, StoppedWhilePublishing, StoppedWhileRecalling, KilledAttempt,

@@ -212,7 +212,7 @@ impl Builder {
             spec.after.push(self.names[at].clone());
         }
         for at in 0..self.chance.span(0, 2) {
-            let directory = self.chance.one_in(6);
+            let directory = self.chance.one_in(if self.plan.restless { 2 } else { 6 });
             let kind = if directory { Kind::Directory } else { Kind::File };
             let optional = self.chance.one_in(5);
             let mut output = output(&format!("o/{name}.{at}"), kind, optional);
@@ -270,7 +270,8 @@ impl Builder {
         let at = self.chance.below(self.readable.len());
         let (path, kind, may_be_absent) = self.readable[at].clone();
         let optional = if self.trouble > 0 { self.chance.one_in(3) } else { may_be_absent };
-        if kind == Kind::Directory && self.chance.one_in(2) {
+        let whole = if self.plan.restless { 8 } else { 2 };
+        if kind == Kind::Directory && !self.chance.one_in(whole) {
             return input(Source::Path(format!("{path}/inner").into()), Kind::File, optional);
         }
         input(Source::Path(path), kind, optional)

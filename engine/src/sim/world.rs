@@ -9,7 +9,7 @@ use super::gate::Gate;
 use super::marks::{Mark, Marks};
 use super::model::{content, inner, written};
 use super::plan::{Fate, Growth, Plan, SourceFate, held_name, source_digest, source_name};
-use crate::core::{Core, Event, Recall, StageFrom, Urgency};
+use crate::core::{Core, Event, FileNode, Recall, StageFrom, Urgency};
 use crate::queue::TicketId;
 use crate::{
     AttemptId, AttemptOutcome, Content, Digest, Failure, FailureClass, FileId, Kind, MemoKey,
@@ -26,6 +26,8 @@ pub(super) enum Deed {
         file: FileId,
         site: SiteId,
         from: StageFrom,
+        /// What was there when it began to be read, if that counts.
+        begun: Option<Content>,
     },
     Recall {
         task: TaskId,
@@ -145,7 +147,9 @@ impl<'a> World<'a> {
         let held = self.held.get(&site)?;
         held.get(name).copied().or_else(|| {
             let around = held.get(name.strip_suffix("/inner")?)?;
-            Some(inner(*around, name))
+            // Not each time that a directory is written, all is in it.
+            let is_there = !self.plan.restless || around.digest.as_bytes()[1] >= 64;
+            is_there.then(|| inner(*around, name))
         })
     }
 
@@ -176,7 +180,7 @@ impl<'a> World<'a> {
                 Some(Event::SiteJoined { site, capacity })
             }
             Deed::Die(site) => self.die(site),
-            Deed::Stage { file, site, from } => self.stage(core, file, site, from),
+            Deed::Stage { file, site, from, begun } => self.stage(core, (file, site), from, begun),
             Deed::Recall { task, key, known } => {
                 let verdict = self.recall(core.spec(task), key, known);
                 Some(Event::Recalled { task, key, verdict })
@@ -250,7 +254,29 @@ impl<'a> World<'a> {
         Some(Event::SiteLost { site, cause: "power".to_owned() })
     }
 
-    fn stage(&mut self, core: &Core, file: FileId, site: SiteId, from: StageFrom) -> Option<Event> {
+    /// What a task wrote is either read when the transfer begins, whatever is written in its place
+    /// meanwhile, or when it ends.
+    pub(super) fn begin_reading(
+        &mut self,
+        node: &FileNode,
+        site: SiteId,
+        from: StageFrom,
+    ) -> Option<Content> {
+        let source = match from {
+            StageFrom::Site(source) => source,
+            StageFrom::Origin => site,
+        };
+        let name = held_name(&node.source, node.sha256);
+        (node.producer.is_some() && self.chance.one_in(2)).then(|| self.actual(source, &name))?
+    }
+
+    fn stage(
+        &mut self,
+        core: &Core,
+        (file, site): (FileId, SiteId),
+        from: StageFrom,
+        begun: Option<Content>,
+    ) -> Option<Event> {
         self.held.get(&site)?;
         if let StageFrom::Site(source) = from {
             // Whoever dies is reported as dead; its transfers are not.
@@ -286,7 +312,16 @@ impl<'a> World<'a> {
                 SourceFate::Good => self.at_source(&name, node.kind),
             },
         };
-        let Some(what) = there else { return fail(FailureClass::InputMissing, "404") };
+        let Some(now) = there else {
+            let is_there =
+                |dir: &str| from == StageFrom::Origin && self.held[&site].contains_key(dir);
+            let left_out = name.strip_suffix("/inner").is_some_and(is_there);
+            self.marks.hit_if(left_out && core.content(file).is_some(), Mark::NotInDirectoryAgain);
+            return fail(FailureClass::InputMissing, "404");
+        };
+        let what = begun.unwrap_or(now);
+        let in_directory = name.ends_with("/inner");
+        self.marks.hit_if(what != now && in_directory, Mark::ReadWhileDirectoryRewritten);
         // Damage can be told only from what is known. What lies in a directory that was written
         // anew is not, until the first transfer tells it; that this one is whole, those who move
         // bytes between sites have to see to.
@@ -302,7 +337,10 @@ impl<'a> World<'a> {
         let wrong = node.sha256.is_some_and(|declared| declared != what.digest);
         self.marks.hit_if(node.sha256.is_some() && !wrong, Mark::DeclaredDigestBrought);
         self.marks.hit_if(wrong, Mark::DeclaredDigestWrong);
-        self.put(site, &kept_as, what);
+        // What a task wrote here is looked at where it is.
+        if from != StageFrom::Origin || node.producer.is_none() {
+            self.put(site, &kept_as, what);
+        }
         let again = site == SiteId::HOME && self.evicted.remove(&kept_as);
         self.marks.hit_if(again, Mark::FetchedAgainAfterEviction);
         Some(Event::Staged { file, site, content: what })
@@ -355,12 +393,13 @@ impl<'a> World<'a> {
         let attempt = self.attempts.get(&id)?;
         let (name, site, killed) = (attempt.spec.name.clone(), attempt.site, attempt.killed);
         let inputs = attempt.spec.inputs.clone();
+        let missing_one_in = if self.plan.restless { 4 } else { 15 };
         let failure = if killed {
             self.marks.hit(Mark::KilledAttempt);
             Some(failure(FailureClass::Transient, "killed"))
         } else if self.disturb(&name, 12) {
             Some(failure(FailureClass::InfrastructureLost, "worker died"))
-        } else if !inputs.is_empty() && self.disturb(&name, 15) {
+        } else if !inputs.is_empty() && self.disturb(&name, missing_one_in) {
             let sources = inputs.iter().map(|input| held_name(&input.source, input.sha256));
             let names: Vec<String> = sources.collect();
             let gone = names[self.chance.below(names.len())].clone();

@@ -321,8 +321,8 @@ fn a_result_that_a_late_transfer_came_over_is_not_believed_to_be_there() {
          miss b          => stage x@0 from 1
          ended a missing => recall p known
          hit p new       => recall a, recall b, stage x@1 from 0
-         staged x@0      => recall p known
-         miss b          =>
+         staged x@0      =>
+         miss b          => recall p known
          hit p new       => launch b.1@0",
     );
 }

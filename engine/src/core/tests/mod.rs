@@ -1,6 +1,7 @@
 //! Scenarios: a plan and a script as text, each line an event and the actions that follow from it.
 
 mod attempts;
+mod directories;
 mod files;
 mod growth;
 mod resuming;
