@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::chance::Chance;
 use super::marks::Mark;
 use super::world::{Deed, World};
-use crate::core::{Core, Event};
+use crate::core::{Core, Event, Phase};
 use crate::queue::{Answer, BreakerPolicy, QueueLimits, Request, RoomId, TicketId, TransferQueue};
 use crate::{FailureClass, Timestamp};
 
@@ -153,7 +153,13 @@ impl World<'_> {
         assert!(self.gate.running.is_empty(), "{all} bytes, and others are on their way");
         assert!(self.attempts.is_empty(), "{all} bytes, and an attempt may end");
         assert!(!core.has_spare(), "{all} bytes, and there is what could go");
-        let recalls = |deed: &Deed| matches!(deed, Deed::Recall { .. });
+        // An answer frees nothing where a task was cancelled, or has another key by now.
+        let recalls = |deed: &Deed| match deed {
+            Deed::Recall { task, key, .. } => {
+                core.phase(*task) == Phase::Recalling && core.key(*task) == Some(*key)
+            }
+            _ => false,
+        };
         assert!(!self.pending.values().any(recalls), "{all} bytes, and a task may be done");
     }
 
