@@ -2,8 +2,12 @@
 //!
 //! Deliberately absent: any normalization. Two texts are two addresses.
 
+mod read;
+
 use keelboat_engine::Digest;
 use reqwest::Url;
+
+pub use read::Address;
 
 /// The address without user information, query values and fragment, safe to show and to log.
 ///
@@ -127,7 +131,11 @@ pub(crate) fn is_local(address: &str) -> bool {
 
 /// `host:port` of an address, lower case, the key of connection limits; `file` for local ones.
 pub(crate) fn host_of(address: &str) -> String {
-    let host_and_port = parse(address).and_then(|url| {
+    host_of_url(parse(address).as_ref())
+}
+
+fn host_of_url(url: Option<&Url>) -> String {
+    let host_and_port = url.and_then(|url| {
         let host = url.host_str()?.to_ascii_lowercase();
         let port = url.port_or_known_default().or_else(|| port_of(url.scheme()));
         Some(match port {

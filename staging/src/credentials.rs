@@ -19,6 +19,7 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use netrc::Machine;
+pub(crate) use watched::Look;
 use watched::Watched;
 
 /// Variables of the environment with tokens begin so; the host follows.
@@ -221,28 +222,38 @@ impl Credentials {
     ///
     /// User information takes the place of an entry's user, password and token; the entry's other
     /// parts stay, and its password does when it is this user's.
+    ///
+    /// Files are looked at again when that was not done a moment ago.
     pub fn lookup(&self, address: &str) -> Option<Arc<Credential>> {
-        let entry = self.entry(address).or_else(|| self.token(address));
-        let url = crate::address::parse(address)
-            .filter(|url| matches!(url.scheme(), "http" | "https" | "ftp" | "ftps" | "sftp"));
-        let Some(url) = url else { return entry };
-        if !url.username().is_empty() || url.password().is_some() {
-            return Some(Arc::new(self.with_user_of(&url, entry.as_deref())));
-        }
-        entry.or_else(|| self.machine(&url, None).map(Arc::new))
+        self.lookup_url(&crate::address::parse(address)?, Look::OfLate)
     }
 
-    fn entry(&self, address: &str) -> Option<Arc<Credential>> {
-        let entries = self.inner.entries.lock().unwrap_or_else(PoisonError::into_inner).now();
-        let covering = entries.iter().filter(|entry| covers(&entry.scope, address));
+    /// As [`lookup`](Self::lookup), of an address that was read already.
+    pub(crate) fn lookup_url(&self, url: &Url, look: Look) -> Option<Arc<Credential>> {
+        let entry = self.entry(url, look).or_else(|| self.token(url));
+        if !matches!(url.scheme(), "http" | "https" | "ftp" | "ftps" | "sftp") {
+            return entry;
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Some(Arc::new(self.with_user_of(url, entry.as_deref(), look)));
+        }
+        entry.or_else(|| self.machine(url, None, look).map(Arc::new))
+    }
+
+    fn entry(&self, url: &Url, look: Look) -> Option<Arc<Credential>> {
+        let entries = self.inner.entries.lock().unwrap_or_else(PoisonError::into_inner).now(look);
+        if entries.is_empty() {
+            return None;
+        }
+        let (authority, path) = split(url);
+        let covering = entries.iter().filter(|entry| covers(&entry.scope, &authority, &path));
         covering.max_by_key(|entry| entry.scope.trim_end_matches('/').len()).cloned()
     }
 
     /// `KEELBOAT_TOKEN_DATA_EXAMPLE_ORG` is for `https://data.example.org`, all of it; a hyphen in
     /// the host is written as `__`.
-    fn token(&self, address: &str) -> Option<Arc<Credential>> {
-        let url = crate::address::parse(address)?;
-        if url.scheme() != "https" || url.port().is_some() {
+    fn token(&self, url: &Url) -> Option<Arc<Credential>> {
+        if self.inner.tokens.is_empty() || url.scheme() != "https" || url.port().is_some() {
             return None;
         }
         let host = url.host_str()?.replace('-', "__").replace('.', "_").to_ascii_uppercase();
@@ -251,7 +262,7 @@ impl Credentials {
         Some(Arc::new(Credential { scope, token, ..Credential::default() }))
     }
 
-    fn with_user_of(&self, url: &Url, entry: Option<&Credential>) -> Credential {
+    fn with_user_of(&self, url: &Url, entry: Option<&Credential>, look: Look) -> Credential {
         let decoded = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
         let user = decoded(url.username());
         let mut found = entry.cloned().unwrap_or_default();
@@ -259,37 +270,37 @@ impl Credentials {
         found.password = match url.password() {
             Some(password) => Some(Secret::new(decoded(password))),
             None if is_its_user && found.password.is_some() => found.password,
-            None => self.machine(url, Some(&user)).and_then(|machine| machine.password),
+            None => self.machine(url, Some(&user), look).and_then(|machine| machine.password),
         };
         (found.user, found.token, found.token_file) = (Some(user), None, None);
         found
     }
 
-    fn machine(&self, url: &Url, user: Option<&str>) -> Option<Credential> {
-        let machines = self.inner.machines.lock().unwrap_or_else(PoisonError::into_inner).now();
+    fn machine(&self, url: &Url, user: Option<&str>, look: Look) -> Option<Credential> {
+        let machines = self.inner.machines.lock().unwrap_or_else(PoisonError::into_inner).now(look);
         netrc::find(&machines, url, user)
     }
 }
 
 /// Whether a scope covers an address: the same scheme and host, and a path that begins with whole
 /// parts of the scope's.
-fn covers(scope: &str, address: &str) -> bool {
-    let Some((scope_authority, scope_path)) = split(scope) else { return false };
-    let Some((authority, path)) = split(address) else { return false };
-    let scope_path = scope_path.trim_end_matches('/');
+fn covers(scope: &str, authority: &str, path: &str) -> bool {
+    let Some((scope_authority, scope_path)) = crate::address::parse(scope).as_ref().map(split)
+    else {
+        return false;
+    };
     scope_authority == authority
         && path
-            .strip_prefix(scope_path)
+            .strip_prefix(scope_path.trim_end_matches('/'))
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
 }
 
 /// Scheme and host without user and default port, in lower case; path with its query.
-fn split(address: &str) -> Option<(String, String)> {
-    let url = crate::address::parse(address)?;
+fn split(url: &Url) -> (String, String) {
     let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
-    Some((format!("{}://{host}{port}", url.scheme()), format!("{}{query}", url.path())))
+    (format!("{}://{host}{port}", url.scheme()), format!("{}{query}", url.path()))
 }
 
 #[cfg(test)]

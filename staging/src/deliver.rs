@@ -116,7 +116,8 @@ fn at_home(error: &LocalError) -> TransferError {
 
 impl Inner {
     async fn send(&self, delivery: &Delivery) -> Result<Delivered, TransferError> {
-        if let Some(courier) = self.courier(&delivery.address)? {
+        let scheme = scheme_of(&delivery.address);
+        if let Some(courier) = self.courier(&scheme)? {
             let errand = Errand {
                 address: Arc::clone(&delivery.address),
                 local: delivery.source.clone(),
@@ -133,8 +134,7 @@ impl Inner {
             let sent = insist(&mut retries, &shown, &tell, || courier.send(&errand)).await;
             return sent.map(|()| Delivered::Copied);
         }
-        let scheme = scheme_of(&delivery.address);
-        let protocol = self.protocol(&delivery.address).ok_or_else(|| unknown_scheme(&scheme))?;
+        let protocol = self.protocol(&scheme).ok_or_else(|| unknown_scheme(&scheme))?;
         let way = Way { stager: self, protocol: &*protocol, delivery };
         let delivered = match (protocol.writing(), delivery.content.kind) {
             (Writing::Never, _) => Err(TransferError::cannot_write(&scheme)),
@@ -281,7 +281,7 @@ impl Way<'_> {
     async fn look(&self, address: &Arc<str>) -> Result<Standing, TransferError> {
         let Content { bytes: expected, digest, .. } = self.delivery.content;
         let request = OpenRequest {
-            address: Arc::clone(address),
+            address: Arc::clone(address).into(),
             offset: 0,
             end: None,
             condition: Condition::Always,

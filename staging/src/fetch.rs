@@ -26,7 +26,7 @@ pub use error::{ConfigError, FetchError};
 pub(crate) use job::unknown_scheme;
 pub use progress::{NextTry, Progress, TransferEvent};
 
-use crate::address::{is_local, redact, scheme_of};
+use crate::address::{Address, is_local, redact};
 use crate::credentials::Credentials;
 use crate::deliver::Swept;
 use crate::gate::{Gate, Urgency};
@@ -397,15 +397,14 @@ impl Stager {
         address: &Arc<str>,
         effort: Effort,
     ) -> Result<Fetched, Arc<Lost>> {
-        let known = request.known.clone().filter(|known| {
-            let first = request.urls.first().is_some_and(|first| first == address);
-            known.source.is_some() || first
-        });
+        let first = request.urls.first().is_some_and(|first| first == address);
+        let address = Address::from(Arc::clone(address));
+        let known = request.known.clone().filter(|known| known.source.is_some() || first);
         let urgency = Urgency::new(request.priority);
         loop {
             let flight = self.inner.flights.join(Job {
                 stager: Arc::clone(&self.inner),
-                address: Arc::clone(address),
+                address: address.clone(),
                 kind: request.kind,
                 sha256: request.sha256,
                 known: known.clone(),
@@ -429,18 +428,17 @@ impl Stager {
 }
 
 impl Inner {
-    pub(crate) fn protocol(&self, address: &str) -> Option<Arc<dyn Protocol>> {
-        let scheme = scheme_of(address);
-        self.protocols.iter().find(|one| one.schemes().contains(&&*scheme)).cloned()
+    /// What moves bytes over this scheme.
+    pub(crate) fn protocol(&self, scheme: &str) -> Option<Arc<dyn Protocol>> {
+        self.protocols.iter().find(|one| one.schemes().contains(&scheme)).cloned()
     }
 
-    /// The service that moves what is at this address, if it is one of those.
+    /// The service that moves what is at addresses of this scheme, if it is one of those.
     ///
     /// # Errors
     /// It cannot be set up.
-    pub(crate) fn courier(&self, address: &str) -> Result<Option<Arc<dyn Courier>>, TransferError> {
-        let scheme = scheme_of(address);
-        let given = self.couriers.iter().find(|one| one.schemes().contains(&&*scheme));
+    pub(crate) fn courier(&self, scheme: &str) -> Result<Option<Arc<dyn Courier>>, TransferError> {
+        let given = self.couriers.iter().find(|one| one.schemes().contains(&scheme));
         if let Some(courier) = given {
             return Ok(Some(Arc::clone(courier)));
         }

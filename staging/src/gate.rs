@@ -23,7 +23,7 @@ pub use permit::Permit;
 pub use turn::Turn;
 pub(crate) use urgency::Urgency;
 
-use crate::address::{host_of, scheme_of};
+use crate::address::Address;
 use crate::protocol::TransferError;
 
 /// Those who wait look up so often why, and say so when it is not for a moment.
@@ -83,15 +83,15 @@ impl Gate {
     /// The host was down, or was to be left alone, for longer than the transfer may wait for it.
     pub(crate) async fn enter(
         &self,
-        address: &str,
+        address: &Address,
         turn: &Turn,
         bytes: Option<u64>,
     ) -> Result<Permit, TransferError> {
-        let host: Arc<str> = host_of(address).into();
+        let host = address.host();
         let mut urgency = turn.urgency().watch();
         let request = Request {
-            host: Arc::clone(&host),
-            scheme: scheme_of(address).into(),
+            host: Arc::clone(host),
+            scheme: Arc::clone(address.scheme()),
             priority: urgency.take(),
             room: turn.room().zip(bytes),
         };
@@ -103,13 +103,13 @@ impl Gate {
             ticket
         };
         // From here on its place is given back however this ends.
-        let permit = Permit::new(self.clone(), ticket, Arc::clone(&host));
+        let permit = Permit::new(self.clone(), ticket, Arc::clone(host));
         self.pump();
         if bytes.is_some() {
             turn.keep_room(self);
         }
         let mut patience = Patience::new(self, turn);
-        while let Some((wait, pause)) = patience.look(ticket, &host)? {
+        while let Some((wait, pause)) = patience.look(ticket, host)? {
             let woken = tokio::select! {
                 biased;
                 _ = &mut started => Woken::Started,
@@ -130,11 +130,10 @@ impl Gate {
 
     /// One more connection to a host that somebody has one with already, if nobody else waits for
     /// it.
-    pub fn enter_also(&self, address: &str) -> Option<Permit> {
-        let host: Arc<str> = host_of(address).into();
-        let scheme = scheme_of(address).into();
-        let ticket = self.lock().queue.request_extra(self.now(), &host, &scheme)?;
-        Some(Permit::new(self.clone(), ticket, host))
+    pub fn enter_also(&self, address: &Address) -> Option<Permit> {
+        let (host, scheme) = (address.host(), address.scheme());
+        let ticket = self.lock().queue.request_extra(self.now(), host, scheme)?;
+        Some(Permit::new(self.clone(), ticket, Arc::clone(host)))
     }
 
     /// Room for so many bytes of one transfer in all, at once or not at all.

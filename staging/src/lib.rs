@@ -19,7 +19,7 @@ mod partial;
 mod protocol;
 mod retry;
 
-pub use address::{address_digest, child_address, is_address, redact};
+pub use address::{Address, address_digest, child_address, is_address, redact};
 pub use credentials::{Credential, Credentials, CredentialsError, Secret};
 pub use deliver::{DeliverError, Delivery, Over};
 pub use fetch::{

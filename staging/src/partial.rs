@@ -43,7 +43,6 @@ pub(crate) struct Partial {
     /// who wait for their turn hold no open file.
     data: Option<File>,
     data_path: PathBuf,
-    state_path: PathBuf,
     state: State,
     position: u64,
     digester: Digester,
@@ -62,7 +61,6 @@ impl Partial {
             .is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
         is_new.then(|| Self {
             data: None,
-            state_path: data_path.with_extension("state"),
             data_path,
             state: State::new(source),
             position: 0,
@@ -77,7 +75,7 @@ impl Partial {
     pub(crate) fn open(dir: &Path, source: Digest) -> Result<Self, LocalError> {
         place::make(dir)?;
         let (data, data_path) = open_locked(dir, source)?;
-        let state_path = data_path.with_extension("state");
+        let state_path = state_path(&data_path);
         let state = State::read(&state_path, source);
         let mut partial = Self {
             data: Some(data),
@@ -85,7 +83,6 @@ impl Partial {
             has_state: state_path.exists(),
             is_taken: false,
             state: state.unwrap_or_else(|| State::new(source)),
-            state_path,
             position: 0,
             digester: Digester::new(),
             checkpoint_at: (0, Instant::now()),
@@ -113,7 +110,6 @@ impl Partial {
             let (data, data_path) = open_locked(&dir, self.state.source)?;
             // Somebody else may have begun the same one and let go of it.
             data.set_len(0).map_err(|error| LocalError::io("write", &data_path, error))?;
-            self.state_path = data_path.with_extension("state");
             self.data_path = data_path;
             self.data = Some(data);
         }
@@ -245,7 +241,7 @@ impl Partial {
             .map_err(|error| LocalError::io("create", &path, error))?;
         // Nothing is left to be gone on with.
         if self.has_state
-            && let Err(error) = fs::remove_file(&self.state_path)
+            && let Err(error) = fs::remove_file(state_path(&self.data_path))
         {
             tracing::debug!(%error, "the state of a transfer stays");
         }
@@ -271,7 +267,7 @@ impl Partial {
 
     /// Removes it.
     pub(crate) fn discard(&self) {
-        for path in [&self.state_path, &self.data_path] {
+        for path in [&state_path(&self.data_path), &self.data_path] {
             if let Err(error) = fs::remove_file(path) {
                 tracing::debug!(path = %path.display(), %error, "a partial file stays");
             }
@@ -319,8 +315,9 @@ impl Partial {
 
     fn write_state(&mut self) -> Result<(), LocalError> {
         self.has_state = true;
-        let written = self.state.write(&self.state_path);
-        written.map_err(|error| LocalError::io("write", &self.state_path, error))
+        let path = state_path(&self.data_path);
+        let written = self.state.write(&path);
+        written.map_err(|error| LocalError::io("write", &path, error))
     }
 }
 
@@ -337,7 +334,13 @@ impl Drop for Partial {
 const CLAIMED: &str = "claimed";
 
 fn data_path(dir: &Path, source: Digest) -> PathBuf {
-    dir.join(source.to_hex()).with_extension("data")
+    let mut name = source.to_hex();
+    name.push_str(".data");
+    dir.join(name)
+}
+
+fn state_path(data_path: &Path) -> PathBuf {
+    data_path.with_extension("state")
 }
 
 /// Opens and locks the file of this source, or one of our own when another process, or a transfer

@@ -48,6 +48,7 @@ pub use sftp::{SftpConfig, SftpProtocol};
 pub use throttled::Throttled;
 pub use verified::Verified;
 
+use crate::address::Address;
 use crate::gate::Turn;
 
 /// A future on the heap, so that traits with async methods can be objects.
@@ -202,8 +203,8 @@ pub trait ByteStream: Send {
 /// Which file is wanted, from where on, and when.
 #[derive(Debug, Clone)]
 pub struct OpenRequest {
-    /// The address. It may hold secrets: show it only through [`redact`](crate::redact).
-    pub address: Arc<str>,
+    /// From where. It may hold secrets: show it only through [`redact`](crate::redact).
+    pub address: Address,
     /// The first byte wanted. A protocol may answer from 0 instead, and says so.
     pub offset: u64,
     /// The byte after the last one wanted; `None`: up to the end of the file. A protocol may send

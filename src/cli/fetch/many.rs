@@ -1,6 +1,7 @@
 //! Many files: as many at once as hosts allow, made durable together, each shown with its digest.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -215,9 +216,9 @@ impl Many<'_> {
 }
 
 fn check_names(wishes: &[Wish]) -> Result<(), Problem> {
-    let mut outputs: BTreeMap<&Path, &Wish> = BTreeMap::new();
+    let mut outputs: BTreeMap<&OsStr, &Wish> = BTreeMap::new();
     for wish in wishes {
-        if let Some(other) = outputs.insert(&wish.output, wish) {
+        if let Some(other) = outputs.insert(wish.output.as_os_str(), wish) {
             let shown = |wish: &Wish| wish.urls.first().map(|url| redact(url)).unwrap_or_default();
             let (first, second) = (shown(other), shown(wish));
             return Err(Problem::Collision { first, second, output: wish.output.clone() });

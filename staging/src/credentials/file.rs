@@ -91,7 +91,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Arc<Credential>>, CredentialsError
         let at = |key| sketch::key_of_entry(&text, number, key).unwrap_or(start);
         let mut entry = spanned.into_inner();
         check(&entry).map_err(|flaw| fail(at(flaw.key), &flaw.cause, flaw.hint))?;
-        let scope = super::split(&entry.scope);
+        let scope = crate::address::parse(&entry.scope).as_ref().map(super::split);
         if let Some(first) = scopes.insert(scope, at("scope")) {
             let cause = format!("this scope is that of line {}", line_of(&text, first));
             let hint = "put both into one entry, or make one scope longer".into();

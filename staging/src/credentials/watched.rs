@@ -2,9 +2,21 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::CredentialsError;
+
+/// A look at a file holds for so long, for those who do not ask for one of now.
+const LOOK_HOLDS: Duration = Duration::from_secs(1);
+
+/// How old the last look at a file may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// A moment: thousands of transfers ask.
+    OfLate,
+    /// As it is now: what was known was refused.
+    Now,
+}
 
 type Read<T> = fn(&Path) -> Result<T, CredentialsError>;
 
@@ -20,6 +32,7 @@ struct Source<T> {
     path: PathBuf,
     read: Read<T>,
     stamp: Option<Stamp>,
+    looked_at: Instant,
 }
 
 /// What changes with the file; `None` in its place: there is no file.
@@ -44,13 +57,16 @@ impl<T: Default> Watched<T> {
             Some(_) => Arc::new(read(&path)?),
             None => Arc::default(),
         };
-        Ok(Self { source: Some(Source { path, read, stamp }), value })
+        Ok(Self { source: Some(Source { path, read, stamp, looked_at: Instant::now() }), value })
     }
 
     /// The value, read again if the file is another one than it was. A file that makes no sense
     /// (it may be half written) changes nothing.
-    pub(super) fn now(&mut self) -> Arc<T> {
-        if let Some(source) = &mut self.source {
+    pub(super) fn now(&mut self, look: Look) -> Arc<T> {
+        if let Some(source) = &mut self.source
+            && (look == Look::Now || source.looked_at.elapsed() >= LOOK_HOLDS)
+        {
+            source.looked_at = Instant::now();
             let now = stamp(&source.path);
             if now.is_some() && now != source.stamp {
                 match (source.read)(&source.path) {

@@ -185,7 +185,7 @@ impl Way<'_> {
             return None;
         }
         let request = OpenRequest {
-            address: address.clone(),
+            address: address.clone().into(),
             offset: 0,
             end: None,
             condition: Condition::Always,

@@ -17,7 +17,7 @@ use super::flight::Landed;
 use super::job::Job;
 use super::progress::{Observers, Progress, Share};
 use super::{Fetched, blocking};
-use crate::address::{address_digest, child_address, redact, scheme_of};
+use crate::address::{address_digest, child_address, redact};
 use crate::gate::Urgency;
 use crate::local::{Forgetful, LocalError, digest_path, place_tree};
 use crate::protocol::{Depth, Entry, ListRequest, Protocol, TransferError, Validators, local_path};
@@ -30,7 +30,7 @@ pub(super) async fn land(
     protocol: &dyn Protocol,
     transferred: &AtomicU64,
 ) -> Result<Landed, SourceError> {
-    if scheme_of(&job.address) == "file" {
+    if &**job.address.scheme() == "file" {
         return copy(job).await;
     }
     let entries = list(job, protocol, Depth::All).await?;
@@ -46,7 +46,7 @@ pub(super) async fn land(
     let (own, content) = blocking(move || kept.finish(Own::name(&partial_dir, &source)?)).await??;
     checked(job, &content)?;
     let transferred = transferred.load(Ordering::Relaxed);
-    let source_used = Arc::clone(&job.address);
+    let source_used = Arc::clone(job.address.text());
     let arrived = Arrived::own(own, content, validators, transferred, source_used);
     Ok(Landed::New(Arc::new(arrived)))
 }
@@ -79,7 +79,7 @@ async fn copy(job: &Job) -> Result<Landed, SourceError> {
     })
     .await??;
     checked(job, &content)?;
-    let (validators, source_used) = (Validators::default(), Arc::clone(&job.address));
+    let (validators, source_used) = (Validators::default(), Arc::clone(job.address.text()));
     Ok(Landed::New(Arc::new(Arrived::own(own, content, validators, 0, source_used))))
 }
 
@@ -93,15 +93,15 @@ fn of_source(error: LocalError) -> SourceError {
 
 /// What is below a directory anywhere.
 pub(super) async fn listing(job: &Job, depth: Depth) -> Result<Vec<Entry>, SourceError> {
-    if let Some(courier) = job.stager.courier(&job.address)? {
-        let request = ListRequest { address: Arc::clone(&job.address), depth };
+    if let Some(courier) = job.stager.courier(job.address.scheme())? {
+        let request = ListRequest { address: Arc::clone(job.address.text()), depth };
         return job.insist(|| courier.list(&request)).await;
     }
     list(job, &*job.protocol()?, depth).await
 }
 
 async fn list(job: &Job, protocol: &dyn Protocol, depth: Depth) -> Result<Vec<Entry>, SourceError> {
-    let request = ListRequest { address: Arc::clone(&job.address), depth };
+    let request = ListRequest { address: Arc::clone(job.address.text()), depth };
     let mut entries = job.insist(|| protocol.list(&request)).await?;
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(entries)
@@ -149,7 +149,7 @@ async fn bring_all(
         let observers = Observers::of(Some(Arc::new(share.another()) as Arc<dyn Progress>));
         let child = Job {
             stager: Arc::clone(&job.stager),
-            address: Arc::clone(&file.address),
+            address: Arc::clone(&file.address).into(),
             kind: Kind::File,
             sha256: None,
             known: None,

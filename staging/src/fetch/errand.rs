@@ -27,7 +27,7 @@ pub(super) async fn land(
     }
     let own = place(job, &validators)?;
     let errand = Errand {
-        address: Arc::clone(&job.address),
+        address: Arc::clone(job.address.text()),
         local: own.path().to_owned(),
         kind: job.kind,
         progress: Some(Arc::new(job.observers.clone())),
@@ -41,7 +41,7 @@ pub(super) async fn land(
     .await??;
     checked(job, &content)?;
     transferred.fetch_add(content.bytes, Ordering::Relaxed);
-    let source_used = Arc::clone(&job.address);
+    let source_used = Arc::clone(job.address.text());
     let arrived = Arrived::own(own, content, validators, content.bytes, source_used);
     Ok(Landed::New(Arc::new(arrived)))
 }
@@ -52,6 +52,6 @@ fn place(job: &Job, validators: &Validators) -> Result<Own, LocalError> {
     let dir = &job.stager.config.partial_dir;
     crate::partial::place::make(dir)?;
     let version = validators.etag.as_deref().unwrap_or_default();
-    let name = address_digest(&format!("{}\n{version}\n{:?}", job.address, job.kind));
+    let name = address_digest(&format!("{}\n{version}\n{:?}", job.address.text(), job.kind));
     Ok(Own::adopt(dir.join(format!("{name}.errand"))))
 }

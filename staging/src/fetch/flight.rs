@@ -59,7 +59,7 @@ impl Flights {
     /// The transfer of what a job wants: one that is under way, or this one.
     pub(super) fn join(&self, job: Job) -> Arc<Flight> {
         let known = job.known.as_ref().map(|known| known.content.digest);
-        let key = (Arc::clone(&job.address), job.kind, known);
+        let key = (Arc::clone(job.address.text()), job.kind, known);
         let mut table = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(flight) = table.flights.get(&key).and_then(Weak::upgrade)
             && flight.serves(job.sha256, job.effort)

@@ -11,7 +11,7 @@ use super::flight::Landed;
 use super::progress::Observers;
 use super::transfer::Source;
 use super::{Effort, Inner, Known, TransferEvent, directory, errand, member};
-use crate::address::{address_digest, member_of, redact, scheme_of};
+use crate::address::{Address, address_digest, member_of};
 use crate::gate::{Turn, Urgency};
 use crate::partial::place;
 use crate::protocol::{BoxFuture, Protocol, TransferError, Validators};
@@ -21,7 +21,7 @@ use crate::retry::insist;
 #[derive(Debug, Clone)]
 pub(super) struct Job {
     pub(super) stager: Arc<Inner>,
-    pub(super) address: Arc<str>,
+    pub(super) address: Address,
     pub(super) kind: Kind,
     pub(super) sha256: Option<Digest>,
     pub(super) known: Option<Known>,
@@ -43,14 +43,14 @@ impl Job {
         if let Some(member) = member_of(&self.address) {
             return member::land(self, &member, transferred).await;
         }
-        if let Some(courier) = self.stager.courier(&self.address)? {
+        if let Some(courier) = self.stager.courier(self.address.scheme())? {
             return errand::land(self, &*courier, transferred).await;
         }
         let protocol = self.protocol()?;
         if self.kind == Kind::Directory {
             return directory::land(self, &*protocol, transferred).await;
         }
-        Source::new(self, &redact(&self.address), transferred).fetch(&*protocol).await
+        Source::new(self, self.address.shown(), transferred).fetch(&*protocol).await
     }
 
     /// Does something about this address, as often as its budget allows.
@@ -59,14 +59,14 @@ impl Job {
         attempt: impl Fn() -> BoxFuture<'a, Result<T, TransferError>> + Send,
     ) -> Result<T, SourceError> {
         let mut retries = self.stager.retries_of(&address_digest(&self.address), self.effort);
-        let (shown, tell) = (redact(&self.address), |event: &TransferEvent<'_>| self.tell(event));
-        let done = insist(&mut retries, &shown, &tell, attempt).await;
+        let (shown, tell) = (self.address.shown(), |event: &TransferEvent<'_>| self.tell(event));
+        let done = insist(&mut retries, shown, &tell, attempt).await;
         done.map_err(|error| SourceError::Transfer { error, tries: retries.failures() })
     }
 
     pub(super) fn protocol(&self) -> Result<Arc<dyn Protocol>, SourceError> {
-        self.stager.protocol(&self.address).ok_or_else(|| {
-            let error = unknown_scheme(&scheme_of(&self.address));
+        self.stager.protocol(self.address.scheme()).ok_or_else(|| {
+            let error = unknown_scheme(self.address.scheme());
             SourceError::Transfer { error, tries: 1 }
         })
     }
@@ -80,10 +80,10 @@ impl Job {
     }
 
     /// How it waits for connections.
-    pub(super) fn turn(&self, shown: &str) -> Turn {
-        let (observers, source) = (self.observers.clone(), shown.to_owned());
+    pub(super) fn turn(&self) -> Turn {
+        let (observers, address) = (self.observers.clone(), self.address.clone());
         Turn::with_room(self.urgency.clone(), move |cause| {
-            observers.tell(&TransferEvent::Queued { source: &source, cause });
+            observers.tell(&TransferEvent::Queued { source: address.shown(), cause });
         })
     }
 

@@ -59,11 +59,11 @@ async fn listing(job: &Job, depth: Depth) -> Result<Vec<Entry>, SourceError> {
 /// The file that is there, if it is one.
 async fn file(job: &Job) -> Option<Entry> {
     let request = OpenRequest {
-        address: Arc::clone(&job.address),
+        address: job.address.clone(),
         offset: 0,
         end: None,
         condition: Condition::Always,
-        turn: job.turn(&redact(&job.address)),
+        turn: job.turn(),
     };
     let opened = job.protocol().ok()?.open(&request).await.ok()?;
     let Opened::Body { metadata, .. } = opened else { return None };

@@ -42,7 +42,7 @@ pub(super) async fn land(
     checked(job, &content)?;
     let transferred = transferred.load(Ordering::Relaxed);
     let validators = archive.validators.clone();
-    let source_used = Arc::clone(&job.address);
+    let source_used = Arc::clone(job.address.text());
     let arrived = Arrived::own(own, content, validators, transferred, source_used);
     Ok(Landed::New(Arc::new(arrived)))
 }
@@ -131,5 +131,6 @@ fn whole(job: &Job, member: &Member<'_>) -> Job {
         .zip(job.known.as_ref())
         .map(|(_, known)| Known { source: Some(address_digest(&address)), ..known.clone() });
     let urgency = Urgency::new(job.urgency.now());
+    let address = address.into();
     Job { address, kind: Kind::File, sha256: None, known, urgency, ..job.clone() }
 }

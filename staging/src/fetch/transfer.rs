@@ -13,7 +13,7 @@ use super::flight::Landed;
 use super::job::Job;
 use super::sink::{Sink, Small, Sunk};
 use super::{TransferEvent, blocking};
-use crate::address::{address_digest, names_data};
+use crate::address::{Address, address_digest, names_data};
 use crate::gate::Turn;
 use crate::local::LocalError;
 use crate::partial::Partial;
@@ -37,7 +37,7 @@ const CHANGES_MAX: u32 = 5;
 /// One address.
 pub(super) struct Source<'a> {
     job: &'a Job,
-    address: &'a Arc<str>,
+    address: &'a Address,
     shown: &'a str,
     digest: Digest,
     transferred: &'a AtomicU64,
@@ -106,7 +106,7 @@ enum Tried {
 impl<'a> Source<'a> {
     pub(super) fn new(job: &'a Job, shown: &'a str, transferred: &'a AtomicU64) -> Self {
         let (address, digest) = (&job.address, address_digest(&job.address));
-        Self { job, address, shown, digest, transferred, turn: job.turn(shown) }
+        Self { job, address, shown, digest, transferred, turn: job.turn() }
     }
 
     pub(super) async fn fetch(&self, protocol: &dyn Protocol) -> Result<Landed, SourceError> {
@@ -183,7 +183,7 @@ impl<'a> Source<'a> {
     }
 
     fn open_request(&self, partial: &Partial) -> OpenRequest {
-        let (address, turn) = (Arc::clone(self.address), self.turn.clone());
+        let (address, turn) = (self.address.clone(), self.turn.clone());
         if !self.builds_on(partial) {
             let known = self.job.known_validators();
             let condition = known.map_or(Condition::Always, Condition::IfChanged);
@@ -248,7 +248,7 @@ impl<'a> Source<'a> {
         };
         let validators = small.validators;
         let transferred = self.transferred.load(Ordering::Relaxed);
-        let address = Arc::clone(self.address);
+        let address = Arc::clone(self.address.text());
         let arrived = Arrived::own(own, content, validators, transferred, address);
         Ok(Ok(arrived.keeping(self.turn.clone())))
     }
@@ -317,7 +317,7 @@ impl<'a> Source<'a> {
                 content: Content { digest: found, bytes, kind: Kind::File },
                 validators: partial.validators().clone(),
                 transferred: self.transferred.load(Ordering::Relaxed),
-                source_used: Arc::clone(self.address),
+                source_used: Arc::clone(self.address.text()),
                 is_claimed: AtomicBool::new(false),
                 turn: self.turn.clone(),
                 held: Held::Partial(Box::new(partial)),

@@ -327,7 +327,7 @@ mod tests {
             ..Default::default()
         };
         let gate = Gate::new(limits, Duration::from_mins(1));
-        let permit = gate.enter("drops://h/a", &Turn::default(), None).await.unwrap();
+        let permit = gate.enter(&"drops://h/a".into(), &Turn::default(), None).await.unwrap();
         let sent = Sent::default().paced(permit.pace());
         // Beyond what may come at once.
         let held = Drops { bytes: 5, pause: Duration::ZERO, left: 30 };

@@ -6,18 +6,20 @@
 
 pub(crate) mod answer;
 mod autoindex;
+mod clients;
 mod exchange;
 pub(crate) mod headers;
 mod policy;
 mod upload;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT_ENCODING, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE};
-use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, ClientBuilder, RequestBuilder, Url};
+use reqwest::{RequestBuilder, Url};
 
+pub(crate) use clients::client_builder;
 pub use policy::AddressPolicy;
 
 use super::{
@@ -25,6 +27,7 @@ use super::{
     TransferError, Writing,
 };
 use crate::credentials::Credentials;
+use clients::Clients;
 use exchange::Redirects;
 
 /// How to talk HTTP.
@@ -58,9 +61,7 @@ impl Default for HttpConfig {
 /// Files served over HTTP. Proxies come from the environment.
 #[derive(Debug, Clone)]
 pub struct HttpProtocol {
-    client: Client,
-    /// For parts of files: HTTP/1.1 only, since there each has a connection of its own.
-    parts: Client,
+    clients: Arc<Clients>,
     policy: AddressPolicy,
     unannounced_bytes_max: u64,
     credentials: Credentials,
@@ -73,13 +74,8 @@ impl HttpProtocol {
     /// # Errors
     /// A text: the extra certificates cannot be read, or the system has no usable ones.
     pub fn new(config: &HttpConfig) -> Result<Self, String> {
-        let build = |builder: ClientBuilder| {
-            let built = builder.redirect(Policy::none()).build();
-            built.map_err(|error| answer::describe(&error))
-        };
         Ok(Self {
-            client: build(client_builder(config)?)?,
-            parts: build(client_builder(config)?.http1_only())?,
+            clients: Arc::new(Clients::new(config)?),
             policy: config.address_policy,
             unannounced_bytes_max: config.unannounced_bytes_max,
             credentials: Credentials::default(),
@@ -93,8 +89,11 @@ impl HttpProtocol {
         self
     }
 
-    fn request(&self, url: Url, request: &OpenRequest) -> RequestBuilder {
-        let client = if request.end.is_some() { &self.parts } else { &self.client };
+    fn request(&self, url: Url, request: &OpenRequest) -> Result<RequestBuilder, TransferError> {
+        let client = match request.end {
+            Some(_) => self.clients.for_parts()?,
+            None => self.clients.of(&url)?,
+        };
         let mut builder = client.get(url).header(ACCEPT_ENCODING, "identity");
         if let Some(range) = range_of(request) {
             builder = builder.header(RANGE, range);
@@ -117,7 +116,7 @@ impl HttpProtocol {
                 }
             }
         }
-        builder
+        Ok(builder)
     }
 }
 
@@ -129,27 +128,6 @@ fn range_of(request: &OpenRequest) -> Option<String> {
         None if first > 0 => Some(format!("bytes={first}-")),
         None => None,
     }
-}
-
-/// What all clients have in common.
-pub(crate) fn client_builder(config: &HttpConfig) -> Result<ClientBuilder, String> {
-    let mut builder = Client::builder()
-        .user_agent(&config.user_agent)
-        .connect_timeout(config.connect_timeout)
-        .pool_idle_timeout(Duration::from_secs(30))
-        .tcp_keepalive(Duration::from_secs(30))
-        .http2_adaptive_window(true)
-        .referer(false);
-    if let Some(resolver) = config.address_policy.resolver() {
-        builder = builder.dns_resolver(resolver);
-    }
-    let Some(path) = &config.extra_ca else { return Ok(builder) };
-    let unreadable = |error: &dyn std::fmt::Display| {
-        format!("cannot read certificates from {}: {error}", path.display())
-    };
-    let pem = std::fs::read(path).map_err(|error| unreadable(&error))?;
-    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unreadable(&error))?;
-    Ok(builder.tls_certs_merge(certificates))
 }
 
 impl Protocol for HttpProtocol {

@@ -23,7 +23,7 @@ use super::{
     BoxFuture, ByteStream, Entry, ListRequest, Metadata, OpenRequest, Opened, Proof, Protocol,
     PutRequest, Renamed, TransferError, Validators, Writing,
 };
-use crate::address::scheme_of;
+use crate::address::Address;
 use crate::gate::Gate;
 use part::{Answer, Connection, Part};
 use single::Singles;
@@ -91,10 +91,10 @@ impl<P> Parallel<P> {
         let is_large = length.saturating_sub(offset) >= self.spreading.rest_bytes_min;
         let has_parts = metadata.accepts_ranges || offset > 0;
         let is_proven = metadata.validators.strong().is_some();
-        let is_cheap = SCHEMES.contains(&&*scheme_of(&request.address));
+        let is_cheap = SCHEMES.contains(&&**request.address.scheme());
         let is_worth = is_large && has_parts && is_proven && is_cheap && request.end.is_none();
         let is_worth = is_worth && !self.singles.has(&request.address);
-        let (address, validators) = (Arc::clone(&request.address), metadata.validators.clone());
+        let (address, validators) = (request.address.clone(), metadata.validators.clone());
         is_worth.then_some(Known { address, validators, length })
     }
 }
@@ -102,7 +102,7 @@ impl<P> Parallel<P> {
 /// The file that all parts have to be of.
 #[derive(Debug)]
 struct Known {
-    address: Arc<str>,
+    address: Address,
     validators: Validators,
     length: u64,
 }

@@ -1,5 +1,7 @@
 //! Limits on transfers: their number, their pace, their room, and hosts that are left alone.
 
+use std::sync::Arc;
+
 use keelboat_engine::Kind;
 use keelboat_engine::queue::Reserved;
 use tokio::time::Instant;
@@ -9,6 +11,7 @@ use super::{
     BoxFuture, ByteStream, Entry, ListRequest, OpenRequest, Opened, Proof, Protocol, PutRequest,
     Renamed, TransferError, Writing,
 };
+use crate::address::Address;
 use crate::gate::{Gate, Permit, Turn};
 
 /// Waits for a turn before it does anything, keeps it until that is over, and tells the queue how
@@ -34,7 +37,7 @@ impl<P> Throttled<P> {
         address: &str,
         deed: impl Future<Output = Result<T, TransferError>>,
     ) -> Result<T, TransferError> {
-        let permit = self.gate.enter(address, &Turn::default(), None).await?;
+        let permit = self.gate.enter(&Address::from(address), &Turn::default(), None).await?;
         let result = deed.await;
         permit.report(&result);
         result
@@ -106,7 +109,8 @@ impl<P: Protocol> Protocol for Throttled<P> {
 
     fn put<'a>(&'a self, request: &'a PutRequest) -> BoxFuture<'a, Result<Proof, TransferError>> {
         Box::pin(async move {
-            let permit = self.gate.enter(&request.address, &Turn::default(), None).await?;
+            let address = Arc::clone(&request.address).into();
+            let permit = self.gate.enter(&address, &Turn::default(), None).await?;
             let paced = PutRequest { sent: request.sent.paced(permit.pace()), ..request.clone() };
             let put = self.inner.put(&paced).await;
             permit.report(&put);

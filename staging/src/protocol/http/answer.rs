@@ -53,7 +53,7 @@ fn check_coding(answered: &Answered, request: &OpenRequest) -> Result<(), Transf
     };
     let is_kept_so =
         |path: &str| path.rsplit_once('.').is_some_and(|(_, suffix)| suffixes.contains(&suffix));
-    let asked = crate::address::parse(&request.address);
+    let asked = request.address.url();
     if is_kept_so(answered.url.path()) || asked.is_some_and(|url| is_kept_so(url.path())) {
         return Ok(());
     }

@@ -79,11 +79,11 @@ impl HttpProtocol {
             let path = format!("{}/", url.path());
             url.set_path(&path);
         }
-        let build = |url| {
-            let request = self.client.get(url).header(ACCEPT, "application/json");
-            request.header(ACCEPT_ENCODING, "identity")
+        let build = |url: Url| {
+            let request = self.clients.of(&url)?.get(url).header(ACCEPT, "application/json");
+            Ok(request.header(ACCEPT_ENCODING, "identity"))
         };
-        let answered = self.exchange(url.as_str(), Redirects::Anywhere, &build).await?;
+        let answered = self.exchange(&url.as_str().into(), Redirects::Anywhere, &build).await?;
         if answered.response.status() != reqwest::StatusCode::OK {
             return Err(answer::refusal(&answered));
         }

@@ -3,13 +3,16 @@
 //! Credentials go to the origin of the address that they are for. Once a redirect has left it, none
 //! are sent any more, wherever it leads.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 
 use super::{HttpProtocol, answer};
-use crate::credentials::{Credential, CredentialsError};
+use crate::address::Address;
+use crate::credentials::{Credential, CredentialsError, Look};
 use crate::protocol::TransferError;
 
 /// Redirects followed for one request.
@@ -30,14 +33,21 @@ pub(super) struct Answered {
     /// The address that answered, without user information.
     pub(super) url: Url,
     /// Whose credentials were sent, in words that can be shown.
-    pub(super) asked: String,
+    pub(super) asked: Cow<'static, str>,
 }
 
 /// An address on its way through redirects.
 struct Hop {
     url: Url,
-    /// The address as it was given, with user information, for as long as its origin was not left.
-    home: Option<Url>,
+    /// Who is named in the address as it was given, for as long as its origin was not left.
+    home: Option<User>,
+}
+
+/// User information of an address, escaped as it is there.
+#[derive(Default)]
+struct User {
+    name: String,
+    password: Option<String>,
 }
 
 impl HttpProtocol {
@@ -45,24 +55,24 @@ impl HttpProtocol {
     /// if there are other credentials by now.
     pub(super) async fn exchange(
         &self,
-        address: &str,
+        address: &Address,
         redirects: Redirects,
-        build: &(dyn Fn(Url) -> RequestBuilder + Send + Sync),
+        build: &(dyn Fn(Url) -> Result<RequestBuilder, TransferError> + Send + Sync),
     ) -> Result<Answered, TransferError> {
         let mut hop = Hop::start(address)?;
         let mut redirected = 0;
         let mut is_refreshed = false;
         loop {
             self.policy.check(&hop.url)?;
-            let (mut fields, mut asked) = self.authorization(&hop)?;
+            let (mut fields, mut asked) = self.authorization(&hop, Look::OfLate)?;
             let response = loop {
-                let request = build(hop.url.clone()).headers(fields.clone());
+                let request = build(hop.url.clone())?.headers(fields.clone());
                 let response = request.send().await.map_err(|error| answer::send_error(&error))?;
                 if response.status() != StatusCode::UNAUTHORIZED || is_refreshed {
                     break response;
                 }
                 is_refreshed = true;
-                let (now, asked_now) = self.authorization(&hop)?;
+                let (now, asked_now) = self.authorization(&hop, Look::Now)?;
                 if now == fields {
                     break response;
                 }
@@ -84,12 +94,16 @@ impl HttpProtocol {
     }
 
     /// The fields that say who asks, and the same in words.
-    fn authorization(&self, hop: &Hop) -> Result<(HeaderMap, String), TransferError> {
-        let nobody = || (HeaderMap::new(), "asked without credentials".to_owned());
-        let Some(address) = hop.address_with_user() else {
+    fn authorization(
+        &self,
+        hop: &Hop,
+        look: Look,
+    ) -> Result<(HeaderMap, Cow<'static, str>), TransferError> {
+        let nobody = || (HeaderMap::new(), "asked without credentials".into());
+        let Some(url) = hop.url_with_user() else {
             return Ok((HeaderMap::new(), "asked without credentials after a redirect".into()));
         };
-        let Some(credential) = self.credentials.lookup(address.as_str()) else {
+        let Some(credential) = self.credentials.lookup_url(&url, look) else {
             return Ok(nobody());
         };
         let fields = fields_of(&credential)?;
@@ -97,33 +111,41 @@ impl HttpProtocol {
             return Ok(nobody());
         }
         let asked = match &*credential.scope {
-            "" => "asked with the user in the address".to_owned(),
-            scope => format!("asked with the credentials for {scope}"),
+            "" => "asked with the user in the address".into(),
+            scope => format!("asked with the credentials for {scope}").into(),
         };
         Ok((fields, asked))
     }
 }
 
 impl Hop {
-    fn start(address: &str) -> Result<Self, TransferError> {
+    fn start(address: &Address) -> Result<Self, TransferError> {
         let refused = |cause: String| TransferError::Refused {
             found: format!("it is not a URL: {cause}"),
             hint: "write http://host/path".into(),
         };
-        let home = Url::parse(address).map_err(|error| refused(error.to_string()))?;
-        let url = without_user(home.clone())
+        let Some(url) = address.url() else {
+            let cause = Url::parse(address).err().map(|error| error.to_string());
+            return Err(refused(cause.unwrap_or_else(|| "it names no web server".into())));
+        };
+        let name = url.username().to_owned();
+        let home = Some(User { name, password: url.password().map(str::to_owned) });
+        let url = without_user(url.clone())
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
             .ok_or_else(|| refused("it names no web server".into()))?;
-        Ok(Self { url, home: Some(home) })
+        Ok(Self { url, home })
     }
 
     /// For looking credentials up; `None`: there are none for it.
-    fn address_with_user(&self) -> Option<Url> {
-        let home = self.home.as_ref()?;
+    fn url_with_user(&self) -> Option<Cow<'_, Url>> {
+        let User { name, password } = self.home.as_ref()?;
+        if name.is_empty() && password.is_none() {
+            return Some(Cow::Borrowed(&self.url));
+        }
         let mut url = self.url.clone();
-        url.set_username(home.username()).ok()?;
-        url.set_password(home.password()).ok()?;
-        Some(url)
+        url.set_username(name).ok()?;
+        url.set_password(password.as_deref()).ok()?;
+        Some(Cow::Owned(url))
     }
 
     fn follow(mut self, location: &str, redirects: Redirects) -> Result<Self, TransferError> {
@@ -208,7 +230,7 @@ mod tests {
     use super::*;
 
     fn follow(from: &str, location: &str, redirects: Redirects) -> Result<Hop, TransferError> {
-        Hop::start(from).expect("an address").follow(location, redirects)
+        Hop::start(&from.into()).expect("an address").follow(location, redirects)
     }
 
     #[test]
@@ -230,7 +252,7 @@ mod tests {
         let with_user = |location| {
             let hop = follow("https://u:p@h/a/b", location, Redirects::Anywhere).ok()?;
             assert!(hop.url.username().is_empty() && hop.url.password().is_none());
-            Some(hop.address_with_user()?.to_string())
+            Some(hop.url_with_user()?.to_string())
         };
         assert_eq!(with_user("c?x#y").as_deref(), Some("https://u:p@h/a/c?x"));
         assert_eq!(with_user("https://x:y@h:443/c").as_deref(), Some("https://u:p@h/c"));
@@ -239,7 +261,7 @@ mod tests {
         }
         let back = follow("https://u:p@h/a", "https://h2/c", Redirects::Anywhere)
             .and_then(|hop| hop.follow("https://h/a", Redirects::Anywhere));
-        assert!(back.is_ok_and(|hop| hop.address_with_user().is_none()), "not on the way back");
+        assert!(back.is_ok_and(|hop| hop.url_with_user().is_none()), "not on the way back");
     }
 
     #[test]

@@ -56,12 +56,13 @@ impl HttpProtocol {
         }
         let failure = Failure::default();
         let build = |url: Url| {
-            let builder = self.client.put(url).header(CONTENT_LENGTH, request.content.bytes);
-            builder
-                .header(CONTENT_TYPE, "application/octet-stream")
-                .body(body(request, failure.clone()))
+            let builder = self.clients.of(&url)?.put(url);
+            let builder = builder.header(CONTENT_LENGTH, request.content.bytes);
+            let builder = builder.header(CONTENT_TYPE, "application/octet-stream");
+            Ok(builder.body(body(request, failure.clone())))
         };
-        let result = self.exchange(&request.address, Redirects::WithinOrigin, &build).await;
+        let address = Arc::clone(&request.address).into();
+        let result = self.exchange(&address, Redirects::WithinOrigin, &build).await;
         // Trouble with the file is why the request failed, and says more.
         match failure.take() {
             Some(error) => Err(error),
@@ -101,8 +102,8 @@ impl HttpProtocol {
 
     async fn ask(&self, method: &[u8], address: &str) -> Result<Answered, TransferError> {
         let method = Method::from_bytes(method).unwrap_or_default();
-        let build = |url: Url| self.client.request(method.clone(), url);
-        self.exchange(address, Redirects::WithinOrigin, &build).await
+        let build = |url: Url| Ok(self.clients.of(&url)?.request(method.clone(), url));
+        self.exchange(&address.into(), Redirects::WithinOrigin, &build).await
     }
 
     /// Removes what is at an address; a collection goes with all that is in it.

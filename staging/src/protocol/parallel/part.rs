@@ -141,7 +141,7 @@ async fn open(
     let condition =
         Condition::IfSame { known: known.validators.clone(), length: Some(known.length) };
     let request = OpenRequest {
-        address: Arc::clone(&known.address),
+        address: known.address.clone(),
         offset: range.start,
         end: Some(range.end),
         condition,
