@@ -1,6 +1,7 @@
 //! `keelboat fetch`: files from one or more addresses, verified, resumed after a cut or a crash by
 //! the same command.
 
+mod batch;
 mod many;
 mod place;
 mod record;

@@ -31,7 +31,7 @@ impl Colour {
 }
 
 /// Standard output and error.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Terminal {
     colours: bool,
     interactive: bool,

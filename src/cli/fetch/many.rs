@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::File;
-use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use keelboat_engine::{Content, Kind};
-use keelboat_staging::{Fetched, Stager, redact, remove_tree};
-use tokio::task::JoinSet;
+use keelboat_staging::{Fetched, Stager, redact};
+use tokio::task::{JoinHandle, JoinSet};
 
-use super::place::{self, PlaceError};
+use super::batch::{Batch, Moved};
+use super::place;
 use super::standing::{self, Met, Standing};
 use super::{Doing, Manner, Problem, Watch, Wish, shown};
 use crate::cli::args::FetchArgs;
@@ -38,7 +37,8 @@ pub(super) fn bring(
     check_names(&wishes)?;
     let all = wishes.len();
     let into = args.into.as_deref().unwrap_or_else(|| Path::new(""));
-    let mut many = Many { args, into, terminal, tally: Tally::default(), arrived: Vec::new() };
+    let tally = Tally::default();
+    let mut many = Many { args, into, terminal, tally, arrived: Vec::new(), moving: None };
     let wanted = many.look(wishes);
     let partial = shown(into).join(".keelboat-partial");
     let watch = Arc::new(Watch::new(Manner::of(args.quiet, terminal), Doing::Many));
@@ -89,6 +89,8 @@ struct Many<'a> {
     tally: Tally,
     /// Files that are here and not yet in their places.
     arrived: Vec<(Arc<Wish>, Fetched)>,
+    /// Those that are being moved there.
+    moving: Option<JoinHandle<Result<Vec<Moved>, Problem>>>,
 }
 
 impl Many<'_> {
@@ -139,6 +141,7 @@ impl Many<'_> {
                         }
                     }
                     self.place(watch).await?;
+                    self.settle(watch).await?;
                     return Ok(Ended::Stopped);
                 }
             };
@@ -149,6 +152,7 @@ impl Many<'_> {
             }
         }
         self.place(watch).await?;
+        self.settle(watch).await?;
         Ok(Ended::Done)
     }
 
@@ -185,33 +189,32 @@ impl Many<'_> {
         }
     }
 
-    /// Makes what came durable by one call for all, remembers it, and moves each file to its place.
+    /// Has what came moved to its places, after those that came before.
     async fn place(&mut self, watch: &Watch) -> Result<(), Problem> {
-        let Some((_, Fetched::New { path, .. })) = self.arrived.first() else { return Ok(()) };
-        let path = path.clone();
-        // Others go on to come meanwhile.
-        let synced = tokio::task::spawn_blocking(move || sync(&path));
-        synced.await.map_err(std::io::Error::other).map_err(MoveError::from)??;
-        let known = self.arrived.iter().map(|(wish, fetched)| (&wish.output, fetched));
-        super::remember(self.into, &known.collect::<Vec<_>>(), self.terminal)?;
-        for (wish, fetched) in std::mem::take(&mut self.arrived) {
-            let Fetched::New { path, content, transferred, .. } = fetched else { continue };
-            match place::move_to(&path, &wish.output, self.args.force) {
+        self.settle(watch).await?;
+        let arrived = std::mem::take(&mut self.arrived);
+        let batch = Batch { into: self.into.to_owned(), force: self.args.force, arrived };
+        let terminal = self.terminal.clone();
+        self.moving = Some(tokio::task::spawn_blocking(move || batch.place(&terminal)));
+        Ok(())
+    }
+
+    /// Waits for those that are being moved to their places.
+    async fn settle(&mut self, watch: &Watch) -> Result<(), Problem> {
+        let Some(moving) = self.moving.take() else { return Ok(()) };
+        for one in moving.await.map_err(std::io::Error::other).map_err(MoveError::from)?? {
+            let Moved { wish, content, transferred, replaced } = one;
+            match replaced {
                 Ok(replaced) => {
                     self.tally.came(&wish, transferred, replaced.is_some());
                     self.tell_replaced(&wish, replaced);
+                    watch.arrived();
+                    self.show(&wish, content);
                 }
-                Err(error @ PlaceError::Io { .. }) => return Err(error.into()),
-                Err(error) => {
-                    self.tally.fail(&error.into(), self.terminal);
-                    remove_tree(&path).map_err(MoveError::from)?;
-                    continue;
-                }
+                Err(error) => self.tally.fail(&error.into(), self.terminal),
             }
-            watch.arrived();
-            self.show(&wish, content);
         }
-        Ok(sync(shown(self.into))?)
+        Ok(())
     }
 }
 
@@ -271,10 +274,4 @@ impl Tally {
         }
         parts.join(", ")
     }
-}
-
-/// Brings all of a file system to the disk.
-fn sync(path: &Path) -> Result<(), PlaceError> {
-    let synced = File::open(path).and_then(|file| Ok(nix::unistd::syncfs(file.as_fd())?));
-    synced.map_err(|source| PlaceError::Io { doing: "write", path: path.to_owned(), source })
 }
