@@ -195,7 +195,9 @@ fn what_changes_is_read_again_unless_it_makes_no_sense() {
     let room = Room::new();
     let text = |token: &str| format!("[[credential]]\nscope = 'https://h'\ntoken = '{token}'\n");
     let credentials = room.load(&text("one")).unwrap();
-    let token = || credentials.lookup("https://h/x").and_then(|found| found.bearer().unwrap());
+    let url = Url::parse("https://h/x").unwrap();
+    let now = || credentials.lookup_url(&url, Look::Now);
+    let token = || now().and_then(|found| found.bearer().unwrap());
     assert_eq!(token(), Some(Secret::new("one")));
     room.write("credentials.toml", &text("two"), 0o600);
     assert_eq!(token(), Some(Secret::new("two")));
@@ -208,7 +210,7 @@ fn what_changes_is_read_again_unless_it_makes_no_sense() {
         "[[credential]]\nscope = 'https://h'\ntoken_file = 't'\n",
         0o600,
     );
-    credentials.lookup("https://h/x").unwrap().bearer().expect_err("no token there");
+    now().unwrap().bearer().expect_err("no token there");
     room.write("t", "four\n", 0o644);
     assert_eq!(token(), Some(Secret::new("four")));
     room.write("t", "five\n", 0o644);
