@@ -512,10 +512,13 @@ async fn private_machines_can_be_denied() {
     let dir = room();
     let stager = Stager::new(StagingConfig { http, ..config(dir.path()) }).expect("one");
     for host in ["127.0.0.1", "localhost", "127.1", "0x7f000001", "[::ffff:127.0.0.1]"] {
-        let address = format!("http://{host}:{port}/x");
-        let error = stager.fetch(FetchRequest::new(address)).await.expect_err(host);
-        assert_eq!(error.failure.class, FailureClass::Permanent, "{host}: {error}");
-        assert!(error.to_string().contains("no public address"), "{host}: {error}");
+        for scheme in ["http", "ftp", "ftps", "sftp"] {
+            let address = format!("{scheme}://somebody@{host}:{port}/x");
+            let error = stager.fetch(FetchRequest::new(address)).await.expect_err(host);
+            let text = format!("{scheme}, {host}: {error}");
+            assert_eq!(error.failure.class, FailureClass::Permanent, "{text}");
+            assert!(text.contains("no public address"), "{text}");
+        }
     }
     assert!(server.asked().is_empty());
 }
