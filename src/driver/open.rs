@@ -83,7 +83,11 @@ pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<
         .map_err(RunError::setup("start the network threads"))?;
     let (messages, inbox) = sync_channel(MESSAGES_MAX);
     watch_signals(&runtime, messages.clone());
-    let staging = StagingConfig { offline: options.offline, ..settings.staging(project.partial()) };
+    let staging = StagingConfig {
+        offline: options.offline,
+        strict: options.strict,
+        ..settings.staging(project.partial())
+    };
     let late = Late::new(staging, LocalConfig { warden: warden()?, token });
     let edges = connect(options, (project, begun.run), remembered, late, (&runtime, messages))?;
     Ok(Opened {

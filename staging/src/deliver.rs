@@ -6,6 +6,7 @@
 //! whole, and they are read back unless it has computed a checksum itself.
 
 mod error;
+mod known;
 mod leftover;
 mod place;
 mod standing;
@@ -29,7 +30,7 @@ use crate::gate::Turn;
 use crate::local::{Delivered, DigestMemory, Forgetful, LocalError, deliver, digest_path};
 use crate::protocol::{
     Condition, Errand, OpenRequest, Opened, Proof, Protocol, PutRequest, Sent, TransferError,
-    Writing, local_path,
+    Validators, Writing, local_path,
 };
 use crate::retry::{Retries, insist};
 
@@ -162,7 +163,8 @@ impl Way<'_> {
         if !self.makes_way(address).await? {
             return Ok(Delivered::AlreadyThere);
         }
-        self.write(address).await?;
+        let said = self.write(address).await?;
+        self.remember(address, &said).await;
         Ok(Delivered::Copied)
     }
 
@@ -192,8 +194,9 @@ impl Way<'_> {
         Ok(true)
     }
 
-    /// Writes the file until it is proven to be there, with as many tries as the budget has.
-    async fn write(&self, address: &Arc<str>) -> Result<(), TransferError> {
+    /// Writes the file until it is proven to be there, with as many tries as the budget has. What
+    /// was said of it with the proof.
+    async fn write(&self, address: &Arc<str>) -> Result<Validators, TransferError> {
         let Delivery { source, content, .. } = self.delivery;
         let mut tries = self.tries(address);
         let mut resume = true;
@@ -212,10 +215,10 @@ impl Way<'_> {
             watched.end();
             tell_resumed(self.delivery, &sent);
             let error = match put {
-                Ok(Proof::Checked) => return Ok(()),
+                Ok(Proof::Checked(said)) => return Ok(said),
                 Ok(Proof::Unchecked) => match self.read_back(address, &mut tries).await? {
-                    Standing::Same => return Ok(()),
-                    found => {
+                    (Standing::Same, said) => return Ok(said),
+                    (found, _) => {
                         // Once more from the beginning, but not for ever.
                         resume = false;
                         TransferError::Malformed {
@@ -268,34 +271,44 @@ impl Way<'_> {
         &self,
         address: &Arc<str>,
         tries: &mut Tries<'_>,
-    ) -> Result<Standing, TransferError> {
+    ) -> Result<(Standing, Validators), TransferError> {
         loop {
-            match self.look(address).await {
+            match self.look(address, Condition::Always).await {
                 Ok(found) => return Ok(found),
                 Err(error) => tries.wait(error).await?,
             }
         }
     }
 
-    /// What is at an address. It is read if it has the right length.
-    async fn look(&self, address: &Arc<str>) -> Result<Standing, TransferError> {
+    /// What is at an address, and what tells it from later versions. It is read if it has the right
+    /// length, and the server does not say that it is the one that it is asked about.
+    async fn look(
+        &self,
+        address: &Arc<str>,
+        condition: Condition,
+    ) -> Result<(Standing, Validators), TransferError> {
         let Content { bytes: expected, digest, .. } = self.delivery.content;
         let request = OpenRequest {
             address: Arc::clone(address).into(),
             offset: 0,
             end: None,
-            condition: Condition::Always,
+            condition,
             turn: Turn::default(),
         };
-        let opened = match self.protocol.open(&request).await {
-            Err(TransferError::Missing { .. }) => return Ok(Standing::Nothing),
-            opened => opened?,
+        let nothing = || Ok((Standing::Nothing, Validators::default()));
+        let (metadata, mut stream) = match (self.protocol.open(&request).await, request.condition) {
+            (Err(TransferError::Missing { .. }), _) => return nothing(),
+            (Ok(Opened::Unchanged), Condition::IfChanged(known)) => {
+                return Ok((Standing::Same, known));
+            }
+            (Ok(Opened::Unchanged), _) => return nothing(),
+            (Ok(Opened::Body { metadata, stream, .. }), _) => (metadata, stream),
+            (Err(error), _) => return Err(error),
         };
-        let Opened::Body { metadata, mut stream, .. } = opened else {
-            return Ok(Standing::Nothing);
+        let other = |found: String| {
+            let other = Standing::Other(format!("a file of other content ({found})"));
+            Ok((other, Validators::default()))
         };
-        let other =
-            |found: String| Ok(Standing::Other(format!("a file of other content ({found})")));
         if let Some(length) = metadata.length.filter(|length| *length != expected) {
             return other(format!("{length} bytes"));
         }
@@ -310,7 +323,7 @@ impl Way<'_> {
         }
         let found = digester.finish();
         if bytes == expected && found == digest {
-            return Ok(Standing::Same);
+            return Ok((Standing::Same, metadata.validators));
         }
         other(format!("{bytes} bytes, SHA-256 {}", found.short()))
     }

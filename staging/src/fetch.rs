@@ -73,6 +73,8 @@ pub struct StagingConfig {
     pub seed: u64,
     /// Use what is known, ask nobody.
     pub offline: bool,
+    /// Read back what is to be at an address and is there already, whatever is known of it.
+    pub strict: bool,
     /// Bytes that one member of an archive may unpack to.
     pub unpacked_max: u64,
     /// How to talk SFTP.
@@ -96,6 +98,7 @@ impl StagingConfig {
             retry: RetryBudget::default(),
             seed: 0,
             offline: false,
+            strict: false,
             unpacked_max: 1 << 40,
             sftp: SftpConfig::default(),
             globus: None,

@@ -121,9 +121,15 @@ impl Way<'_> {
         address: &std::sync::Arc<str>,
     ) -> Result<Standing, TransferError> {
         let mut tries = self.tries(address);
+        let condition = self.condition(address).await;
         loop {
-            match self.look(address).await {
-                Ok(standing) => return Ok(standing),
+            match self.look(address, condition.clone()).await {
+                Ok((standing, said)) => {
+                    if standing == Standing::Same {
+                        self.remember(address, &said).await;
+                    }
+                    return Ok(standing);
+                }
                 // Whoever may write need not be allowed to read.
                 Err(TransferError::Forbidden { .. } | TransferError::Refused { .. })
                     if self.delivery.over != Over::Nothing =>

@@ -93,7 +93,7 @@ fn kind_of(name: &str) -> Option<Kind> {
         return None;
     }
     match rest {
-        ".data" | ".state" => Some(Kind::Shared { lock: "data" }),
+        ".data" | ".state" | ".there" | ".there-new" => Some(Kind::Shared { lock: "data" }),
         ".tree" | ".tree-notes" => Some(Kind::Shared { lock: "tree-notes" }),
         ".errand" => Some(Kind::Errand),
         rest => owner(rest).map(|process| Kind::Owned { process }),
@@ -153,7 +153,7 @@ mod tests {
         let (dead, alive) = (u32::MAX, std::process::id());
         let dir = tempfile::tempdir().unwrap();
         let digest = Digest::of(b"a").to_hex();
-        for end in [".data", ".state", ".tree-notes", ".unknown", ".claimed"] {
+        for end in [".data", ".state", ".there", ".tree-notes", ".unknown", ".claimed"] {
             fs::write(dir.path().join(format!("{digest}{end}")), b"x").unwrap();
         }
         for end in [".tree", ".errand"] {
@@ -181,7 +181,7 @@ mod tests {
         let dead = dead.map(|name| name.replace('P', &u32::MAX.to_string()));
         assert_eq!(names(dir.path(), now + DAY * 2, kept), dead);
         let mut all = dead.to_vec();
-        let shared = ["D.data", "D.state", "D.tree", "D.tree-notes"];
+        let shared = ["D.data", "D.state", "D.there", "D.tree", "D.tree-notes"];
         all.extend(shared.map(str::to_owned));
         all.sort();
         let found = names(dir.path(), now + DAY * 29, DAY);

@@ -259,7 +259,7 @@ mod tests {
                     hold.await;
                 }
             }
-            Ok(Proof::Checked)
+            Ok(Proof::Unchecked)
         }
     }
 
@@ -331,6 +331,6 @@ mod tests {
         let sent = Sent::default().paced(permit.pace());
         // Beyond what may come at once.
         let held = Drops { bytes: 5, pause: Duration::ZERO, left: 30 };
-        assert_eq!(send(held, sent).await, Ok(Proof::Checked));
+        assert_eq!(send(held, sent).await, Ok(Proof::Unchecked));
     }
 }

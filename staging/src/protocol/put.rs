@@ -10,7 +10,7 @@ use std::time::Duration;
 use keelboat_engine::Content;
 use tokio::time::Sleep;
 
-use super::TransferError;
+use super::{TransferError, Validators};
 use crate::gate::Pace;
 
 /// How files come to be at their addresses.
@@ -167,11 +167,12 @@ impl Drop for Hold {
 }
 
 /// What is known of a file that was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proof {
     /// The server computed a checksum of what it keeps, and it is the right one: SHA-256, or the
-    /// service's own of each part.
-    Checked,
+    /// service's own of each part. In the same answer it may have said what tells this version from
+    /// others.
+    Checked(Validators),
     /// Nobody has looked: it must be read back.
     Unchecked,
 }

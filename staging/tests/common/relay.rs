@@ -19,6 +19,8 @@ struct State {
     cuts: Mutex<Vec<u64>>,
     /// Bytes to the server in all.
     passed: AtomicU64,
+    /// Bytes from the server in all.
+    came: AtomicU64,
     cut: AtomicU64,
     /// Whether the server is gone: who comes is hung up on.
     is_dead: AtomicBool,
@@ -32,15 +34,20 @@ impl Relay {
     pub(crate) fn start(port: u16, cuts: &[u64]) -> Self {
         let server = SocketAddr::from(([127, 0, 0, 1], port));
         let cuts = Mutex::new(cuts.iter().rev().copied().collect());
-        let (passed, cut) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (passed, came, cut) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
         let (is_dead, sockets) = (AtomicBool::new(false), Mutex::default());
-        let state = Arc::new(State { cuts, passed, cut, is_dead, sockets });
+        let state = Arc::new(State { cuts, passed, came, cut, is_dead, sockets });
         Self { port: listen(&state, server), state }
     }
 
     /// Bytes that were sent towards the server.
     pub(crate) fn passed(&self) -> u64 {
         self.state.passed.load(Ordering::SeqCst)
+    }
+
+    /// Bytes that came from the server.
+    pub(crate) fn came(&self) -> u64 {
+        self.state.came.load(Ordering::SeqCst)
     }
 
     /// Ends all connections and takes no more: what a server that is killed looks like.
@@ -133,6 +140,7 @@ impl State {
                 buffer = text.replace(&format!("|{port}|"), &format!("|{own}|")).into_bytes();
             }
             reader.consume(taken);
+            self.came.fetch_add(taken as u64, Ordering::SeqCst);
             if client.write_all(&buffer).is_err() {
                 break;
             }

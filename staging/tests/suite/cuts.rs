@@ -91,58 +91,71 @@ async fn cut(protocol: Arc<dyn Protocol>, relay: &Relay, address: &str, again: u
     bytes
 }
 
-#[tokio::test]
-async fn a_put_over_http_that_is_cut_is_sent_again() {
-    let Some(servers) = Servers::get() else { return };
+/// Where uploads begin anew: a cut costs what had gone by then.
+const AGAIN: u64 = (CUTS[0] + CUTS[1] + CUTS[2]) / 3;
+
+pub(super) fn by_http(servers: &Servers, name: &str, cuts: &[u64]) -> Growing {
     let (user, password) = (servers.value("HTTP_USER"), servers.value("HTTP_PASSWORD"));
-    let address = servers.plain("/dav/cuts/file");
+    let address = servers.plain(&format!("/dav/{name}"));
     let port = port_of(servers.value("HTTP_URL"));
-    let relay = Relay::start(port, &CUTS);
+    let relay = Relay::start(port, cuts);
     let address = through(&relay, &address, port);
     let address = address.replace("://", &format!("://{user}:{password}@"));
     let protocol = Arc::new(HttpProtocol::new(&HttpConfig::default()).expect("a client"));
-    // A cut costs what had gone by then.
-    let bytes = cut(protocol, &relay, &address, CUTS.iter().sum::<u64>() / 3).await;
-    let path = Path::new(servers.value("HTTP_ROOT")).join("dav/cuts/file");
-    assert!(std::fs::read(path).expect("it is there") == bytes);
+    let path = Path::new(servers.value("HTTP_ROOT")).join("dav").join(name);
+    Growing { protocol, relay, address, path, again: AGAIN }
 }
 
 #[tokio::test]
-async fn a_put_to_a_bucket_that_is_cut_is_sent_again() {
-    let Some(buckets) = Buckets::get() else { return };
+async fn a_put_over_http_that_is_cut_is_sent_again() {
+    let Some(servers) = Servers::get() else { return };
+    let to = by_http(&servers, "cuts/file", &CUTS);
+    let bytes = cut(to.protocol, &to.relay, &to.address, to.again).await;
+    assert!(std::fs::read(to.path).expect("it is there") == bytes);
+}
+
+pub(super) fn by_bucket(buckets: &Buckets, cuts: &[u64]) -> (Relay, Arc<dyn Protocol>) {
     let endpoint = buckets.value("S3_ENDPOINT");
     let port = port_of(endpoint);
-    let relay = Relay::start(port, &CUTS);
+    let relay = Relay::start(port, cuts);
     let endpoint = through(&relay, endpoint, port);
     let variables = buckets.variables().into_iter().map(|(key, value)| {
         let value = if key == "AWS_ENDPOINT_URL" { endpoint.clone() } else { value };
         (key, value)
     });
     let protocol = BucketProtocol::with_variables(HttpConfig::default(), variables);
+    (relay, Arc::new(protocol))
+}
+
+#[tokio::test]
+async fn a_put_to_a_bucket_that_is_cut_is_sent_again() {
+    let Some(buckets) = Buckets::get() else { return };
+    let (relay, protocol) = by_bucket(&buckets, &CUTS);
     let address = buckets.address("cuts/file");
-    let bytes = cut(Arc::new(protocol), &relay, &address, CUTS.iter().sum::<u64>() / 3).await;
+    let bytes = cut(protocol, &relay, &address, AGAIN).await;
     // Once more, and not through the relay: what is there is right.
     let direct = Sender::of(Faulty::new(buckets.protocol(), vec![]));
     assert_eq!(direct.send(&address, &bytes).await, Ok(Delivered::AlreadyThere));
 }
 
-/// Where uploads go on: what a cut costs is what the server may not have written yet.
-struct Growing {
-    protocol: Arc<dyn Protocol>,
-    relay: Relay,
-    address: String,
-    path: PathBuf,
+/// Where a file is written through a relay.
+pub(super) struct Growing {
+    pub(super) protocol: Arc<dyn Protocol>,
+    pub(super) relay: Relay,
+    pub(super) address: String,
+    pub(super) path: PathBuf,
+    /// What a cut costs: where uploads go on, what the server may not have written yet.
     again: u64,
 }
 
-fn by_sftp(ssh: &Ssh, name: &str, cuts: &[u64]) -> Growing {
+pub(super) fn by_sftp(ssh: &Ssh, name: &str, cuts: &[u64]) -> Growing {
     let relay = Relay::start(ssh.value("SSH_PORT").parse().expect("a port"), cuts);
     let address = ssh.address_at(relay.port, name);
     let protocol = ssh.protocol_at(relay.port);
     Growing { protocol, relay, address, path: ssh.path(name), again: 5_000_000 }
 }
 
-fn by_ftp(ftp: &Ftp, name: &str, cuts: &[u64]) -> Growing {
+pub(super) fn by_ftp(ftp: &Ftp, name: &str, cuts: &[u64]) -> Growing {
     let port = port_of(ftp.value("FTP_URL"));
     let relay = Relay::start(port, cuts);
     let address = through(&relay, &ftp.address("FTP_URL", name), port);

@@ -8,7 +8,7 @@ use keelboat_engine::{Content, Digest, Kind};
 use keelboat_staging::{
     Condition, Credential, Credentials, Delivered, Delivery, Depth, FetchRequest, Forgetful,
     FtpConfig, FtpProtocol, ListRequest, OpenRequest, Opened, Over, Proof, Protocol, PutRequest,
-    Renamed, Secret, Sent, Stager, TransferError, Turn, child_address,
+    Renamed, Secret, Sent, Stager, TransferError, Turn, Validators, child_address,
 };
 
 use super::conformance::sparse::sparse;
@@ -220,7 +220,11 @@ async fn files_are_written_renamed_and_read_back() {
             let name = format!("written/deep {number}/{name}");
             let address = ftp.address(server, &name);
             let request = outgoing(dir.path(), &temporary, &bytes, false);
-            assert_eq!(protocol.put(&request).await, Ok(Proof::Checked), "{name}");
+            assert_eq!(
+                protocol.put(&request).await,
+                Ok(Proof::Checked(Validators::default())),
+                "{name}"
+            );
             assert_eq!(request.sent.get(), bytes.len() as u64);
             // The second server finds the file of the first one in its place.
             assert_eq!(protocol.rename(&temporary, &address).await, Ok(Renamed::Done), "{name}");
@@ -247,12 +251,20 @@ async fn an_upload_goes_on_where_it_was() {
         let address = ftp.address(server, "resumed");
         ftp.put("resumed", &bytes[..300_000]);
         let request = outgoing(dir.path(), &address, &bytes, true);
-        assert_eq!(protocol.put(&request).await, Ok(Proof::Checked), "{server}");
+        assert_eq!(
+            protocol.put(&request).await,
+            Ok(Proof::Checked(Validators::default())),
+            "{server}"
+        );
         assert_eq!(request.sent.get(), sent, "{server}");
         assert!(std::fs::read(ftp.path("resumed")).expect("the file") == bytes);
 
         let again = outgoing(dir.path(), &address, &bytes, true);
-        assert_eq!(protocol.put(&again).await, Ok(Proof::Checked), "{server}");
+        assert_eq!(
+            protocol.put(&again).await,
+            Ok(Proof::Checked(Validators::default())),
+            "{server}"
+        );
         assert_eq!(again.sent.get(), 0, "{server}");
 
         // What is there is of another file.
@@ -261,7 +273,11 @@ async fn an_upload_goes_on_where_it_was() {
         if sent < 400_000 {
             let error = other.expect_err("another file");
             assert!(error.spoils_partial(), "{error}");
-            assert_eq!(protocol.put(&again).await, Ok(Proof::Checked), "{server}");
+            assert_eq!(
+                protocol.put(&again).await,
+                Ok(Proof::Checked(Validators::default())),
+                "{server}"
+            );
         }
         assert!(std::fs::read(ftp.path("resumed")).expect("the file") == bytes);
     }

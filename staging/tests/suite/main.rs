@@ -20,6 +20,7 @@ mod ftp;
 mod globus;
 mod hostile;
 mod in_place;
+mod known;
 mod local;
 mod parallel;
 mod queue;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use keelboat_engine::{Content, Digest, FailureClass, Kind};
 use keelboat_staging::{
     Credential, Credentials, Depth, Entry, FetchRequest, HttpConfig, HttpProtocol, Proof, Protocol,
-    PutRequest, Secret, Sent, Stager, StagingConfig, TransferError, Writing,
+    PutRequest, Secret, Sent, Stager, StagingConfig, TransferError, Validators, Writing,
 };
 
 use super::conformance::{Place, conformance};
@@ -188,9 +188,10 @@ async fn the_digest_that_a_server_says_is_compared() {
         say(stream, &format!("200 OK\n{field}\nContent-Length: 0"), b"")
     });
     let dir = room();
+    let checked = || Proof::Checked(Validators::default());
     for (path, expected) in [
-        ("/right", Proof::Checked),
-        ("/older", Proof::Checked),
+        ("/right", checked()),
+        ("/older", checked()),
         // It may be of the answer's own body: whoever asked reads the file back.
         ("/another", Proof::Unchecked),
     ] {

@@ -16,16 +16,16 @@ use std::time::Duration;
 use keelboat_engine::{Content, Digester};
 use object_store::multipart::PartId;
 use object_store::path::Path;
-use object_store::{Error, PutOptions, PutPayload};
+use object_store::{Error, PutOptions, PutPayload, PutResult};
 use tokio::task::JoinSet;
 use tokio_util::bytes::Bytes;
 
 use super::answer::Seen;
 use super::connect::Objects;
-use super::store::Store;
+use super::store::{Store, quoted};
 use crate::local::LocalError;
 use crate::protocol::file::open_regular;
-use crate::protocol::{Proof, PutRequest, Sent, TransferError};
+use crate::protocol::{Proof, PutRequest, Sent, TransferError, Validators};
 
 /// Bytes of a file that is sent in one request, at most.
 const WHOLE_BYTES_MAX: u64 = 16 << 20;
@@ -73,8 +73,8 @@ impl Store {
         source.check()?;
         let seen = Seen::counting(sent);
         let put = self.objects.put_opts(key, payload(&bytes), PutOptions::default());
-        self.step(&seen, put).await?;
-        Ok(proof(seen.is_checked()))
+        let put = self.step(&seen, put).await?;
+        Ok(proof(seen.is_checked(), &put))
     }
 
     async fn put_parts(
@@ -129,13 +129,17 @@ impl Store {
         }
         let is_checked = parts.is_checked();
         let completed = self.objects.complete_multipart(&upload.key, &upload.id, parts.into_ids()?);
-        self.step(&Seen::default(), completed).await?;
-        Ok(proof(is_checked))
+        let completed = self.step(&Seen::default(), completed).await?;
+        Ok(proof(is_checked, &completed))
     }
 }
 
-const fn proof(is_checked: bool) -> Proof {
-    if is_checked { Proof::Checked } else { Proof::Unchecked }
+fn proof(is_checked: bool, put: &PutResult) -> Proof {
+    if !is_checked {
+        return Proof::Unchecked;
+    }
+    let etag = put.e_tag.as_deref().map(quoted);
+    Proof::Checked(Validators { etag, ..Validators::default() })
 }
 
 /// In whole MiB, so large that the parts suffice.

@@ -87,7 +87,7 @@ pub(super) fn sha256(headers: &HeaderMap) -> Option<String> {
     find("repr-digest").or_else(|| find("digest"))
 }
 
-fn validators(headers: &HeaderMap) -> Validators {
+pub(super) fn validators(headers: &HeaderMap) -> Validators {
     let last_modified = text(headers, &LAST_MODIFIED).map(str::to_owned);
     let date = text(headers, &DATE).and_then(http_date);
     let modified = last_modified.as_deref().and_then(http_date);

@@ -159,7 +159,7 @@ fn refusal(answered: &Answered) -> TransferError {
 fn proof_of(response: &Response, content: &Content) -> Proof {
     let expected = BASE64_STANDARD.encode(content.digest.as_bytes());
     match headers::sha256(response.headers()) {
-        Some(found) if found == expected => Proof::Checked,
+        Some(found) if found == expected => Proof::Checked(headers::validators(response.headers())),
         _ => Proof::Unchecked,
     }
 }
