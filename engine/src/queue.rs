@@ -54,7 +54,8 @@ pub struct Request {
     pub scheme: Arc<str>,
     /// How urgent it is; more is sooner.
     pub priority: u8,
-    /// The room that it has to have before it starts, when that is known.
+    /// The room that it has to have before it starts; 0 bytes: what it has by then is enough, or
+    /// nobody knows yet.
     pub room: Option<(RoomId, u64)>,
 }
 
@@ -221,7 +222,7 @@ impl TransferQueue {
             let Ticket { request, rank, under_way } =
                 self.tickets.get_mut(&id).expect("who waits has a ticket");
             *under_way = true;
-            if let Some((room, bytes)) = request.room {
+            if let Some((room, bytes)) = request.room.filter(|(_, bytes)| *bytes > 0) {
                 self.room.take(room, bytes);
             }
             let host = self.hosts.get_mut(&request.host).expect("who waits has a host");
@@ -295,10 +296,19 @@ impl TransferQueue {
         };
         match self.tickets[id].request.room {
             Some((room, bytes)) if self.offer(room, bytes, 0) == Reserved::Later => {
-                Candidate::Cramped(*id)
+                let lines = host.waiting.iter().filter(|(scheme, _)| self.scheme_has_place(scheme));
+                let settled =
+                    lines.flat_map(|(_, line)| line).filter(|(_, id)| self.is_settled(*id));
+                settled.min().map_or(Candidate::Cramped(*id), |(_, id)| Candidate::Ready(*id))
             }
             _ => Candidate::Ready(*id),
         }
+    }
+
+    /// Whether it has the room that it is to have, which others may wait for: it goes before them.
+    fn is_settled(&self, id: TicketId) -> bool {
+        let room = self.tickets[&id].request.room;
+        room.is_some_and(|(room, bytes)| self.room.has_some(room) && self.room.own(room) >= bytes)
     }
 
     /// While nothing else is under way, here or elsewhere, there is room for one.

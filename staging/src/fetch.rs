@@ -41,7 +41,7 @@ use crate::retry::{Retries, RetryBudget};
 use arrived::Arrived;
 use error::Lost;
 use flight::{Flights, Landed};
-use job::Job;
+use job::{Job, Space};
 use progress::Observers;
 use shelf::Archives;
 
@@ -414,6 +414,7 @@ impl Stager {
                 urgency: urgency.clone(),
                 observers: Observers::of(request.progress.clone()),
                 effort,
+                space: Space::Own,
             });
             let landed = flight.landed(&urgency).await;
             // Somebody else's transfer may end in a way that says nothing about this wish.

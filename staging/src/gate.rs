@@ -93,7 +93,8 @@ impl Gate {
             host: Arc::clone(host),
             scheme: Arc::clone(address.scheme()),
             priority: urgency.take(),
-            room: turn.room().zip(bytes),
+            // Who has room already goes before those who wait for the same room.
+            room: turn.within_room().or_else(|| turn.room()).map(|room| (room, bytes.unwrap_or(0))),
         };
         let (sender, mut started) = oneshot::channel();
         let ticket = {
@@ -126,6 +127,32 @@ impl Gate {
             self.pump();
         }
         Ok(permit)
+    }
+
+    /// Waits until there is room for all bytes of something that takes many transfers; they come
+    /// from the host of this address. Nobody goes beyond the bound before it has given it back.
+    ///
+    /// # Errors
+    /// It is more than all of the room, or the host was down for too long.
+    pub(crate) async fn enter_room(
+        &self,
+        address: &Address,
+        turn: &Turn,
+        bytes: u64,
+    ) -> Result<(), TransferError> {
+        let Some(max) = self.0.space_max else { return Ok(()) };
+        if bytes > max {
+            return Err(self.too_large(bytes));
+        }
+        let permit = self.enter(address, turn, Some(bytes)).await?;
+        self.fill(turn);
+        drop(permit);
+        Ok(())
+    }
+
+    /// Whether there is a bound on the room.
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.0.space_max.is_some()
     }
 
     /// One more connection to a host that somebody has one with already, if nobody else waits for

@@ -80,7 +80,7 @@ impl Room {
         self.own(id) > 0
     }
 
-    fn own(&self, id: RoomId) -> u64 {
+    pub(super) fn own(&self, id: RoomId) -> u64 {
         self.by_id.get(&id).copied().unwrap_or(0)
     }
 

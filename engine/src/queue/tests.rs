@@ -477,3 +477,18 @@ fn who_becomes_more_urgent_goes_before_others_and_never_back() {
          end ftp =>",
     );
 }
+
+#[test]
+fn who_needs_room_at_a_host_does_not_stand_in_the_way_of_who_has_it() {
+    let limits = QueueLimits { space_max: Some(10), ..limits(4, 1) };
+    check(
+        limits,
+        "reserve a 8 => Yes
+         full a =>
+         want b@h+5 =>
+         want a@h+0 => a
+         end a =>
+         want c@h =>
+         release a => b",
+    );
+}

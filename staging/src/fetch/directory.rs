@@ -1,6 +1,7 @@
 //! Directories: listed, brought file by file, and put together. What came before a crash stays.
 
 mod kept;
+mod whole;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +12,11 @@ use keelboat_engine::{Content, Digest, FailureClass, Kind};
 use tokio::task::JoinSet;
 
 use self::kept::{Came, Kept};
+use self::whole::Whole;
 use super::arrived::{Arrived, Own};
 use super::error::{Lost, SourceError};
 use super::flight::Landed;
-use super::job::Job;
+use super::job::{Job, Space};
 use super::progress::{Observers, Progress, Share};
 use super::{Fetched, blocking};
 use crate::address::{address_digest, child_address, redact};
@@ -38,17 +40,18 @@ pub(super) async fn land(
     if !validators.is_empty() && job.known_validators().is_some_and(|known| known == validators) {
         return Ok(Landed::Unchanged);
     }
+    let whole = Arc::new(Whole::enter(job, &entries).await?);
     let source = address_digest(&job.address);
     let (dir, own) = (job.stager.config.partial_dir.clone(), source);
     let kept = Arc::new(blocking(move || Kept::open(&dir, own)).await??);
-    bring_all(job, &entries, &kept, transferred).await?;
+    bring_all(job, &entries, &kept, &whole, transferred).await?;
     let partial_dir = job.stager.config.partial_dir.clone();
     let (own, content) = blocking(move || kept.finish(Own::name(&partial_dir, &source)?)).await??;
     checked(job, &content)?;
     let transferred = transferred.load(Ordering::Relaxed);
     let source_used = Arc::clone(job.address.text());
     let arrived = Arrived::own(own, content, validators, transferred, source_used);
-    Ok(Landed::New(Arc::new(arrived)))
+    Ok(Landed::New(Arc::new(arrived.keeping(whole.turn()))))
 }
 
 /// Holds what came against the declared digest.
@@ -128,8 +131,12 @@ async fn bring_all(
     job: &Job,
     entries: &[Entry],
     kept: &Arc<Kept>,
+    whole: &Arc<Whole>,
     transferred: &AtomicU64,
 ) -> Result<(), SourceError> {
+    // Where there is no bound, whoever wants one of the files by itself shares its transfer.
+    let room = whole.turn().room().filter(|_| job.stager.gate.is_bounded());
+    let space = room.map_or(Space::Own, Space::OfDirectory);
     let length = entries.iter().map(|entry| entry.length.unwrap_or(0)).sum();
     let share = Share::new(job.observers.clone(), length);
     let mut under_way = JoinSet::new();
@@ -145,6 +152,7 @@ async fn bring_all(
             address: child_address(&job.address, &entry.path).into(),
             entry: entry.clone(),
             kept: Arc::clone(kept),
+            whole: Arc::clone(whole),
         };
         let observers = Observers::of(Some(Arc::new(share.another()) as Arc<dyn Progress>));
         let child = Job {
@@ -156,6 +164,7 @@ async fn bring_all(
             urgency: Urgency::new(job.urgency.now()),
             observers,
             effort: job.effort,
+            space,
         };
         under_way.spawn(file.bring(child, job.urgency.clone()));
     }
@@ -183,6 +192,7 @@ struct Wanted {
     address: Arc<str>,
     entry: Entry,
     kept: Arc<Kept>,
+    whole: Arc<Whole>,
 }
 
 impl Wanted {
@@ -205,7 +215,8 @@ impl Wanted {
         else {
             return Ok(0);
         };
-        let Self { entry, kept, .. } = self;
+        let Self { entry, kept, whole, .. } = self;
+        whole.came(&entry, content.bytes);
         // What the listing said is what a later listing is compared with.
         tracing::trace!(?etag, ?last_modified, "a file of a directory came");
         let came = Came { entry, sha256: content.digest };

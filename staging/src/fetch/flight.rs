@@ -10,13 +10,14 @@ use tokio_util::task::AbortOnDropHandle;
 use super::Effort;
 use super::arrived::Arrived;
 use super::error::{Lost, SourceError};
-use super::job::{self, Job};
+use super::job::{self, Job, Space};
 use super::progress::Observers;
 use crate::gate::Urgency;
 use crate::protocol::{TransferError, Validators};
 
-/// What makes two wishes one: address, kind, and the digest of what is known.
-type Key = (Arc<str>, Kind, Option<Digest>);
+/// What makes two wishes one: address, kind, the digest of what is known, and whose room it takes:
+/// a part of a directory never waits behind a file that waits for the room of that directory.
+type Key = (Arc<str>, Kind, Option<Digest>, Space);
 
 /// How a transfer ended, for all who wait for it.
 #[derive(Debug, Clone)]
@@ -59,7 +60,7 @@ impl Flights {
     /// The transfer of what a job wants: one that is under way, or this one.
     pub(super) fn join(&self, job: Job) -> Arc<Flight> {
         let known = job.known.as_ref().map(|known| known.content.digest);
-        let key = (Arc::clone(job.address.text()), job.kind, known);
+        let key = (Arc::clone(job.address.text()), job.kind, known, job.space);
         let mut table = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(flight) = table.flights.get(&key).and_then(Weak::upgrade)
             && flight.serves(job.sha256, job.effort)

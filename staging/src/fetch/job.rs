@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use keelboat_engine::queue::RoomId;
 use keelboat_engine::{Digest, Kind};
 
 use super::error::{Lost, SourceError};
@@ -28,6 +29,17 @@ pub(super) struct Job {
     pub(super) urgency: Urgency,
     pub(super) observers: Observers,
     pub(super) effort: Effort,
+    pub(super) space: Space,
+}
+
+/// Where there is room for the bytes of a transfer, if that is bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Space {
+    /// It takes room of its own.
+    Own,
+    /// In this room, of the directory that it is for. It never waits for room, which the directory
+    /// would hold meanwhile.
+    OfDirectory(RoomId),
 }
 
 /// Does it.
@@ -82,9 +94,13 @@ impl Job {
     /// How it waits for connections.
     pub(super) fn turn(&self) -> Turn {
         let (observers, address) = (self.observers.clone(), self.address.clone());
-        Turn::with_room(self.urgency.clone(), move |cause| {
+        let listener = Box::new(move |cause: &str| {
             observers.tell(&TransferEvent::Queued { source: address.shown(), cause });
-        })
+        });
+        match self.space {
+            Space::Own => Turn::with_room(self.urgency.clone(), listener),
+            Space::OfDirectory(room) => Turn::within(room, self.urgency.clone(), listener),
+        }
     }
 
     pub(super) fn tell(&self, event: &TransferEvent<'_>) {

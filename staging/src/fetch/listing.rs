@@ -5,7 +5,7 @@ use std::sync::Arc;
 use keelboat_engine::Kind;
 
 use super::error::{FetchError, Lost, SourceError};
-use super::job::Job;
+use super::job::{Job, Space};
 use super::progress::Observers;
 use super::{Effort, Stager, directory, member};
 use crate::address::{last_name, member_of, redact};
@@ -27,6 +27,7 @@ impl Stager {
             urgency: Urgency::new(0),
             observers: Observers::default(),
             effort: Effort::Full,
+            space: Space::Own,
         };
         let listed = match member_of(address) {
             Some(member) => member::listing(&job, &member, depth).await,

@@ -18,11 +18,13 @@ use super::{Gate, Urgency};
 pub struct Turn(Arc<Inner>);
 
 /// Is told what a transfer waits for.
-type Listener = Box<dyn Fn(&str) + Send + Sync>;
+pub(crate) type Listener = Box<dyn Fn(&str) + Send + Sync>;
 
 struct Inner {
     urgency: Urgency,
     room: Option<RoomId>,
+    /// Whose room its bytes take that has none of its own.
+    within: Option<RoomId>,
     listener: Option<Listener>,
     state: Mutex<State>,
 }
@@ -39,19 +41,22 @@ impl Turn {
     /// Of this urgency (more is sooner), for bytes that are not kept.
     pub fn new(priority: u8) -> Self {
         let (urgency, state) = (Urgency::new(priority), Mutex::default());
-        Self(Arc::new(Inner { urgency, room: None, listener: None, state }))
+        Self(Arc::new(Inner { urgency, room: None, within: None, listener: None, state }))
     }
 
     /// For bytes that are kept on the disk as long as this is; somebody is told what it waits for,
     /// when that takes more than a moment.
-    pub(crate) fn with_room(
-        urgency: Urgency,
-        listener: impl Fn(&str) + Send + Sync + 'static,
-    ) -> Self {
+    pub(crate) fn with_room(urgency: Urgency, listener: Listener) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let room = Some(RoomId(NEXT.fetch_add(1, Ordering::Relaxed)));
-        let listener: Option<Listener> = Some(Box::new(listener));
-        Self(Arc::new(Inner { urgency, room, listener, state: Mutex::default() }))
+        let (listener, state) = (Some(listener), Mutex::default());
+        Self(Arc::new(Inner { urgency, room, within: None, listener, state }))
+    }
+
+    /// The same, for bytes that there is room for already, in that of another turn.
+    pub(crate) fn within(room: RoomId, urgency: Urgency, listener: Listener) -> Self {
+        let (listener, state) = (Some(listener), Mutex::default());
+        Self(Arc::new(Inner { urgency, room: None, within: Some(room), listener, state }))
     }
 
     /// A host that does not answer is waited for until then.
@@ -68,7 +73,11 @@ impl Turn {
         &self.0.urgency
     }
 
-    pub(super) fn room(&self) -> Option<RoomId> {
+    pub(super) fn within_room(&self) -> Option<RoomId> {
+        self.0.within
+    }
+
+    pub(crate) fn room(&self) -> Option<RoomId> {
         self.0.room
     }
 

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use keelboat_engine::FailureClass;
+use keelboat_engine::{FailureClass, Kind};
 use keelboat_staging::{
     BreakerPolicy, Elsewhere, FetchRequest, Fetched, Limit, Progress, QueueLimits, RetryBudget,
     Stager, StagingConfig, TransferEvent,
@@ -276,6 +276,46 @@ async fn files_wait_for_room_and_one_that_never_fits_is_refused() {
     let error = small.fetch(FetchRequest::new(server.address("huge"))).await.expect_err("no room");
     assert_eq!(error.failure.class, FailureClass::OutOfResources, "{error}");
     assert!(error.failure.hint.is_some_and(|hint| hint.contains("space_max")));
+}
+
+#[tokio::test]
+async fn directories_have_room_for_all_of_their_files_or_wait() {
+    let Some(servers) = Servers::get() else { return };
+    let bytes = noise(71, 200_000);
+    for directory in ["one", "two"] {
+        for number in 0..3 {
+            servers.put(&format!("roomy-{directory}/deep/{number}"), &bytes);
+        }
+    }
+    let dir = room();
+    let limits = QueueLimits { space_max: Some(700_000), ..QueueLimits::default() };
+    let stager = limited(&dir, limits.clone());
+    let address = |name: &str| servers.plain(&format!("/json/roomy-{name}/"));
+    let directory = |name: &str| FetchRequest::new(address(name)).of_kind(Kind::Directory);
+    let fetch = |request: FetchRequest| {
+        let stager = stager.clone();
+        tokio::spawn(async move { stager.fetch(request).await })
+    };
+    let Ok(Ok(mut one)) = fetch(directory("one")).await else { panic!("it comes") };
+    // Neither a directory nor a file has room beside it as long as it counts.
+    let told = Arc::new(Told::default());
+    let progress = Some(Arc::clone(&told) as Arc<dyn Progress>);
+    let two = fetch(FetchRequest { progress, ..directory("two") });
+    told.wait_for("no room for its 600000 bytes").await;
+    // One of its files by itself waits, too, and does not keep the directory from coming.
+    let told = Arc::new(Told::default());
+    let file = fetch(watched(&format!("{}deep/0", address("two")), &told));
+    told.wait_for("its turn has not come").await;
+    assert!(!two.is_finished() && !file.is_finished(), "they wait");
+    one.give_room_back();
+    let Ok(Ok(mut two)) = two.await else { panic!("it comes") };
+    assert!(matches!(&two, Fetched::New { content, .. } if content.bytes == 600_000), "{two:?}");
+    assert!(!file.is_finished(), "it still waits");
+    two.give_room_back();
+    assert_arrived(file.await.expect("no panic"), &bytes);
+    let small = limited(&room(), QueueLimits { space_max: Some(500_000), ..limits });
+    let error = small.fetch(directory("one")).await.expect_err("no room");
+    assert_eq!(error.failure.class, FailureClass::OutOfResources, "{error}");
 }
 
 #[tokio::test]
