@@ -222,13 +222,12 @@ impl Credentials {
     ///
     /// User information takes the place of an entry's user, password and token; the entry's other
     /// parts stay, and its password does when it is this user's.
-    ///
-    /// Files are looked at again when that was not done a moment ago.
     pub fn lookup(&self, address: &str) -> Option<Arc<Credential>> {
-        self.lookup_url(&crate::address::parse(address)?, Look::OfLate)
+        self.lookup_url(&crate::address::parse(address)?, Look::Now)
     }
 
-    /// As [`lookup`](Self::lookup), of an address that was read already.
+    /// As [`lookup`](Self::lookup), of an address that was read already, by a look at the files that
+    /// may be a moment old.
     pub(crate) fn lookup_url(&self, url: &Url, look: Look) -> Option<Arc<Credential>> {
         let entry = self.entry(url, look).or_else(|| self.token(url));
         if !matches!(url.scheme(), "http" | "https" | "ftp" | "ftps" | "sftp") {

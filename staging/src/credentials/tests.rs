@@ -195,8 +195,7 @@ fn what_changes_is_read_again_unless_it_makes_no_sense() {
     let room = Room::new();
     let text = |token: &str| format!("[[credential]]\nscope = 'https://h'\ntoken = '{token}'\n");
     let credentials = room.load(&text("one")).unwrap();
-    let url = Url::parse("https://h/x").unwrap();
-    let now = || credentials.lookup_url(&url, Look::Now);
+    let now = || credentials.lookup("https://h/x");
     let token = || now().and_then(|found| found.bearer().unwrap());
     assert_eq!(token(), Some(Secret::new("one")));
     room.write("credentials.toml", &text("two"), 0o600);
