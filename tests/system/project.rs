@@ -113,7 +113,8 @@ impl Project {
         self.outside.path().display().to_string()
     }
 
-    /// All files below a directory, with what they hold; a link with where it leads.
+    /// All files below a directory, with what they hold. Those that go away meanwhile are not among
+    /// them: a program that runs puts a file in its place by another name.
     pub(crate) fn files(&self, directory: &str) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut files = BTreeMap::new();
         let mut open = vec![self.path(directory)];
@@ -122,13 +123,14 @@ impl Project {
                 let (path, kind) = (entry.path(), entry.file_type().expect("a file type"));
                 if kind.is_dir() {
                     open.push(path);
-                } else {
-                    let bytes = std::fs::read(&path).expect("a file that can be read");
-                    files.insert(
-                        path.strip_prefix(&self.directory).expect("below").to_owned(),
-                        bytes,
-                    );
+                    continue;
                 }
+                let bytes = match std::fs::read(&path) {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                    bytes => bytes.expect("a file that can be read"),
+                };
+                let path = path.strip_prefix(&self.directory).expect("below");
+                files.insert(path.to_owned(), bytes);
             }
         }
         files
