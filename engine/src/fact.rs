@@ -151,8 +151,8 @@ pub enum Fact {
         failure: Failure,
         /// What it used.
         usage: Usage,
-        /// Whether the failure was counted against the task's retries.
-        counted: bool,
+        /// What it cost of the task's retries, in thousandths of one.
+        cost: u32,
     },
     /// A task is done: it ran, and its outputs are in their places.
     Completed {
@@ -202,11 +202,12 @@ pub enum Fact {
         /// What went wrong.
         failure: Failure,
     },
-    /// A task was not run since another one failed.
+    /// A task was not run since another one failed or was skipped; or it ran, and how it ended says
+    /// that it is to be skipped.
     Skipped {
         /// The task.
         task: TaskName,
-        /// The one that failed.
+        /// The one that failed or was skipped; itself, when it ran.
         because: TaskName,
     },
     /// The run is over.

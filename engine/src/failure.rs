@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What kind of failure it was. Only this decides whether there is another try.
+use crate::Response;
+
+/// What kind of failure it was. This decides whether there is another try, unless the task's
+/// [`RetryPolicy`](crate::RetryPolicy) has a rule for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
@@ -39,6 +42,28 @@ impl fmt::Display for FailureClass {
     }
 }
 
+/// How a command ended that did not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    /// With this exit code, which is not 0.
+    Code(i32),
+    /// Killed by the signal of this number.
+    Signal(i32),
+}
+
+/// What ran out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shortage {
+    /// Memory: another try may ask for more.
+    Memory,
+    /// The time that the task may take.
+    Time,
+    /// Room on a disk.
+    Disk,
+}
+
 /// One failure, told to the machine and to people. Texts hold no secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -48,18 +73,48 @@ pub struct Failure {
     pub cause: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// How the command ended, where one had been started and ended of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
+    /// What ran out, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shortage: Option<Shortage>,
+    /// What is to follow, where somebody has looked at this very failure. It goes before all rules.
+    #[serde(skip)]
+    pub response: Option<Response>,
 }
 
 impl Failure {
     /// A failure without a hint.
     pub fn new(class: FailureClass, cause: impl Into<String>) -> Self {
-        Self { class, cause: cause.into(), hint: None }
+        Self { class, cause: cause.into(), hint: None, exit: None, shortage: None, response: None }
     }
 
     /// The same with a hint.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same of a command that ended like this.
+    #[must_use]
+    pub const fn with_exit(mut self, exit: Exit) -> Self {
+        self.exit = Some(exit);
+        self
+    }
+
+    /// The same, and this had run out.
+    #[must_use]
+    pub const fn with_shortage(mut self, shortage: Shortage) -> Self {
+        self.shortage = Some(shortage);
+        self
+    }
+
+    /// The same, and this is to follow from it.
+    #[must_use]
+    pub const fn with_response(mut self, response: Response) -> Self {
+        self.response = Some(response);
         self
     }
 }

@@ -11,6 +11,7 @@ mod ids;
 mod key;
 mod plan;
 pub mod queue;
+mod retry;
 #[cfg(test)]
 mod sim;
 #[cfg(test)]
@@ -21,10 +22,10 @@ pub use fact::{
     AttemptOutcome, Fact, FileStamp, MemoRecord, OutputRecord, Reason, Reuse, RunOutcome, Stamped,
     Usage,
 };
-pub use failure::{Failure, FailureClass};
+pub use failure::{Exit, Failure, FailureClass, Shortage};
 pub use ids::{AttemptId, FileId, SiteId, TaskId, TaskName, Timestamp};
 pub use key::{KEY_VERSION, KeyChange, KeyPart, MemoKey, key_changes, key_parts, memo_key};
 pub use plan::{
-    Command, Content, InputSpec, Kind, Memoize, OutputSpec, Resources, RetryPolicy, Source,
-    TaskSpec,
+    Command, Content, InputSpec, Kind, Memoize, OutputSpec, Resources, Source, TaskSpec,
 };
+pub use retry::{FailureKind, RETRY_COST, Response, RetryPolicy, RetryRule};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, TaskName};
+use crate::{Digest, RetryPolicy, TaskName};
 
 /// Whether a path holds a file or a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -102,27 +102,6 @@ pub struct Resources {
 impl Default for Resources {
     fn default() -> Self {
         Self { cores: 1, memory: 0 }
-    }
-}
-
-/// How often, and how soon, a failed task is tried again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RetryPolicy {
-    /// Tries after the first one.
-    pub retries: u32,
-    /// Wait before the first retry; doubled for each one after it, with jitter.
-    pub backoff_min: Duration,
-    /// The longest wait.
-    pub backoff_max: Duration,
-}
-
-impl Default for RetryPolicy {
-    fn default() -> Self {
-        Self {
-            retries: 0,
-            backoff_min: Duration::from_secs(1),
-            backoff_max: Duration::from_mins(1),
-        }
     }
 }
 

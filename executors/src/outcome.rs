@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use keelboat_engine::{Failure, FailureClass, Usage};
+use keelboat_engine::{Exit, Failure, FailureClass, Shortage, Usage};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
@@ -24,12 +24,13 @@ pub(crate) fn result(end: &End, told: &Told) -> Result<(), Failure> {
     use FailureClass::{OutOfResources, Transient};
     match *end {
         End::Exited { code: 0 } => Ok(()),
-        End::Exited { code } => Err(exited(code)),
-        End::Signaled { signal } => Err(signaled(signal)),
+        End::Exited { code } => Err(exited(code).with_exit(Exit::Code(code))),
+        End::Signaled { signal } => Err(signaled(signal).with_exit(Exit::Signal(signal))),
         End::TimedOut => {
             let limit = told.timeout.map_or_else(String::new, |limit| format!(" after {limit:?}"));
             Err(Failure::new(OutOfResources, format!("timed out{limit}"))
-                .with_hint("give the task a longer `timeout`, or find out what it waits for"))
+                .with_hint("give the task a longer `timeout`, or find out what it waits for")
+                .with_shortage(Shortage::Time))
         }
         End::Cancelled => Err(Failure::new(Transient, "was cancelled")),
         End::NotStarted { obstacle, errno } => Err(not_started(obstacle, errno, told)),
@@ -88,7 +89,8 @@ fn not_started(obstacle: Obstacle, errno: i32, told: &Told) -> Failure {
         Obstacle::Stdout => format!("cannot create log file {:?}: {why}", told.stdout),
         Obstacle::Stderr => format!("cannot create log file {:?}: {why}", told.stderr),
     };
-    let failure = Failure::new(class, cause);
+    let mut failure = Failure::new(class, cause);
+    failure.shortage = (class == FailureClass::OutOfResources).then_some(Shortage::Disk);
     match hint(obstacle, errno) {
         Some(hint) => failure.with_hint(hint),
         None => failure,

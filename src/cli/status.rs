@@ -356,7 +356,7 @@ fn print_rest(count: usize, terminal: &Terminal) {
 /// Failures, also those that came after a task was done.
 fn failures(picture: &Picture) -> Vec<FailureReport> {
     let failed = |(name, task): (&TaskName, &TaskPicture)| {
-        let Failure { class, cause, hint } = task.failure.as_ref()?;
+        let Failure { class, cause, hint, .. } = task.failure.as_ref()?;
         Some(FailureReport {
             task: name.clone(),
             class: class.as_str(),

@@ -58,7 +58,7 @@ impl Speech<'_> {
             Told::Completed => self.tell_completed(task),
             Told::Reused => self.tell_reused(task),
             Told::Failed => self.tell_failed(task),
-            Told::Skipped => self.tell_skipped(),
+            Told::Skipped => self.tell_skipped(task),
             Told::Running => self.tell_running(task),
             Told::Interrupted => {
                 self.head("did not end: the engine died over it; the same command runs it again");
@@ -127,10 +127,15 @@ impl Speech<'_> {
         }
     }
 
-    fn tell_skipped(&self) {
+    fn tell_skipped(&self, task: &TaskPicture) {
         let Some(because) = &self.explanation.skipped_because else { return };
-        let failed = plain(&because.task);
-        self.head(&format!("did not run, since {failed} failed, which it needs"));
+        if because.task == self.found.task {
+            self.head("skipped itself, by its exit code; it had run, since");
+            self.tell_reasons(task);
+            return self.tell_attempts(task);
+        }
+        let (needed, what) = (plain(&because.task), because.what);
+        self.head(&format!("did not run, since {needed} {what}, which it needs"));
         match &because.failure {
             Some(failure) => self.tell_failure(&failure.0),
             None => self.line(format_args!("keelboat why {} tells more", quoted(&because.task))),
@@ -197,11 +202,11 @@ impl Speech<'_> {
                 AttemptEnd::Open => "runs".to_owned(),
                 AttemptEnd::Lost => "was lost when its engine died".to_owned(),
                 AttemptEnd::Completed { .. } => format!("succeeded after {took}"),
-                AttemptEnd::Failed { failure, counted: true, .. } => {
-                    format!("failed after {took}: {}", failure.cause)
-                }
-                AttemptEnd::Failed { failure, .. } => {
+                AttemptEnd::Failed { failure, cost: 0, .. } => {
                     format!("ended after {took} and is not counted: {}", failure.cause)
+                }
+                AttemptEnd::Failed { failure, cost, .. } => {
+                    format!("failed after {took}{}: {}", words::cost(*cost), failure.cause)
                 }
             };
             let (ordinal, started) = (attempt.ordinal, moment(attempt.started));

@@ -9,6 +9,7 @@ use keelboat_engine::RetryPolicy;
 use minijinja::value::{Enumerator, Object, Value};
 
 use super::problem::Place;
+use super::read_retry::RuleLists;
 
 /// A string of the file, with the place where it stands (quotes included).
 #[derive(Debug, Clone)]
@@ -91,6 +92,7 @@ pub(super) struct Options {
     pub(super) memory: Option<u64>,
     pub(super) timeout: Option<Duration>,
     pub(super) retries: Option<u32>,
+    pub(super) rules: RuleLists,
     pub(super) backoff: Option<(Duration, Duration)>,
     pub(super) cache: Option<bool>,
     pub(super) version: Option<Text>,
@@ -111,6 +113,7 @@ impl Options {
             memory: self.memory.or(defaults.memory),
             timeout: self.timeout.or(defaults.timeout),
             retries: self.retries.or(defaults.retries),
+            rules: self.rules.over(&defaults.rules),
             backoff: self.backoff.or(defaults.backoff),
             cache: self.cache.or(defaults.cache),
             version: self.version.or_else(|| defaults.version.clone()),
@@ -123,7 +126,12 @@ impl Options {
         let standard = RetryPolicy::default();
         let (backoff_min, backoff_max) =
             self.backoff.unwrap_or((standard.backoff_min, standard.backoff_max));
-        RetryPolicy { retries: self.retries.unwrap_or(standard.retries), backoff_min, backoff_max }
+        RetryPolicy {
+            retries: self.retries.unwrap_or(standard.retries),
+            backoff_min,
+            backoff_max,
+            rules: self.rules.rules(),
+        }
     }
 }
 

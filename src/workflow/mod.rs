@@ -31,6 +31,7 @@ pub(crate) mod problem;
 mod producers;
 mod read_files;
 mod read_foreach;
+mod read_retry;
 mod read_task;
 pub(crate) mod reader;
 mod schema;

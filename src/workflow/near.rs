@@ -18,7 +18,7 @@ pub(crate) fn suggestion<'a>(
     known: impl IntoIterator<Item = &'a str>,
     noun: &str,
 ) -> String {
-    const LISTED_MAX: usize = 20;
+    const LISTED_MAX: usize = 30;
     let known: Vec<&str> = known.into_iter().collect();
     if let Some(near) = nearest(name, known.iter().copied()) {
         return format!("did you mean `{near}`?");

@@ -12,7 +12,7 @@ use super::units;
 use toml::de::{DeTable, DeValue};
 
 /// The keys of a task.
-pub(super) const TASK_KEYS: [&str; 17] = [
+pub(super) const TASK_KEYS: [&str; 21] = [
     "foreach",
     "inputs",
     "outputs",
@@ -25,6 +25,10 @@ pub(super) const TASK_KEYS: [&str; 17] = [
     "memory",
     "timeout",
     "retries",
+    "retry_on",
+    "fail_on",
+    "skip_on",
+    "retry_cost",
     "backoff",
     "cache",
     "version",
@@ -33,8 +37,20 @@ pub(super) const TASK_KEYS: [&str; 17] = [
 ];
 
 /// The keys of `[defaults]`.
-pub(super) const OPTION_KEYS: [&str; 10] = [
-    "env", "cores", "memory", "timeout", "retries", "backoff", "cache", "version", "executor",
+pub(super) const OPTION_KEYS: [&str; 14] = [
+    "env",
+    "cores",
+    "memory",
+    "timeout",
+    "retries",
+    "retry_on",
+    "fail_on",
+    "skip_on",
+    "retry_cost",
+    "backoff",
+    "cache",
+    "version",
+    "executor",
     "shell",
 ];
 
@@ -163,6 +179,7 @@ impl Reader<'_> {
             memory: table.get("memory").and_then(|value| self.memory(value)),
             timeout: table.get("timeout").and_then(|value| self.duration(value, "timeout")),
             retries: retries.and_then(|retries| u32::try_from(retries).ok()),
+            rules: self.retry_rules(table),
             backoff: table.get("backoff").and_then(|value| self.backoff(value)),
             cache: self.bool(table.get("cache"), "cache"),
             version: table

@@ -54,6 +54,14 @@ struct OptionsTable {
     /// Tries after the first one.
     #[schemars(range(max = 1000))]
     retries: Option<u32>,
+    /// The exit codes that are worth another try; after any other one the task fails at once.
+    retry_on: Option<OneOrMany<u8>>,
+    /// Exit codes after which the task fails at once.
+    fail_on: Option<OneOrMany<u8>>,
+    /// Exit codes that mean that the task, and what needs it, is to be skipped.
+    skip_on: Option<OneOrMany<u8>>,
+    /// What failures cost of the retries, by exit code, signal, `timeout`, `oom` or `lost`.
+    retry_cost: Option<BTreeMap<String, Cost>>,
     /// The wait before a retry, such as "5s", or the shortest and the longest one.
     backoff: Option<Backoff>,
     /// Whether earlier results may be used.
@@ -96,6 +104,14 @@ struct TaskTable {
     /// Tries after the first one.
     #[schemars(range(max = 1000))]
     retries: Option<u32>,
+    /// The exit codes that are worth another try; after any other one the task fails at once.
+    retry_on: Option<OneOrMany<u8>>,
+    /// Exit codes after which the task fails at once.
+    fail_on: Option<OneOrMany<u8>>,
+    /// Exit codes that mean that the task, and what needs it, is to be skipped.
+    skip_on: Option<OneOrMany<u8>>,
+    /// What failures cost of the retries, by exit code, signal, `timeout`, `oom` or `lost`.
+    retry_cost: Option<BTreeMap<String, Cost>>,
     /// The wait before a retry, such as "5s", or the shortest and the longest one.
     backoff: Option<Backoff>,
     /// Whether earlier results may be used.
@@ -127,6 +143,20 @@ enum Scalar {
 #[serde(rename_all = "lowercase")]
 enum Executor {
     Local,
+}
+
+/// Retries, such as 0, 0.5 or 2, or "all".
+#[derive(JsonSchema)]
+#[serde(untagged)]
+enum Cost {
+    Retries(f64),
+    All(AllOfThem),
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum AllOfThem {
+    All,
 }
 
 #[derive(JsonSchema)]

@@ -15,6 +15,7 @@ mod examples;
 mod fetching;
 mod interrupt;
 mod kept;
+mod options;
 mod outputs;
 mod putting;
 mod space;

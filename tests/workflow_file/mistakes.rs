@@ -30,6 +30,12 @@ pub(crate) const MISTAKES: &[(&str, &str)] = &[
          backoff = { min = '2m', max = '1m' }\nexecutor = 'slurm'\n",
     ),
     (
+        "bad_retry_rules",
+        "[task.t]\nrun = 'a'\nretry_on = [0, 75, 'x']\nfail_on = [75, 2]\nskip_on = 300\n\
+         retry_cost = { 75 = 'half', SIGFOO = 1, timeout = -1, oom = [1], lost = 0.5 }\n[task.u]\n\
+         run = 'b'\nretry_cost = 3\n",
+    ),
+    (
         "run_and_argv",
         "[task.t]\nrun = 'a'\nargv = ['a']\n[task.u]\ncores = 1\n[task.v]\nargv = []\n",
     ),

@@ -4,13 +4,15 @@
 //! is a new version with types of its own and a golden file. Texts are borrowed both ways, so that
 //! writing copies them once and reading not before they become facts.
 
-use std::time::Duration;
+mod failure;
 
 use keelboat_engine::{
-    Content, Digest, Fact, Failure, FailureClass, KeyChange, KeyPart, Kind, MemoKey, MemoRecord,
-    OutputRecord, Reason, Reuse, RunOutcome, Stamped, Timestamp, Usage,
+    Content, Digest, Fact, KeyChange, KeyPart, Kind, MemoKey, MemoRecord, OutputRecord, RETRY_COST,
+    Reason, Reuse, RunOutcome, Stamped, Timestamp,
 };
 use serde::{Deserialize, Serialize};
+
+use self::failure::{ExitV1, FailureV1, ShortageV1, UsageV1};
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct StampedV1<'a> {
@@ -103,6 +105,17 @@ enum FactV1<'a> {
         #[serde(borrow)]
         failure: FailureV1<'a>,
     },
+    /// `AttemptFailed` where more is known of the failure, or it did not cost all or nothing.
+    AttemptEndedBadly {
+        task: &'a str,
+        ordinal: u32,
+        #[serde(borrow)]
+        failure: FailureV1<'a>,
+        usage: UsageV1,
+        cost: u32,
+        exit: Option<ExitV1>,
+        shortage: Option<ShortageV1>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -128,33 +141,6 @@ enum ReasonV1<'a> {
     OutputChanged { path: &'a str },
     RecordLost,
     ResultLost,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct FailureV1<'a> {
-    class: FailureClassV1,
-    cause: &'a str,
-    hint: Option<&'a str>,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-enum FailureClassV1 {
-    Transient,
-    Permanent,
-    OutOfResources,
-    InfrastructureLost,
-    InputMissing,
-}
-
-/// Spans are pairs of seconds and nanoseconds.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct UsageV1 {
-    wall: (u64, u32),
-    cpu_user: (u64, u32),
-    cpu_system: (u64, u32),
-    memory_max: u64,
-    read: u64,
-    written: u64,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -223,13 +209,9 @@ impl<'a> From<&'a Fact> for FactV1<'a> {
                 let reasons = reasons.iter().map(Into::into).collect();
                 Self::AttemptStarted { task, ordinal: *ordinal, reasons }
             }
-            Fact::AttemptFailed { task, ordinal, failure, usage, counted } => Self::AttemptFailed {
-                task,
-                ordinal: *ordinal,
-                failure: failure.into(),
-                usage: (*usage).into(),
-                counted: *counted,
-            },
+            Fact::AttemptFailed { task, ordinal, failure, usage, cost } => {
+                failure::attempt_failed((task, *ordinal), failure, *usage, *cost)
+            }
             Fact::Completed { task, ordinal, key, parts, record, usage, memoized } => {
                 Self::Completed {
                     task,
@@ -288,8 +270,11 @@ impl From<FactV1<'_>> for Fact {
                 Self::AttemptStarted { task: task.into(), ordinal, reasons }
             }
             FactV1::AttemptFailed { task, ordinal, failure, usage, counted } => {
-                let (failure, usage) = (failure.into(), usage.into());
-                Self::AttemptFailed { task: task.into(), ordinal, failure, usage, counted }
+                let cost = if counted { RETRY_COST } else { 0 };
+                failure::from_disk((task, ordinal), failure, usage, cost, (None, None))
+            }
+            FactV1::AttemptEndedBadly { task, ordinal, failure, usage, cost, exit, shortage } => {
+                failure::from_disk((task, ordinal), failure, usage, cost, (exit, shortage))
             }
             FactV1::Completed { task, ordinal, key, parts, record, usage, memoized } => {
                 Self::Completed {
@@ -302,19 +287,14 @@ impl From<FactV1<'_>> for Fact {
                     memoized,
                 }
             }
-            FactV1::Reused { task, key, record, reuse, memoized } => Self::Reused {
-                task: task.into(),
-                key: MemoKey(Digest::from_bytes(key)),
-                record: record.into(),
-                reuse: reuse.into(),
-                memoized,
-            },
-            FactV1::Delivered { task, path, display, content } => Self::Delivered {
-                task: task.into(),
-                path: path.into(),
-                display: display.to_owned(),
-                content: content.into(),
-            },
+            FactV1::Reused { task, key, record, reuse, memoized } => {
+                let (key, reuse) = (MemoKey(Digest::from_bytes(key)), reuse.into());
+                Self::Reused { task: task.into(), key, record: record.into(), reuse, memoized }
+            }
+            FactV1::Delivered { task, path, display, content } => {
+                let (task, path, display) = (task.into(), path.into(), display.to_owned());
+                Self::Delivered { task, path, display, content: content.into() }
+            }
             FactV1::Failed { task, failure } => {
                 Self::Failed { task: task.into(), failure: failure.into() }
             }
@@ -385,62 +365,6 @@ impl From<ReasonV1<'_>> for Reason {
             ReasonV1::OutputChanged { path } => Self::OutputChanged { path: path.into() },
             ReasonV1::RecordLost => Self::RecordLost,
             ReasonV1::ResultLost => Self::ResultLost,
-        }
-    }
-}
-
-impl<'a> From<&'a Failure> for FailureV1<'a> {
-    fn from(failure: &'a Failure) -> Self {
-        let class = match failure.class {
-            FailureClass::Transient => FailureClassV1::Transient,
-            FailureClass::Permanent => FailureClassV1::Permanent,
-            FailureClass::OutOfResources => FailureClassV1::OutOfResources,
-            FailureClass::InfrastructureLost => FailureClassV1::InfrastructureLost,
-            FailureClass::InputMissing => FailureClassV1::InputMissing,
-        };
-        Self { class, cause: &failure.cause, hint: failure.hint.as_deref() }
-    }
-}
-
-impl From<FailureV1<'_>> for Failure {
-    fn from(disk: FailureV1<'_>) -> Self {
-        let class = match disk.class {
-            FailureClassV1::Transient => FailureClass::Transient,
-            FailureClassV1::Permanent => FailureClass::Permanent,
-            FailureClassV1::OutOfResources => FailureClass::OutOfResources,
-            FailureClassV1::InfrastructureLost => FailureClass::InfrastructureLost,
-            FailureClassV1::InputMissing => FailureClass::InputMissing,
-        };
-        Self { class, cause: disk.cause.to_owned(), hint: disk.hint.map(str::to_owned) }
-    }
-}
-
-impl From<Usage> for UsageV1 {
-    fn from(usage: Usage) -> Self {
-        let pair = |span: Duration| (span.as_secs(), span.subsec_nanos());
-        Self {
-            wall: pair(usage.wall),
-            cpu_user: pair(usage.cpu_user),
-            cpu_system: pair(usage.cpu_system),
-            memory_max: usage.memory_max,
-            read: usage.read,
-            written: usage.written,
-        }
-    }
-}
-
-impl From<UsageV1> for Usage {
-    fn from(disk: UsageV1) -> Self {
-        let span = |(seconds, nanos): (u64, u32)| {
-            Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos.into()))
-        };
-        Self {
-            wall: span(disk.wall),
-            cpu_user: span(disk.cpu_user),
-            cpu_system: span(disk.cpu_system),
-            memory_max: disk.memory_max,
-            read: disk.read,
-            written: disk.written,
         }
     }
 }

@@ -72,7 +72,7 @@ pub(crate) fn fetched(number: usize) -> Stamped {
 pub(crate) fn long_fact() -> Stamped {
     let failure = Failure::new(FailureClass::Transient, "x".repeat(1 << 20));
     let (task, usage) = (task(0), Usage::default());
-    stamped(0, Fact::AttemptFailed { task, ordinal: 1, failure, usage, counted: true })
+    stamped(0, Fact::AttemptFailed { task, ordinal: 1, failure, usage, cost: 1_000 })
 }
 
 /// One of each kind.
@@ -156,8 +156,8 @@ pub(crate) fn all_kinds() -> Vec<Stamped> {
     ];
     for class in classes {
         let failure = Failure::new(class, "went wrong").with_hint("mend it");
-        let (task, counted) = (task(3), true);
-        facts.push(Fact::AttemptFailed { task, ordinal: 2, failure, usage, counted });
+        let (task, cost) = (task(3), 1_000);
+        facts.push(Fact::AttemptFailed { task, ordinal: 2, failure, usage, cost });
     }
     facts.push(Fact::Failed {
         task: task(3),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use keelboat_checkpoint::read_journal;
-use keelboat_engine::{Fact, Failure, FailureClass, Stamped, Timestamp};
+use keelboat_engine::{Exit, Fact, Failure, FailureClass, Shortage, Stamped, Timestamp, Usage};
 
 use super::common::{all_kinds, folder, read, write_journal};
 
@@ -33,13 +33,36 @@ fn what_was_added_later_comes_back() {
     let failure = Failure::new(FailureClass::Transient, "no answer").with_hint("wait");
     let facts = [
         Fact::Owed { task: task.clone(), path: path.clone(), display: display.clone() },
-        Fact::Undelivered { task, path, display, failure },
+        Fact::Undelivered { task, path, display, failure: failure.clone() },
+        bad_end(failure.clone().with_exit(Exit::Code(75)), 500),
+        bad_end(failure.clone().with_exit(Exit::Signal(9)).with_shortage(Shortage::Memory), 0),
+        bad_end(failure.clone().with_shortage(Shortage::Time), 1_000),
+        bad_end(failure.with_shortage(Shortage::Disk), 1_000),
     ];
     let facts = facts.map(|fact| Stamped { at: Timestamp(7), fact });
     let folder = folder();
     let file = folder.path().join("journal");
     write_journal(&file, &facts);
     assert_eq!(read_journal(&file).unwrap().facts, facts);
+}
+
+fn bad_end(failure: Failure, cost: u32) -> Fact {
+    let usage = Usage { memory_max: 9, ..Usage::default() };
+    Fact::AttemptFailed { task: "t".into(), ordinal: 3, failure, usage, cost }
+}
+
+/// The facts above as they were written when they were added: the third one and those after it.
+#[test]
+fn what_was_added_later_is_written_to_the_byte() {
+    let folder = folder();
+    let file = folder.path().join("journal");
+    let failure = Failure::new(FailureClass::OutOfResources, "x")
+        .with_exit(Exit::Signal(9))
+        .with_shortage(Shortage::Memory);
+    write_journal(&file, &[Stamped { at: Timestamp(7), fact: bad_end(failure, 500) }]);
+    let written = read(&file).escape_ascii().to_string();
+    let fact = r"\x07\r\x01t\x03\x02\x01x\x00\x00\x00\x00\x00\x00\x00\t\x00\x00\xf4\x03\x01\x01\x12\x01\x00";
+    assert!(written.contains(fact), "{written}");
 }
 
 #[test]

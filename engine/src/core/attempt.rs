@@ -5,12 +5,12 @@ use std::time::Duration;
 use super::task::Counted;
 use super::{Action, Core, Course, Phase, Urgency};
 use crate::{
-    AttemptId, AttemptOutcome, Fact, Failure, FailureClass, MemoRecord, Memoize, SiteId, TaskId,
-    Usage, key_parts,
+    AttemptId, AttemptOutcome, Fact, Failure, FailureClass, MemoRecord, Memoize, Response, SiteId,
+    TaskId, Usage, key_parts,
 };
 
-/// Attempts of one task in a row that may be lost through no fault of its own, and results of it
-/// that may be lost in all, before it is given up.
+/// Attempts of one task in a row that may be lost through no fault of its own or cost nothing, and
+/// results of it that may be lost in all, before it is given up.
 pub(super) const LOSSES_MAX: u32 = 20;
 
 /// The wait after the second loss in a row; doubled for each one after it.
@@ -89,19 +89,25 @@ impl Core {
         let site = self.phase(task).site();
         self.leave(task);
         let asked_to_stop = self.was_asked_to_stop();
+        let response = self.spec(task).retry.response(&failure);
         let state = &mut self.tasks[task.index()];
         state.phase = Phase::Backoff;
         let interfered = state.cancelled || asked_to_stop;
-        let counted = !interfered && !is_loss(failure.class) && !is_final(failure.class);
-        state.failures += u32::from(counted);
-        state.losses = if is_loss(failure.class) { state.losses + 1 } else { 0 };
+        let cost = match response {
+            Response::Retry { cost } if !interfered => cost,
+            _ => 0,
+        };
+        state.failures += u32::from(cost > 0);
+        state.spent += u64::from(cost);
+        let free = is_loss(failure.class) || response == Response::Retry { cost: 0 };
+        state.losses = if free { state.losses + 1 } else { 0 };
         let (ordinal, cancelled) = (state.ordinal, state.cancelled);
         let fact = Fact::AttemptFailed {
             task: self.spec(task).name.clone(),
             ordinal,
             failure: failure.clone(),
             usage,
-            counted,
+            cost,
         };
         super::record(fact, actions);
         if let Some(site) = site.filter(|_| failure.class == FailureClass::InputMissing) {
@@ -111,7 +117,9 @@ impl Core {
             // A run that was stopped leaves the task as it is, for the next run to take up.
         } else if cancelled {
             self.fail(task, cancellation(), actions);
-        } else if self.is_given_up(task, failure.class) {
+        } else if response == Response::Skip {
+            self.skip_itself(task, actions);
+        } else if self.is_given_up(task, response) {
             let failure = told_with_losses(failure, self.tasks[task.index()].losses);
             self.fail(task, failure, actions);
         } else if self.course != Course::Failing {
@@ -120,22 +128,23 @@ impl Core {
         }
     }
 
-    fn is_given_up(&self, task: TaskId, class: FailureClass) -> bool {
-        let state = &self.tasks[task.index()];
-        if is_loss(class) {
-            state.losses > LOSSES_MAX
-        } else {
-            is_final(class) || state.failures > self.spec(task).retry.retries
+    fn is_given_up(&self, task: TaskId, response: Response) -> bool {
+        let (state, policy) = (&self.tasks[task.index()], &self.spec(task).retry);
+        match response {
+            Response::Fail | Response::Skip => true,
+            Response::Retry { .. } if state.losses > LOSSES_MAX => true,
+            Response::Retry { cost } => cost > 0 && state.spent > policy.budget(),
         }
     }
 
-    /// The wait before the next try. A loss costs nothing, unless it follows another one: then
+    /// The wait before the next try. A loss is not waited for, unless it follows another one: then
     /// its reason persists, and trying at once would use up all tries in no time.
     fn wait_after(&self, task: TaskId, class: FailureClass) -> Duration {
-        let (state, policy) = (&self.tasks[task.index()], self.spec(task).retry);
+        let (state, policy) = (&self.tasks[task.index()], &self.spec(task).retry);
         let random = mix(self.options.seed ^ (u64::from(task.0) << 32 | u64::from(state.ordinal)));
         if !is_loss(class) {
-            backoff(policy.backoff_min, policy.backoff_max, state.failures, random)
+            let failures = state.failures.saturating_add(state.losses);
+            backoff(policy.backoff_min, policy.backoff_max, failures, random)
         } else if state.losses == 1 {
             Duration::ZERO
         } else {
@@ -221,13 +230,9 @@ impl Core {
     }
 }
 
-/// Whether an attempt was lost through no fault of its task, which costs the task no retry.
+/// Whether an attempt was lost through no fault of its task.
 const fn is_loss(class: FailureClass) -> bool {
     matches!(class, FailureClass::InfrastructureLost | FailureClass::InputMissing)
-}
-
-const fn is_final(class: FailureClass) -> bool {
-    matches!(class, FailureClass::Permanent)
 }
 
 /// `least`, doubled for each failure after the first, at most `most`; of which a random part of
@@ -243,11 +248,13 @@ fn backoff(least: Duration, most: Duration, failures: u32, random: u64) -> Durat
 /// A failure that ends a task says so when it was one of many for which no retry was counted.
 fn told_with_losses(mut failure: Failure, losses: u32) -> Failure {
     if losses > LOSSES_MAX {
-        failure.cause = format!(
-            "{} (given up after {losses} attempts in a row that were lost through no fault of the \
-             task)",
-            failure.cause
-        );
+        let why = if is_loss(failure.class) {
+            "were lost through no fault of the task"
+        } else {
+            "cost it no retry"
+        };
+        failure.cause =
+            format!("{} (given up after {losses} attempts in a row that {why})", failure.cause);
     }
     failure
 }

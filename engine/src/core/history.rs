@@ -19,6 +19,7 @@ pub struct History {
 pub(crate) struct Remembered {
     pub(crate) ordinal: u32,
     pub(crate) failures: u32,
+    pub(crate) spent: u64,
     pub(crate) result: Option<(MemoKey, MemoRecord)>,
 }
 
@@ -30,8 +31,10 @@ impl History {
                 let remembered = self.of(task);
                 remembered.ordinal = remembered.ordinal.max(*ordinal);
             }
-            Fact::AttemptFailed { task, counted, .. } => {
-                self.of(task).failures += u32::from(*counted);
+            Fact::AttemptFailed { task, cost, .. } => {
+                let remembered = self.of(task);
+                remembered.failures += u32::from(*cost > 0);
+                remembered.spent += u64::from(*cost);
             }
             Fact::Completed { task, ordinal, key, record, .. } => {
                 let remembered = self.of(task);

@@ -258,6 +258,7 @@ impl Core {
             if let Some(remembered) = self.history.task(&node.spec.name) {
                 state.ordinal = remembered.ordinal;
                 state.failures = remembered.failures;
+                state.spent = remembered.spent;
             }
             self.tasks.push(state);
         }
@@ -331,7 +332,7 @@ impl Core {
         if busy {
             return;
         }
-        let failed = self.counts.failed + self.counts.skipped > 0 || self.aftermath_failed;
+        let failed = self.counts.failed > 0 || self.aftermath_failed;
         let outcome = match self.course {
             Course::Draining | Course::Halting if !all_ended => RunOutcome::Cancelled,
             _ if failed || !all_ended => RunOutcome::Failed,
@@ -397,7 +398,16 @@ impl Core {
         }
     }
 
-    /// Skips all that waits for a task which failed.
+    /// A task ended in a way that says that it is to be skipped, and so is what needs it.
+    fn skip_itself(&mut self, task: TaskId, actions: &mut Vec<Action>) {
+        self.reviving.remove(&task);
+        let name = self.spec(task).name.clone();
+        self.skip(task, &name, actions);
+        self.skip_after(task, &name, actions);
+        self.fail_waiters(task, actions);
+    }
+
+    /// Skips all that waits for a task which failed or was skipped.
     fn skip_after(&mut self, failed: TaskId, because: &TaskName, actions: &mut Vec<Action>) {
         let mut reached = vec![failed];
         while let Some(task) = reached.pop() {

@@ -58,9 +58,11 @@ pub(crate) struct TaskState {
     pub(crate) lacking: u32,
     /// The number of its last attempt.
     pub(crate) ordinal: u32,
-    /// Failures that were counted against its retries.
+    /// Failures that cost something of its retries.
     pub(crate) failures: u32,
-    /// Its last attempts, as far as they were lost through no fault of its own.
+    /// What they cost, in thousandths of a retry.
+    pub(crate) spent: u64,
+    /// Its last attempts, as far as they were lost through no fault of its own or cost nothing.
     pub(crate) losses: u32,
     /// How often its result was lost.
     pub(crate) results_lost: u32,
@@ -100,6 +102,7 @@ impl TaskState {
             lacking: 0,
             ordinal: 0,
             failures: 0,
+            spent: 0,
             losses: 0,
             results_lost: 0,
             key: None,

@@ -34,7 +34,7 @@ impl Life<'_, '_> {
         let mut history = History::default();
         self.oracle.journal.iter().for_each(|fact| history.apply(fact));
         let resumed = !history.is_empty();
-        let again = |fact: &Fact| matches!(fact, Fact::AttemptFailed { counted: true, .. });
+        let again = |fact: &Fact| matches!(fact, Fact::AttemptFailed { cost: 1.., .. });
         let remembered = self.oracle.journal.iter().any(again);
         self.world.marks.hit_if(remembered, Mark::FailuresRememberedAfterCrash);
         let plan = self.world.plan;

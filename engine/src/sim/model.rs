@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::plan::{Fate, Growth, Plan, SourceFate, TOO_MUCH, source_digest, source_name};
 use crate::{
-    Command, Content, Digest, InputSpec, Kind, MemoKey, Source, TaskName, TaskSpec, memo_key,
+    Command, Content, Digest, InputSpec, Kind, MemoKey, RunOutcome, Source, TaskName, TaskSpec,
+    memo_key,
 };
 
 /// How a task ends under `keep_going`.
@@ -12,6 +13,7 @@ use crate::{
 pub(super) enum Ending {
     Done,
     Failed,
+    /// It needs a task that fails or is skipped, or says itself that it is to be skipped.
     Skipped,
     /// Its own input cannot be had and a task before it fails: whichever is known first.
     FailedOrSkipped,
@@ -83,13 +85,25 @@ impl<'a> Model<'a> {
         &self.endings
     }
 
-    pub(super) fn all_well(&self) -> bool {
+    /// How the run may end.
+    pub(super) fn outcomes(&self) -> &'static [RunOutcome] {
+        let doubtful = self.endings.values().any(|ending| *ending == Ending::FailedOrSkipped);
+        let failed = self.endings.values().any(|ending| *ending == Ending::Failed);
+        match (failed || self.aftermath_fails(), doubtful) {
+            (true, _) => &[RunOutcome::Failed],
+            // Where what it needs skips itself, nothing fails if that is known first.
+            (false, true) => &[RunOutcome::Failed, RunOutcome::Succeeded],
+            (false, false) => &[RunOutcome::Succeeded],
+        }
+    }
+
+    /// Whether a task that is done grows badly, or cannot be delivered.
+    fn aftermath_fails(&self) -> bool {
         let done = |name: &str| self.endings.get(name) == Some(&Ending::Done);
         let mut growth = self.plan.growth.iter();
         let mut deliveries = self.plan.undeliverable.iter();
-        self.endings.values().all(|ending| *ending == Ending::Done)
-            && !growth.any(|(name, growth)| done(name) && !matches!(growth, Growth::Tasks(_)))
-            && !deliveries.any(|(name, at)| done(name) && self.output(name, *at).is_some())
+        growth.any(|(name, growth)| done(name) && !matches!(growth, Growth::Tasks(_)))
+            || deliveries.any(|(name, at)| done(name) && self.output(name, *at).is_some())
     }
 
     pub(super) fn key(&self, task: &str) -> Option<MemoKey> {
@@ -134,7 +148,10 @@ impl<'a> Model<'a> {
         self.keys.insert(spec.name.clone(), memo_key(spec, &contents));
         match self.plan.fates[&spec.name] {
             Fate::Good | Fate::Transient(_) => Ending::Done,
-            Fate::Exhausts | Fate::Permanent | Fate::Unpublishable => Ending::Failed,
+            Fate::Skips => Ending::Skipped,
+            Fate::Exhausts | Fate::Permanent | Fate::Unpublishable | Fate::FailsAtOnce => {
+                Ending::Failed
+            }
         }
     }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::chance::Chance;
 use crate::core::Options;
 use crate::{
-    Command, Digest, InputSpec, Kind, Memoize, OutputSpec, Resources, Source, TaskName, TaskSpec,
+    Command, Digest, Exit, FailureClass, FailureKind, InputSpec, Kind, Memoize, OutputSpec,
+    Resources, Response, RetryRule, Source, TaskName, TaskSpec,
 };
 
 /// How a task's attempts end, whatever else happens to them.
@@ -21,6 +22,37 @@ pub(super) enum Fate {
     Permanent,
     /// Runs well, but its outputs cannot be published.
     Unpublishable,
+    /// Ends with [`FINAL`].
+    FailsAtOnce,
+    /// Ends with [`SKIPS`].
+    Skips,
+}
+
+/// Exit codes that mean something wherever a task has [`rules`]: it fails at once;
+pub(super) const FINAL: i32 = 2;
+/// it is skipped;
+pub(super) const SKIPS: i32 = 77;
+/// it costs half a retry;
+pub(super) const HALF: i32 = 70;
+/// it costs nothing;
+pub(super) const FREE: i32 = 75;
+/// it is tried again, although its class is permanent.
+pub(super) const NOT_FOUND: i32 = 127;
+/// What an attempt that was lost costs then, in thousandths.
+pub(super) const LOSS_COST: u32 = 10;
+
+fn rules() -> Arc<[RetryRule]> {
+    let code = |code| FailureKind::Exit(Exit::Code(code));
+    let lost = FailureKind::Class(FailureClass::InfrastructureLost);
+    let rules = [
+        (code(SKIPS), Response::Skip),
+        (code(FINAL), Response::Fail),
+        (code(HALF), Response::Retry { cost: 500 }),
+        (code(FREE), Response::Retry { cost: 0 }),
+        (code(NOT_FOUND), Response::Retry { cost: 1_000 }),
+        (lost, Response::Retry { cost: LOSS_COST }),
+    ];
+    rules.map(|(on, then)| RetryRule { on, then }).into()
 }
 
 /// What there is at a source.
@@ -247,17 +279,27 @@ impl Builder {
             1 => Memoize::Refresh,
             _ => Memoize::On,
         };
+        let has_rules = chance.one_in(2);
         let mut fate = Fate::Good;
         if spec.retry.retries > 0 && chance.one_in(3) {
             fate =
                 Fate::Transient(u32::try_from(chance.span(1, spec.retry.retries.into())).unwrap());
         }
         if self.trouble > 0 && chance.one_in(self.trouble) {
-            match chance.below(4) {
+            match chance.below(if has_rules { 5 } else { 4 }) {
                 0 => fate = Fate::Exhausts,
                 1 => fate = Fate::Unpublishable,
+                4 => fate = Fate::FailsAtOnce,
                 2 => spec.resources.memory = TOO_MUCH,
                 _ => fate = Fate::Permanent,
+            }
+        }
+        if has_rules {
+            spec.retry.rules = rules();
+            // Losses cost something too, which is not to be what it fails of.
+            spec.retry.retries += 1;
+            if fate == Fate::Good && chance.one_in(12) {
+                fate = Fate::Skips;
             }
         }
         self.plan.fates.insert(spec.name.clone(), fate);

@@ -8,11 +8,14 @@ use super::chance::Chance;
 use super::gate::Gate;
 use super::marks::{Mark, Marks};
 use super::model::{content, inner, written};
-use super::plan::{Fate, Growth, Plan, SourceFate, held_name, source_digest, source_name};
+use super::plan::{
+    FINAL, FREE, Fate, Growth, HALF, NOT_FOUND, Plan, SKIPS, SourceFate, held_name, source_digest,
+    source_name,
+};
 use crate::core::{Core, Event, FileNode, Recall, StageFrom, Urgency};
 use crate::queue::TicketId;
 use crate::{
-    AttemptId, AttemptOutcome, Content, Digest, Failure, FailureClass, FileId, Kind, MemoKey,
+    AttemptId, AttemptOutcome, Content, Digest, Exit, Failure, FailureClass, FileId, Kind, MemoKey,
     MemoRecord, Memoize, OutputRecord, Reason, Resources, Reuse, SiteId, TaskId, TaskName,
     TaskSpec, Timestamp, Usage,
 };
@@ -392,7 +395,7 @@ impl<'a> World<'a> {
     fn end(&mut self, id: AttemptId) -> Option<Event> {
         let attempt = self.attempts.get(&id)?;
         let (name, site, killed) = (attempt.spec.name.clone(), attempt.site, attempt.killed);
-        let inputs = attempt.spec.inputs.clone();
+        let (spec, inputs) = (attempt.spec.clone(), attempt.spec.inputs.clone());
         let missing_one_in = if self.plan.restless { 4 } else { 15 };
         let failure = if killed {
             self.marks.hit(Mark::KilledAttempt);
@@ -413,7 +416,7 @@ impl<'a> World<'a> {
             self.doubted.extend(bare);
             Some(failure(FailureClass::InputMissing, "no such file"))
         } else {
-            self.own_failure(&name)
+            self.own_failure(&spec)
         };
         match failure {
             None => self.attempts.get_mut(&id)?.publishing = true,
@@ -423,17 +426,21 @@ impl<'a> World<'a> {
         Some(Event::AttemptEnded(AttemptOutcome { attempt: id, result, usage: Usage::default() }))
     }
 
-    fn own_failure(&mut self, name: &TaskName) -> Option<Failure> {
+    fn own_failure(&mut self, spec: &TaskSpec) -> Option<Failure> {
+        let (name, has_rules) = (&spec.name, !spec.retry.rules.is_empty());
         let failed = self.failed.entry(name.clone()).or_default();
-        let class = match self.plan.fates[name] {
+        let (class, code) = match self.plan.fates[name] {
             Fate::Good | Fate::Unpublishable => return None,
             Fate::Transient(times) if *failed >= times => return None,
-            Fate::Permanent => FailureClass::Permanent,
-            _ if *failed % 2 == 1 => FailureClass::OutOfResources,
-            _ => FailureClass::Transient,
+            Fate::Permanent => (FailureClass::Permanent, 1),
+            Fate::FailsAtOnce => (FailureClass::Transient, FINAL),
+            Fate::Skips => (FailureClass::Transient, SKIPS),
+            _ if *failed % 2 == 1 => (FailureClass::OutOfResources, 1),
+            _ if has_rules && *failed % 4 == 2 => (FailureClass::Permanent, NOT_FOUND),
+            _ => (FailureClass::Transient, [1, HALF, FREE][self.chance.below(3)]),
         };
         *failed += 1;
-        Some(failure(class, "exit status 1"))
+        Some(failure(class, "exit status 1").with_exit(Exit::Code(code)))
     }
 
     fn publish(&mut self, id: AttemptId) -> Option<Event> {

@@ -100,7 +100,7 @@ pub(crate) enum AttemptEnd {
     /// Well.
     Completed { at: Timestamp, usage: Usage },
     /// Badly.
-    Failed { at: Timestamp, failure: Failure, usage: Usage, counted: bool },
+    Failed { at: Timestamp, failure: Failure, usage: Usage, cost: u32 },
 }
 
 impl AttemptPicture {
@@ -125,7 +125,7 @@ pub(crate) enum Standing {
     Reused,
     /// It has none.
     Failed,
-    /// It will have none, since another task failed.
+    /// It will have none, since another task has none, or since it says so itself.
     Skipped,
     /// An attempt is under way, as far as the journal knows.
     Running,
@@ -205,8 +205,8 @@ impl Picture {
                 task.result = None;
                 task.attempts.push(AttemptPicture { ordinal, started: at, reasons, end });
             }
-            Fact::AttemptFailed { task, ordinal, failure, usage, counted } => {
-                self.end(task, ordinal, AttemptEnd::Failed { at, failure, usage, counted });
+            Fact::AttemptFailed { task, ordinal, failure, usage, cost } => {
+                self.end(task, ordinal, AttemptEnd::Failed { at, failure, usage, cost });
             }
             Fact::Completed { task, ordinal, key, record, usage, parts: _, memoized: _ } => {
                 let task = self.end(task, ordinal, AttemptEnd::Completed { at, usage });

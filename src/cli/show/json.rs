@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use keelboat_engine::{Content, Fact, Failure, Reuse, RunOutcome, Stamped, Usage};
+use keelboat_engine::{Content, Fact, Failure, RETRY_COST, Reuse, RunOutcome, Stamped, Usage};
 use serde::Serialize;
 
 use super::super::reason::reason;
@@ -54,6 +54,8 @@ enum EventV1<'a> {
         task: &'a str,
         attempt: u32,
         failure: &'a Failure,
+        /// Retries that it cost.
+        cost: f64,
         usage: UsageV1,
     },
     Completed {
@@ -160,8 +162,9 @@ fn event(fact: &Fact) -> Option<EventV1<'_>> {
             attempt: *ordinal,
             reasons: reasons.iter().map(reason).collect(),
         },
-        Fact::AttemptFailed { task, ordinal, failure, usage, .. } => {
-            EventV1::AttemptFailed { task, attempt: *ordinal, failure, usage: usage.into() }
+        Fact::AttemptFailed { task, ordinal, failure, usage, cost } => {
+            let cost = f64::from(*cost) / f64::from(RETRY_COST);
+            EventV1::AttemptFailed { task, attempt: *ordinal, failure, cost, usage: usage.into() }
         }
         Fact::Completed { task, ordinal, key, record, usage, .. } => EventV1::Completed {
             task,

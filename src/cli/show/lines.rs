@@ -1,8 +1,9 @@
 //! A line for each thing that happened.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use keelboat_engine::{Fact, Failure, Reuse, Stamped};
+use keelboat_engine::{Fact, Failure, Reuse, Stamped, TaskName};
 
 use super::super::args::RunArgs;
 use super::super::reason::reasons;
@@ -27,6 +28,8 @@ pub(super) struct Lines {
     workflow: PathBuf,
     /// A failed attempt, until it is known whether it was the last one.
     held: Option<Stamped>,
+    /// Tasks that skipped themselves.
+    skips: BTreeSet<TaskName>,
     /// Lines go through this when something else is on the screen.
     pub(super) above: Option<indicatif::MultiProgress>,
 }
@@ -41,6 +44,7 @@ impl Lines {
             run: String::new(),
             workflow: args.workflow.workflow.clone(),
             held: None,
+            skips: BTreeSet::new(),
             above: None,
         }
     }
@@ -115,7 +119,8 @@ impl Lines {
             }
             Fact::Failed { task, failure } => self.failed("failed", task, failure, None),
             Fact::Skipped { task, because } => {
-                let text = format!("{}: it needs {}, which failed", plain(task), plain(because));
+                let what = if self.skips.contains(because) { "was skipped" } else { "failed" };
+                let text = format!("{}: it needs {}, which {what}", plain(task), plain(because));
                 self.say(Colour::Yellow, "skipped", &text);
             }
             Fact::Undelivered { path, failure, .. } => self.failed("not sent", path, failure, None),
@@ -152,6 +157,16 @@ impl Observer for Lines {
                 Fact::Failed { task, failure },
                 Some(Fact::AttemptFailed { task: tried, ordinal, .. }),
             ) if *task == tried => return self.failed("failed", task, failure, Some(ordinal)),
+            // So is what a task said that skips itself.
+            (
+                Fact::Skipped { task, because },
+                Some(Fact::AttemptFailed { task: tried, failure, .. }),
+            ) if task == because && *task == tried => {
+                let text = format!("{}: it says so itself, by {}", plain(task), failure.cause);
+                self.say(Colour::Yellow, "skipped", &text);
+                self.skips.insert(task.clone());
+                return;
+            }
             (_, Some(earlier)) => self.tell(&earlier),
             (_, None) => {}
         }

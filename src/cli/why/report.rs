@@ -90,6 +90,9 @@ pub(super) struct Maker {
 #[derive(Debug, Serialize)]
 pub(super) struct Because {
     pub(super) task: TaskName,
+    /// `failed` or `was skipped`.
+    #[serde(skip)]
+    pub(super) what: &'static str,
     pub(super) failure: Option<FailureReport>,
 }
 
@@ -115,7 +118,9 @@ impl Explanation {
         let skipped_because = task.skipped.as_ref().map(|name| {
             let failed = run.picture.tasks.get(name);
             let failure = failed.and_then(|task| task.failure.clone()).map(FailureReport);
-            Because { task: name.clone(), failure }
+            let is_skipped = failed.is_some_and(|task| task.skipped.is_some());
+            let what = if is_skipped { "was skipped" } else { "failed" };
+            Because { task: name.clone(), what, failure }
         });
         Self {
             task: found.task.clone(),

@@ -1,6 +1,6 @@
 //! Why a task had to run, in words.
 
-use keelboat_engine::{KeyChange, Reason};
+use keelboat_engine::{KeyChange, RETRY_COST, Reason};
 
 use super::diff::{Line, diff};
 use crate::cli::past::Picture;
@@ -30,6 +30,14 @@ pub(super) fn reason(reason: &Reason, run: &Picture, terminal: &Terminal) -> (St
         Reason::ResultLost => "its result was lost, and was needed again".to_owned(),
     };
     (sentence, Vec::new())
+}
+
+/// What a failed attempt cost, where that was not one retry.
+pub(super) fn cost(thousandths: u32) -> String {
+    match thousandths {
+        RETRY_COST => String::new(),
+        other => format!(" at the cost of {} retries", f64::from(other) / f64::from(RETRY_COST)),
+    }
 }
 
 fn changed(change: &KeyChange, run: &Picture, terminal: &Terminal) -> (String, Vec<String>) {

@@ -214,7 +214,7 @@ fn a_lost_place_fails_no_task_that_used_up_its_retries_before_a_crash() {
             ordinal,
             failure: failure("transient"),
             usage: Usage::default(),
-            counted: true,
+            cost: 1_000,
         });
     }
     Script::new("a+1: -> x", history, Options::default()).run(

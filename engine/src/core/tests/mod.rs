@@ -5,14 +5,16 @@ mod directories;
 mod files;
 mod growth;
 mod resuming;
+mod retrying;
 mod size;
 mod stopping;
 
 use super::{Action, Core, Event, History, Options, Recall, StageFrom, Urgency};
 use crate::testing::tasks;
 use crate::{
-    AttemptId, AttemptOutcome, Content, Digest, Fact, Failure, FailureClass, FileId, Kind,
-    MemoRecord, OutputRecord, Reason, Resources, Reuse, SiteId, Source, TaskId, Timestamp, Usage,
+    AttemptId, AttemptOutcome, Content, Digest, Exit, Fact, Failure, FailureClass, FileId, Kind,
+    MemoRecord, OutputRecord, Reason, Resources, Reuse, SiteId, Source, TaskId, TaskSpec,
+    Timestamp, Usage,
 };
 
 /// Runs a script under the default options (fail-fast, no retries of transfers).
@@ -33,7 +35,11 @@ struct Script {
 
 impl Script {
     fn new(plan: &str, history: History, options: Options) -> Self {
-        let core = Core::new(tasks(plan), history, options).expect("a good plan");
+        Self::of(tasks(plan), history, options)
+    }
+
+    fn of(tasks: Vec<TaskSpec>, history: History, options: Options) -> Self {
+        let core = Core::new(tasks, history, options).expect("a good plan");
         Self { core, now: Timestamp(0), facts: Vec::new() }
     }
 
@@ -204,7 +210,12 @@ fn content(bytes: &str, kind: Kind) -> Content {
     Content { digest: Digest::of(bytes.as_bytes()), bytes: bytes.len() as u64, kind }
 }
 
+/// The failure of a class, or of an exit code (`code 75`).
 fn failure(class: &str) -> Failure {
+    if let Some(code) = class.strip_prefix("code ") {
+        let exit = Exit::Code(code.parse().expect("an exit code"));
+        return Failure::new(FailureClass::Transient, "as the script says").with_exit(exit);
+    }
     let class = match class {
         "transient" => FailureClass::Transient,
         "permanent" => FailureClass::Permanent,

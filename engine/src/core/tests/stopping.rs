@@ -72,7 +72,7 @@ fn a_stop_kills_what_runs_and_costs_no_retry() {
          stop now          => kill a.1
          ended a transient => finish cancelled",
     );
-    let counted = |fact: &Fact| matches!(fact, Fact::AttemptFailed { counted: true, .. });
+    let counted = |fact: &Fact| matches!(fact, Fact::AttemptFailed { cost: 1.., .. });
     assert!(!script.facts.iter().any(counted));
 }
 

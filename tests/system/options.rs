@@ -1,0 +1,96 @@
+//! Options of tasks: what failures lead to.
+
+use crate::project::Project;
+
+#[test]
+fn exit_codes_mean_another_try_the_end_or_a_skip() {
+    let project = Project::new(
+        r#"
+[defaults]
+backoff = "10ms"
+
+[task.again]
+outputs = { o = "out/again" }
+run = "@count again; test $KEELBOAT_ATTEMPT -gt 3 || exit 75; echo done > {{ outputs.o }}"
+retries = 1
+retry_on = [75]
+retry_cost = { 75 = 0.3 }
+
+[task.skipping]
+outputs = { o = "out/skipping" }
+run = "@count skipping; exit 77"
+retries = 3
+skip_on = 77
+
+[task.reader]
+inputs = { i = "out/skipping" }
+outputs = { o = "out/reader" }
+run = "@count reader; cp {{ inputs.i }} {{ outputs.o }}"
+"#,
+    );
+    let run = project.run_well(&["--keep-going"]);
+    assert_eq!(
+        (project.count("again"), project.count("skipping"), project.count("reader")),
+        (4, 1, 0)
+    );
+    assert_eq!(run.tasks("skipped"), ["skipping", "reader"]);
+    let mut costs: Vec<f64> = run
+        .events()
+        .iter()
+        .filter(|event| event["event"] == "attempt_failed")
+        .map(|event| event["cost"].as_f64().expect("a cost"))
+        .collect();
+    costs.sort_by(f64::total_cmp);
+    assert_eq!(costs, [0.0, 0.3, 0.3, 0.3]);
+    let why = project.start(project.command(&["why", "skipping"])).wait();
+    why.assert_said(&["skipped itself, by its exit code", "exit code 77"]);
+    let why = project.start(project.command(&["why", "reader"])).wait();
+    why.assert_said(&["did not run, since skipping was skipped, which it needs"]);
+    let status = project.start(project.command(&["status"])).wait();
+    status.assert_said(&["1 completed, 2 skipped of 3"]);
+
+    // Told to people; what is done stays done, and what was skipped is asked again.
+    let told = project.start(project.command(&["run", "flow.toml", "-v"])).wait();
+    told.assert_code(0);
+    told.assert_said(&[
+        "skipped skipping: it says so itself, by exit code 77",
+        "skipped reader: it needs skipping, which was skipped",
+        "done: 0 run, 1 reused, 2 skipped",
+    ]);
+    assert_eq!((project.count("again"), project.count("skipping")), (4, 2));
+}
+
+#[test]
+fn an_exit_code_that_is_not_worth_another_try_ends_the_task_at_once() {
+    let project = Project::new(
+        r#"
+[defaults]
+backoff = "10ms"
+retries = 5
+
+[task.named]
+run = "@count named; exit 2"
+fail_on = [2]
+
+[task.other]
+run = "@count other; exit 3"
+retry_on = [75]
+
+[task.killed]
+run = "@count killed; kill -SEGV $$"
+retry_cost = { SIGSEGV = 5 }
+
+[task.late]
+run = "@count late; sleep 60"
+timeout = "300ms"
+retry_cost = { timeout = "all" }
+"#,
+    );
+    let run = project.run(&["--keep-going"]);
+    run.assert_code(1);
+    let counts = project.count_all();
+    let counts: Vec<_> = counts.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+    assert_eq!(counts, [("killed", 2), ("late", 1), ("named", 1), ("other", 1)]);
+    let why = project.start(project.command(&["why", "killed"])).wait();
+    why.assert_said(&["at the cost of 5 retries: killed by SIGSEGV"]);
+}
