@@ -37,13 +37,18 @@ impl Digest {
 
     /// 64 lower-case hexadecimal digits.
     pub fn to_hex(&self) -> String {
+        self.with_hex(str::to_owned)
+    }
+
+    /// Lends the digits to somebody, without a place of their own in memory.
+    fn with_hex<T>(&self, deed: impl FnOnce(&str) -> T) -> T {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = String::with_capacity(64);
-        for byte in self.0 {
-            text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-            text.push(char::from(DIGITS[usize::from(byte & 15)]));
+        let mut text = [0; 64];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
         }
-        text
+        deed(std::str::from_utf8(&text).expect("digits are text"))
     }
 
     /// The first 12 hexadecimal digits, for people.
@@ -56,7 +61,7 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.to_hex())
+        self.with_hex(|text| f.write_str(text))
     }
 }
 
@@ -89,7 +94,7 @@ impl FromStr for Digest {
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {
-            serializer.serialize_str(&self.to_hex())
+            self.with_hex(|text| serializer.serialize_str(text))
         } else {
             self.0.serialize(serializer)
         }

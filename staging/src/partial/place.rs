@@ -5,6 +5,7 @@ use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::Path;
+use std::sync::LazyLock;
 
 use crate::local::LocalError;
 
@@ -32,8 +33,12 @@ pub(crate) fn make(dir: &Path) -> Result<(), LocalError> {
 
 /// Finds that the directory, if it is there, is ours alone. A link that we made may lead to it.
 pub(crate) fn check(dir: &Path) -> Result<(), LocalError> {
-    let us = nix::unistd::geteuid().as_raw();
-    let looked = dir.symlink_metadata().and_then(|link| Ok((link.uid(), dir.metadata()?)));
+    static US: LazyLock<u32> = LazyLock::new(|| nix::unistd::geteuid().as_raw());
+    let us = *US;
+    let looked = dir.symlink_metadata().and_then(|link| {
+        let found = if link.is_symlink() { dir.metadata()? } else { link.clone() };
+        Ok((link.uid(), found))
+    });
     let (linked_by, found) = match looked {
         Ok(looked) => looked,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use keelboat_engine::Digest;
 use serde::{Deserialize, Serialize};
@@ -50,7 +51,8 @@ struct OnDisk {
 impl State {
     /// Nothing has come.
     pub(super) fn new(source: Digest) -> Self {
-        let nothing = Prefix { bytes: 0, sha256: Digest::of(b"") };
+        static EMPTY: LazyLock<Digest> = LazyLock::new(|| Digest::of(b""));
+        let nothing = Prefix { bytes: 0, sha256: *EMPTY };
         Self {
             source,
             validators: Validators::default(),
