@@ -1,11 +1,12 @@
 //! One transfer for one address, however many wait for it.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use futures_util::FutureExt as _;
+use futures_util::future::Shared;
 use keelboat_engine::{Digest, Kind};
-use tokio::sync::watch;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::Effort;
 use super::arrived::Arrived;
@@ -13,7 +14,7 @@ use super::error::{Lost, SourceError};
 use super::job::{self, Job, Space};
 use super::progress::Observers;
 use crate::gate::Urgency;
-use crate::protocol::{TransferError, Validators};
+use crate::protocol::{BoxFuture, TransferError, Validators};
 
 /// What makes two wishes one: address, kind, the digest of what is known, and whose room it takes:
 /// a part of a directory never waits behind a file that waits for the room of that directory.
@@ -42,10 +43,11 @@ struct Table {
 /// Flights that may have ended and still be in the table, besides as many as are under way.
 const ENDED_MAX: usize = 64;
 
-/// One transfer under way; it ends when nobody holds this any more.
+/// One transfer under way, carried on by whoever waits for it: a task of its own for each of very
+/// many small files would cost as much as the files. It ends when nobody holds this any more.
 #[derive(Debug)]
 pub(super) struct Flight {
-    result: watch::Receiver<Option<Result<Landed, Arc<Lost>>>>,
+    course: Shared<BoxFuture<'static, Result<Landed, Arc<Lost>>>>,
     observers: Observers,
     /// The declared digest that it goes by. Those who join it may know another one, or none.
     sha256: Option<Digest>,
@@ -53,7 +55,6 @@ pub(super) struct Flight {
     known: Option<Validators>,
     urgency: Urgency,
     effort: Effort,
-    _task: AbortOnDropHandle<()>,
 }
 
 impl Flights {
@@ -80,15 +81,14 @@ impl Flights {
 
 impl Flight {
     fn start(job: Job) -> Self {
-        let (sender, result) = watch::channel(None);
         let (observers, sha256, effort) = (job.observers.clone(), job.sha256, job.effort);
         let (known, urgency) = (job.known_validators(), job.urgency.clone());
-        let task = tokio::spawn(async move {
-            let landed = job::run(job).await;
-            sender.send_replace(Some(landed.map_err(Arc::new)));
+        let course: BoxFuture<'static, _> = Box::pin(async move {
+            // A fault is told to all who wait, and is no fault of theirs.
+            let landed = AssertUnwindSafe(job::run(&job)).catch_unwind().await;
+            landed.unwrap_or_else(|_panic| Err(broken_off())).map_err(Arc::new)
         });
-        let task = AbortOnDropHandle::new(task);
-        Self { result, observers, sha256, known, urgency, effort, _task: task }
+        Self { course: course.shared(), observers, sha256, known, urgency, effort }
     }
 
     /// One more waits for it, who may be in more of a hurry.
@@ -108,36 +108,39 @@ impl Flight {
         let is_as_declared = match (self.sha256, sha256) {
             (Some(theirs), Some(ours)) => theirs == ours,
             // It may end because of a digest that this one does not care for.
-            (Some(_), None) => !matches!(&*self.result.borrow(), Some(Err(_))),
+            (Some(_), None) => !self.has_failed(),
             (None, _) => true,
         };
         let is_another = matches!(
-            (&*self.result.borrow(), sha256),
+            (self.course.peek(), sha256),
             (Some(Ok(Landed::New(arrived))), Some(ours)) if arrived.content.digest != ours
         );
-        let is_too_brief = effort == Effort::Full
-            && self.effort == Effort::Brief
-            && matches!(&*self.result.borrow(), Some(Err(_)));
+        let is_too_brief =
+            effort == Effort::Full && self.effort == Effort::Brief && self.has_failed();
         is_as_declared && !is_another && !is_too_brief
+    }
+
+    fn has_failed(&self) -> bool {
+        matches!(self.course.peek(), Some(Err(_)))
     }
 
     /// How it ended; until then it is as urgent as the one who waits here becomes.
     pub(super) async fn landed(&self, urgency: &Urgency) -> Result<Landed, Arc<Lost>> {
-        let (mut result, mut rising) = (self.result.clone(), urgency.watch());
+        let (mut course, mut rising) = (self.course.clone(), urgency.watch());
         self.urgency.raise(rising.take());
-        let landed = loop {
+        loop {
             tokio::select! {
                 biased;
-                landed = result.wait_for(Option::is_some) => {
-                    break landed.map(|landed| landed.clone());
-                }
+                landed = &mut course => return landed,
                 priority = rising.next() => self.urgency.raise(priority),
             }
-        };
-        landed.ok().flatten().unwrap_or_else(|| {
-            let found = "a transfer broke off by a fault in the engine".into();
-            let error = TransferError::Unreachable { found };
-            Err(Arc::new(Lost { error: SourceError::Transfer { error, tries: 1 }, transferred: 0 }))
-        })
+        }
     }
+}
+
+fn broken_off() -> Lost {
+    let error = TransferError::Unreachable {
+        found: "a transfer broke off by a fault in the engine".into(),
+    };
+    Lost { error: SourceError::Transfer { error, tries: 1 }, transferred: 0 }
 }

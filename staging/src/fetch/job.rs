@@ -43,7 +43,7 @@ pub(super) enum Space {
 }
 
 /// Does it.
-pub(super) async fn run(job: Job) -> Result<Landed, Lost> {
+pub(super) async fn run(job: &Job) -> Result<Landed, Lost> {
     let transferred = AtomicU64::new(0);
     let landed = job.land(&transferred).await;
     landed.map_err(|error| Lost { error, transferred: transferred.load(Ordering::Relaxed) })
@@ -52,15 +52,16 @@ pub(super) async fn run(job: Job) -> Result<Landed, Lost> {
 impl Job {
     async fn land(&self, transferred: &AtomicU64) -> Result<Landed, SourceError> {
         place::check(&self.stager.config.partial_dir)?;
+        // What is rare has a place of its own, so that all others take up little.
         if let Some(member) = member_of(&self.address) {
-            return member::land(self, &member, transferred).await;
+            return Box::pin(member::land(self, &member, transferred)).await;
         }
         if let Some(courier) = self.stager.courier(self.address.scheme())? {
-            return errand::land(self, &*courier, transferred).await;
+            return Box::pin(errand::land(self, &*courier, transferred)).await;
         }
         let protocol = self.protocol()?;
         if self.kind == Kind::Directory {
-            return directory::land(self, &*protocol, transferred).await;
+            return Box::pin(directory::land(self, &*protocol, transferred)).await;
         }
         Source::new(self, self.address.shown(), transferred).fetch(&*protocol).await
     }

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use keelboat_engine::{Content, Digest, FailureClass, Kind};
 use keelboat_staging::{
-    FetchRequest, Fetched, Known, Progress, QueueLimits, Stager, StagingConfig, TransferEvent,
+    BoxFuture, FetchRequest, Fetched, Known, OpenRequest, Opened, Progress, Protocol, QueueLimits,
+    Stager, StagingConfig, TransferError, TransferEvent,
 };
 
 use crate::common::{Servers, assert_arrived, config, fetch, fetcher, noise, room};
@@ -162,5 +163,34 @@ impl Progress for Seen {
         if let TransferEvent::Received { position, .. } = event {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = *position;
         }
+    }
+}
+
+/// A protocol with a fault of its own.
+#[derive(Debug)]
+struct Broken;
+
+impl Protocol for Broken {
+    fn schemes(&self) -> &[&'static str] {
+        &["broken"]
+    }
+
+    fn open<'a>(&'a self, _: &'a OpenRequest) -> BoxFuture<'a, Result<Opened, TransferError>> {
+        Box::pin(async {
+            tokio::task::yield_now().await;
+            panic!("this is meant to be seen")
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_fault_of_a_protocol_is_told_to_all_who_wait_and_is_none_of_theirs() {
+    let dir = room();
+    let fetcher = Stager::with_protocols(config(dir.path()), vec![Arc::new(Broken)], vec![]);
+    let fetch = || fetcher.fetch(FetchRequest::new("broken://h/a"));
+    let (first, second) = tokio::join!(fetch(), fetch());
+    for fetched in [first, second] {
+        let error = fetched.unwrap_err().to_string();
+        assert!(error.contains("broke off by a fault"), "{error}");
     }
 }
