@@ -36,6 +36,15 @@ const SYNC_BYTES: u64 = 256 << 20;
 /// How long to wait for another transfer of the same address to let go of its file.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 
+/// The next bytes of a file.
+#[derive(Debug, Clone)]
+pub(crate) struct Piece {
+    pub(crate) bytes: Bytes,
+    /// Over all of the file up to their end. Whoever receives them hashes them, while they are in
+    /// the processor's cache.
+    pub(crate) digester: Digester,
+}
+
 /// One file on its way. All methods block.
 #[derive(Debug)]
 pub(crate) struct Partial {
@@ -164,11 +173,11 @@ impl Partial {
     /// end comes before the length that is known: [`Self::lacks`] tells.
     pub(crate) fn append_all(
         &mut self,
-        mut next: impl FnMut() -> Option<Option<Bytes>>,
+        mut next: impl FnMut() -> Option<Option<Piece>>,
     ) -> Result<(), LocalError> {
         loop {
             match next() {
-                Some(Some(bytes)) => self.append(&bytes)?,
+                Some(Some(piece)) => self.append(piece)?,
                 Some(None) if self.lacks() => return self.checkpoint(),
                 Some(None) if self.position < CHECKPOINT_BYTES => {
                     self.data()?;
@@ -184,11 +193,11 @@ impl Partial {
         }
     }
 
-    /// The next bytes.
-    fn append(&mut self, bytes: &[u8]) -> Result<(), LocalError> {
-        let written = self.data()?.write_all(bytes);
+    fn append(&mut self, piece: Piece) -> Result<(), LocalError> {
+        let Piece { bytes, digester } = piece;
+        let written = self.data()?.write_all(&bytes);
         written.map_err(|error| LocalError::io("write", &self.data_path, error))?;
-        self.digester.update(bytes);
+        self.digester = digester;
         self.position += bytes.len() as u64;
         let (at, when) = self.checkpoint_at;
         if self.position - at >= CHECKPOINT_BYTES || when.elapsed() >= CHECKPOINT_EVERY {
@@ -211,6 +220,11 @@ impl Partial {
         }
         self.checkpoint_at = (self.position, Instant::now());
         self.write_state()
+    }
+
+    /// What has read the bytes that are here, to go on with.
+    pub(crate) fn digester(&self) -> Digester {
+        self.digester.clone()
     }
 
     /// The digest of the bytes that are here.
@@ -405,11 +419,15 @@ mod tests {
         let mut partial = Partial::begin(dir.path(), source).unwrap();
         partial.restart(&Metadata { length: Some(10), ..Metadata::default() }).unwrap();
         let mut end_of = |bytes: &'static [u8]| {
-            let mut coming = [Some(Bytes::from_static(bytes)), None].into_iter();
+            let mut digester = partial.digester();
+            digester.update(bytes);
+            let piece = Piece { bytes: Bytes::from_static(bytes), digester };
+            let mut coming = [Some(piece), None].into_iter();
             partial.append_all(|| coming.next()).unwrap();
             (partial.lacks(), partial.is_complete(), partial.length())
         };
         assert_eq!(end_of(b"12345"), (true, false, Some(10)));
         assert_eq!(end_of(b"67890"), (false, true, Some(10)));
+        assert_eq!(partial.digest(), Digest::of(b"1234567890"));
     }
 }

@@ -7,13 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use keelboat_engine::{Content, Digest, Kind};
-use tokio_util::bytes::Bytes;
 use walkdir::WalkDir;
 
 use super::Fetched;
 use crate::gate::Turn;
 use crate::local::{LocalError, remove_tree};
-use crate::partial::{Partial, place};
+use crate::partial::{Partial, Piece, place};
 use crate::protocol::Validators;
 
 /// A file or directory that is here. Each who waits claims it under a name of its own.
@@ -78,7 +77,11 @@ impl Own {
     }
 
     /// A file of these bytes.
-    pub(super) fn write(dir: &Path, source: &Digest, pieces: &[Bytes]) -> Result<Self, LocalError> {
+    pub(super) fn write(
+        dir: &Path,
+        source: &Digest,
+        pieces: Vec<Piece>,
+    ) -> Result<Self, LocalError> {
         let own = Self { path: Self::free_path(dir, source) };
         let failed = |error| LocalError::io("write", &own.path, error);
         let mut file = match File::create_new(&own.path) {
@@ -88,7 +91,9 @@ impl Own {
             }
             created => created.map_err(failed)?,
         };
-        pieces.iter().try_for_each(|piece| file.write_all(piece)).map_err(failed)?;
+        // Each goes as soon as it is written: its memory is of use to others.
+        let written = pieces.into_iter().try_for_each(|piece| file.write_all(&piece.bytes));
+        written.map_err(failed)?;
         Ok(own)
     }
 

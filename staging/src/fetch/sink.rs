@@ -1,5 +1,5 @@
-//! Where the bytes of one try go: into memory at first when the file is small, else to a thread
-//! that hashes and writes them.
+//! Where the bytes of one try go: they are hashed as they come; then they stay in memory at first
+//! when the file is small, else a thread writes them.
 
 use keelboat_engine::{Content, Digester, Kind};
 use tokio::sync::mpsc;
@@ -9,7 +9,7 @@ use tokio_util::bytes::Bytes;
 use super::error::SourceError;
 use super::{blocking, joined};
 use crate::local::LocalError;
-use crate::partial::Partial;
+use crate::partial::{Partial, Piece};
 use crate::protocol::{Metadata, TransferError, Validators};
 
 /// Pieces between the network and the disk.
@@ -17,8 +17,8 @@ const QUEUE_PIECES: usize = 32;
 
 /// A small file, whole and in memory.
 pub(super) struct Small {
-    pub(super) pieces: Vec<Bytes>,
-    pub(super) bytes: u64,
+    pub(super) pieces: Vec<Piece>,
+    pub(super) content: Content,
     pub(super) validators: Validators,
 }
 
@@ -28,63 +28,64 @@ pub(super) enum Sunk {
     Written(Partial, Result<(), TransferError>),
 }
 
-pub(super) enum Sink {
+pub(super) struct Sink {
+    /// Over all that came.
+    digester: Digester,
+    goes: Goes,
+}
+
+/// Where bytes go.
+enum Goes {
     Held(Box<Held>),
     Writing(Writing),
 }
 
 /// Pieces that nobody has written down.
-pub(super) struct Held {
+struct Held {
     partial: Partial,
     metadata: Metadata,
     offset: u64,
-    pieces: Vec<Bytes>,
-    bytes: u64,
+    pieces: Vec<Piece>,
 }
 
 /// A thread at work. It ends when the sender is gone.
-pub(super) struct Writing {
-    sender: mpsc::Sender<Option<Bytes>>,
+struct Writing {
+    sender: mpsc::Sender<Option<Piece>>,
     thread: JoinHandle<(Partial, Result<(), LocalError>)>,
-}
-
-impl Small {
-    /// What it holds. Reads all of it.
-    pub(super) fn content(&self) -> Content {
-        let mut digester = Digester::new();
-        self.pieces.iter().for_each(|piece| digester.update(piece));
-        Content { digest: digester.finish(), bytes: self.bytes, kind: Kind::File }
-    }
 }
 
 impl Sink {
     /// For an answer that begins at this offset.
     pub(super) fn new(partial: Partial, metadata: Metadata, offset: u64) -> Self {
+        let digester = if offset == 0 { Digester::new() } else { partial.digester() };
         let pieces = Vec::new();
-        Self::Held(Box::new(Held { partial, metadata, offset, pieces, bytes: 0 }))
+        Self { digester, goes: Goes::Held(Box::new(Held { partial, metadata, offset, pieces })) }
     }
 
     pub(super) const fn is_held(&self) -> bool {
-        matches!(self, Self::Held(_))
+        matches!(self.goes, Goes::Held(_))
     }
 
     /// Lets a thread write down what came, and all that comes.
     pub(super) async fn write_down(self) -> Result<Self, SourceError> {
-        match self {
-            Self::Held(held) => Ok(Self::Writing(held.write_down().await?)),
-            writing @ Self::Writing(_) => Ok(writing),
-        }
+        let Self { digester, goes } = self;
+        let writing = match goes {
+            Goes::Held(held) => held.write_down().await?,
+            Goes::Writing(writing) => writing,
+        };
+        Ok(Self { digester, goes: Goes::Writing(writing) })
     }
 
     /// Takes the next piece; `false`: the writer ended, and says why at the end.
-    pub(super) async fn take(&mut self, piece: Bytes) -> bool {
-        match self {
-            Self::Held(held) => {
-                held.bytes += piece.len() as u64;
+    pub(super) async fn take(&mut self, bytes: Bytes) -> bool {
+        self.digester.update(&bytes);
+        let piece = Piece { bytes, digester: self.digester.clone() };
+        match &mut self.goes {
+            Goes::Held(held) => {
                 held.pieces.push(piece);
                 true
             }
-            Self::Writing(writing) => writing.sender.send(Some(piece)).await.is_ok(),
+            Goes::Writing(writing) => writing.sender.send(Some(piece)).await.is_ok(),
         }
     }
 
@@ -93,18 +94,20 @@ impl Sink {
         self,
         received: Result<(), TransferError>,
     ) -> Result<Sunk, SourceError> {
-        match self {
-            Self::Held(held) if received.is_ok() => Ok(held.end()),
-            Self::Held(held) => held.write_down().await?.end(received).await,
-            Self::Writing(writing) => writing.end(received).await,
+        match self.goes {
+            Goes::Held(held) if received.is_ok() => Ok(held.end(self.digester)),
+            Goes::Held(held) => held.write_down().await?.end(received).await,
+            Goes::Writing(writing) => writing.end(received).await,
         }
     }
 }
 
 impl Held {
-    fn end(self) -> Sunk {
-        let Self { partial, metadata, pieces, bytes, .. } = self;
-        Sunk::Small(Small { pieces, bytes, validators: metadata.validators }, partial)
+    fn end(self, digester: Digester) -> Sunk {
+        let Self { partial, metadata, pieces, .. } = self;
+        let bytes = pieces.iter().map(|piece| piece.bytes.len() as u64).sum();
+        let content = Content { digest: digester.finish(), bytes, kind: Kind::File };
+        Sunk::Small(Small { pieces, content, validators: metadata.validators }, partial)
     }
 
     async fn write_down(self) -> Result<Writing, SourceError> {
@@ -112,7 +115,7 @@ impl Held {
         if partial.is_unmade() {
             partial = blocking(move || partial.make()).await??;
         }
-        let (sender, mut coming) = mpsc::channel::<Option<Bytes>>(QUEUE_PIECES);
+        let (sender, mut coming) = mpsc::channel::<Option<Piece>>(QUEUE_PIECES);
         let thread = tokio::task::spawn_blocking(move || {
             let begun = if offset == 0 {
                 partial.restart(&metadata)

@@ -15,7 +15,6 @@ use super::sink::{Sink, Small, Sunk};
 use super::{TransferEvent, blocking};
 use crate::address::{Address, address_digest, names_data};
 use crate::gate::Turn;
-use crate::local::LocalError;
 use crate::partial::Partial;
 use crate::protocol::{
     ByteStream, Condition, Metadata, OpenRequest, Opened, Protocol, TransferError, Validators,
@@ -119,10 +118,12 @@ impl<'a> Source<'a> {
             tally.retries.excuse(self.turn.take_excused());
             partial = match tried {
                 Tried::Unchanged => return Ok(Landed::Unchanged),
-                Tried::Complete(partial) => match self.accept(partial, &mut tally).await? {
-                    Ok(arrived) => return Ok(Landed::New(Arc::new(arrived))),
-                    Err(partial) => partial,
-                },
+                Tried::Complete(partial) => {
+                    match Box::pin(self.accept(partial, &mut tally)).await? {
+                        Ok(arrived) => return Ok(Landed::New(Arc::new(arrived))),
+                        Err(partial) => partial,
+                    }
+                }
                 Tried::Small(small, partial) => {
                     match self.accept_small(small, partial, &mut tally).await? {
                         Ok(arrived) => return Ok(Landed::New(Arc::new(arrived))),
@@ -130,7 +131,7 @@ impl<'a> Source<'a> {
                     }
                 }
                 Tried::Failed(error, partial) => {
-                    self.before_next_try(error, partial, &mut tally).await?
+                    Box::pin(self.before_next_try(error, partial, &mut tally)).await?
                 }
             };
         }
@@ -226,27 +227,23 @@ impl<'a> Source<'a> {
         partial: Partial,
         tally: &mut Tally,
     ) -> Result<Result<Arrived, Partial>, SourceError> {
-        let (dir, source) = (self.job.stager.config.partial_dir.clone(), self.digest);
-        let (expected, small_bytes) = (self.job.sha256, small.bytes);
-        let settle = move || {
-            let content = small.content();
-            let is_right = expected.is_none_or(|expected| expected == content.digest);
-            let own = is_right.then(|| Own::write(&dir, &source, &small.pieces)).transpose()?;
-            Ok::<_, LocalError>((small, content, own))
-        };
-        let is_tiny = small_bytes <= INLINE_BYTES_MAX;
-        let (small, content, own) = if is_tiny { settle()? } else { blocking(settle).await?? };
-        let Some(own) = own else {
+        let Small { content, .. } = small;
+        let is_right = self.job.sha256.is_none_or(|expected| expected == content.digest);
+        if !is_right {
             tally.mismatches += 1;
             if tally.mismatches < 2 {
                 return Ok(Err(partial));
             }
-            let is_web_page = small.pieces.first().is_some_and(|piece| is_web_page(piece));
+            let is_web_page = small.pieces.first().is_some_and(|piece| is_web_page(&piece.bytes));
             let Content { digest: found, bytes, .. } = content;
-            let expected = expected.unwrap_or(found);
+            let expected = self.job.sha256.unwrap_or(found);
             return Err(SourceError::Mismatch { expected, found, bytes, is_web_page });
-        };
-        let validators = small.validators;
+        }
+        let (dir, source) = (self.job.stager.config.partial_dir.clone(), self.digest);
+        let Small { pieces, validators, .. } = small;
+        let write = move || Own::write(&dir, &source, pieces);
+        let is_tiny = content.bytes <= INLINE_BYTES_MAX;
+        let own = if is_tiny { write()? } else { blocking(write).await?? };
         let transferred = self.transferred.load(Ordering::Relaxed);
         let address = Arc::clone(self.address.text());
         let arrived = Arrived::own(own, content, validators, transferred, address);
