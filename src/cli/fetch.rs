@@ -2,6 +2,7 @@
 //! the same command.
 
 mod batch;
+mod lanes;
 mod many;
 mod place;
 mod record;

@@ -60,6 +60,15 @@ fn exit_of(fault: Fault) -> Exit {
 /// The longest that transfers which were told to end may take for it.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
+/// Threads for the network, which hash what comes; others write it down.
+const NETWORK_THREADS_MAX: usize = 2;
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.min(NETWORK_THREADS_MAX);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
+}
+
 /// The network, and what moves files over it.
 pub(super) struct Session {
     runtime: tokio::runtime::Runtime,
@@ -72,9 +81,7 @@ impl Session {
     pub(super) fn begin(partial_dir: &Path, jobs: Option<u32>) -> Result<Self, MoveError> {
         let settings = Settings::load(Some(Path::new(".")))?;
         let stop = Stop::listen()?;
-        // One thread for the network, others for disks and digests: handing many small files from
-        // thread to thread costs more than it brings.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = runtime()?;
         let mut config = settings.staging(partial_dir);
         if let Some(jobs) = jobs {
             config.limits.total_max = jobs.max(1);

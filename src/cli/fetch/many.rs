@@ -8,23 +8,18 @@ use std::time::Instant;
 
 use keelboat_engine::{Content, Kind};
 use keelboat_staging::{Fetched, Stager, redact};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
 use super::batch::{Batch, Moved};
+use super::lanes::{Answer, Lanes, WORTH_A_LOOK, Wanted};
 use super::place;
-use super::standing::{self, Met, Standing};
+use super::standing::{self, Met};
 use super::{Doing, Manner, Problem, Watch, Wish, shown};
 use crate::cli::args::FetchArgs;
 use crate::cli::exit::Exit;
 use crate::cli::staging::{MoveError, Session};
 use crate::cli::stop::Stop;
 use crate::cli::terminal::{Terminal, bytes, counted, plain, span};
-
-/// Files that are asked for at once; the limits of hosts hold besides.
-const AT_ONCE_MAX: usize = 256;
-
-/// Files that are made durable together at most.
-const BATCH_MAX: usize = 1024;
 
 /// Errors that are shown, so that ten thousand of them do not hide the first.
 const ERRORS_SHOWN_MAX: usize = 20;
@@ -75,12 +70,6 @@ enum Ended {
     Stopped,
 }
 
-/// A wish that was looked into.
-type Wanted = (Arc<Wish>, Standing);
-
-/// A wish that was met, or was not.
-type Answer = (Arc<Wish>, Result<Met, Problem>);
-
 /// Many files on their way.
 struct Many<'a> {
     args: &'a FetchArgs,
@@ -117,43 +106,42 @@ impl Many<'_> {
         (stager, mut stop): (&Stager, Stop),
         watch: &Arc<Watch>,
     ) -> Result<Ended, Problem> {
-        let mut under_way: JoinSet<Answer> = JoinSet::new();
-        let mut rest = wanted.into_iter();
-        loop {
-            while under_way.len() < AT_ONCE_MAX
-                && let Some((wish, standing)) = rest.next()
-            {
-                let (stager, watch) = (stager.clone(), Arc::clone(watch));
-                under_way.spawn(async move {
-                    let met = standing::meet(&stager, &wish, standing, &watch).await;
-                    (wish, met)
-                });
-            }
-            let ended = tokio::select! {
+        let lanes = Lanes::new(wanted);
+        let mut under_way = lanes.begin(stager, watch);
+        let ended = loop {
+            let is_over = tokio::select! {
                 biased;
-                ended = under_way.join_next() => ended,
                 () = stop.requested() => {
-                    under_way.abort_all();
-                    while let Some(ended) = under_way.join_next().await {
-                        // Most of them were given up.
-                        if let Ok(ended) = ended {
-                            self.take(ended, watch);
-                        }
-                    }
-                    self.place(watch).await?;
-                    self.settle(watch).await?;
-                    return Ok(Ended::Stopped);
+                    under_way.shutdown().await;
+                    break Ended::Stopped;
                 }
+                ended = under_way.join_next() => match ended {
+                    Some(Ok(())) => false,
+                    Some(Err(error)) => {
+                        return Err(MoveError::from(std::io::Error::other(error)).into());
+                    }
+                    None => true,
+                },
+                () = lanes.worth_a_look() => false,
             };
-            let Some(ended) = ended else { break };
-            self.take(ended.map_err(std::io::Error::other).map_err(MoveError::from)?, watch);
-            if self.arrived.len() >= BATCH_MAX {
+            if is_over {
+                break Ended::Done;
+            }
+            self.take_all(lanes.take(), watch);
+            if self.arrived.len() >= WORTH_A_LOOK {
                 self.place(watch).await?;
             }
-        }
+        };
+        self.take_all(lanes.take(), watch);
         self.place(watch).await?;
         self.settle(watch).await?;
-        Ok(Ended::Done)
+        Ok(ended)
+    }
+
+    fn take_all(&mut self, answers: Vec<Answer>, watch: &Watch) {
+        for answer in answers {
+            self.take(answer, watch);
+        }
     }
 
     fn take(&mut self, (wish, met): Answer, watch: &Watch) {
