@@ -26,6 +26,7 @@ pub use failure::{Exit, Failure, FailureClass, Shortage};
 pub use ids::{AttemptId, FileId, SiteId, TaskId, TaskName, Timestamp};
 pub use key::{KEY_VERSION, KeyChange, KeyPart, MemoKey, key_changes, key_parts, memo_key};
 pub use plan::{
-    Command, Content, InputSpec, Kind, Memoize, OutputSpec, Resources, Source, TaskSpec,
+    Command, Content, InputSpec, Kind, Memoize, MemoryGrowth, OutputSpec, Resources, Source,
+    TaskSpec,
 };
 pub use retry::{FailureKind, RETRY_COST, Response, RetryPolicy, RetryRule};

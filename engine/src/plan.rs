@@ -105,6 +105,51 @@ impl Default for Resources {
     }
 }
 
+impl Resources {
+    pub(crate) const NONE: Self = Self { cores: 0, memory: 0 };
+
+    /// Whether all of this is there in what is free.
+    pub(crate) const fn fits(self, free: Self) -> bool {
+        self.cores <= free.cores && self.memory <= free.memory
+    }
+
+    /// What is left without these, which are among them.
+    pub(crate) const fn less(self, taken: Self) -> Self {
+        Self { cores: self.cores - taken.cores, memory: self.memory - taken.memory }
+    }
+
+    /// These and those.
+    pub(crate) const fn and(self, other: Self) -> Self {
+        Self { cores: self.cores + other.cores, memory: self.memory + other.memory }
+    }
+}
+
+/// How the memory that a task asks for grows each time that it ran out. As long as it does, running
+/// out costs no retry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MemoryGrowth {
+    /// By how much, in thousandths: 2000 is twice as much.
+    pub factor: u32,
+    /// The most in bytes, if not all that the largest site has.
+    pub max: Option<u64>,
+}
+
+impl MemoryGrowth {
+    /// What is asked for after so many times, where there is so much at most.
+    pub(crate) fn grown(&self, first: u64, times: u32, largest: u64) -> u64 {
+        let most = self.max.unwrap_or(u64::MAX).min(largest);
+        let mut memory = first;
+        for _ in 0..times {
+            if memory >= most || self.factor <= 1_000 {
+                break;
+            }
+            let more = u128::from(memory) * u128::from(self.factor) / 1_000;
+            memory = u64::try_from(more).unwrap_or(u64::MAX).max(memory + 1).min(most);
+        }
+        memory
+    }
+}
+
 /// Whether earlier results may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Memoize {
@@ -138,6 +183,8 @@ pub struct TaskSpec {
     pub executor: Option<Arc<str>>,
     /// Slots it takes.
     pub resources: Resources,
+    /// How its memory grows, if it does.
+    pub memory_growth: Option<MemoryGrowth>,
     /// The longest an attempt may run.
     pub timeout: Option<Duration>,
     /// Tries after a failure.
@@ -161,6 +208,7 @@ impl TaskSpec {
             version: None,
             executor: None,
             resources: Resources::default(),
+            memory_growth: None,
             timeout: None,
             retry: RetryPolicy::default(),
             memoize: Memoize::On,

@@ -85,20 +85,26 @@ pub enum Response {
     Skip,
 }
 
-impl RetryPolicy {
-    /// What follows from a failure: what it says itself, then what a rule says, then what its
-    /// class says.
-    pub fn response(&self, failure: &Failure) -> Response {
-        let rule = || self.rules.iter().find(|rule| rule.on.includes(failure));
-        failure.response.or_else(|| rule().map(|rule| rule.then)).unwrap_or(match failure.class {
-            FailureClass::Permanent => Response::Fail,
+impl Response {
+    /// What follows from a failure of this class when nobody says otherwise.
+    pub const fn of(class: FailureClass) -> Self {
+        match class {
+            FailureClass::Permanent => Self::Fail,
             FailureClass::Transient | FailureClass::OutOfResources => {
-                Response::Retry { cost: RETRY_COST }
+                Self::Retry { cost: RETRY_COST }
             }
             FailureClass::InfrastructureLost | FailureClass::InputMissing => {
-                Response::Retry { cost: 0 }
+                Self::Retry { cost: 0 }
             }
-        })
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// What is to follow from a failure: what it says itself, or else what a rule says.
+    pub fn answer(&self, failure: &Failure) -> Option<Response> {
+        let rule = || self.rules.iter().find(|rule| rule.on.includes(failure));
+        failure.response.or_else(|| rule().map(|rule| rule.then))
     }
 
     /// All that failures may cost, in thousandths.
@@ -117,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_speaks_first_then_the_first_rule_that_applies_then_the_class() {
+    fn a_failure_speaks_first_then_the_first_rule_that_applies() {
         let (code, signal) = (Exit::Code(75), Exit::Signal(11));
         let policy = policy(&[
             (FailureKind::Exit(code), Response::Retry { cost: 1 }),
@@ -127,22 +133,21 @@ mod tests {
             (FailureKind::AnyExit, Response::Fail),
         ]);
         let failure = |exit| Failure { exit, ..Failure::new(FailureClass::Transient, "x") };
-        let killed = Failure { shortage: Some(Shortage::Memory), ..failure(Some(Exit::Signal(9))) };
+        let killed = failure(Some(Exit::Signal(9))).with_shortage(Shortage::Memory);
         let lost = Failure::new(FailureClass::InfrastructureLost, "x");
         let own = failure(Some(code)).with_response(Response::Skip);
         let table = [
-            (failure(Some(code)), Response::Retry { cost: 1 }),
-            (own, Response::Skip),
-            (failure(Some(signal)), Response::Skip),
-            (failure(Some(Exit::Code(2))), Response::Fail),
-            (killed, Response::Retry { cost: 2 }),
-            (lost, Response::Retry { cost: 3 }),
-            (failure(None), Response::Retry { cost: RETRY_COST }),
-            (Failure::new(FailureClass::Permanent, "x"), Response::Fail),
-            (Failure::new(FailureClass::InputMissing, "x"), Response::Retry { cost: 0 }),
+            (failure(Some(code)), Some(Response::Retry { cost: 1 })),
+            (own, Some(Response::Skip)),
+            (failure(Some(signal)), Some(Response::Skip)),
+            (failure(Some(Exit::Code(2))), Some(Response::Fail)),
+            (killed, Some(Response::Retry { cost: 2 })),
+            (lost, Some(Response::Retry { cost: 3 })),
+            (failure(None), None),
+            (Failure::new(FailureClass::Permanent, "x"), None),
         ];
         for (failure, expected) in table {
-            assert_eq!(policy.response(&failure), expected, "{failure:?}");
+            assert_eq!(policy.answer(&failure), expected, "{failure:?}");
         }
     }
 }

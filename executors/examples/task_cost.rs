@@ -80,6 +80,7 @@ fn executor(tasks: u32, directory: &Path) -> Result<(), Box<dyn Error>> {
             stdout: log(directory, task, "out"),
             stderr: log(directory, task, "err"),
             timeout: Some(Duration::from_mins(1)),
+            memory: None,
             grace: Duration::from_secs(1),
         });
     };

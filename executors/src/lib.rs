@@ -7,6 +7,7 @@
 mod leftovers;
 mod local;
 mod mark;
+mod oom;
 mod outcome;
 mod port;
 mod procfs;

@@ -26,6 +26,9 @@ pub struct LaunchSpec {
     pub stderr: PathBuf,
     /// The longest it may run.
     pub timeout: Option<Duration>,
+    /// The most memory that all of its processes may have together, in bytes: with more of it, it
+    /// is killed.
+    pub memory: Option<u64>,
     /// From the polite signal (SIGTERM) to the one that cannot be ignored (SIGKILL).
     pub grace: Duration,
 }

@@ -5,6 +5,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use nix::unistd::{SysconfVar, sysconf};
 
 use crate::mark::MARK_VARIABLE;
 
@@ -19,6 +22,8 @@ pub(crate) struct Stat {
     pub(crate) session: i32,
     /// It has ended and waits for its parent to notice.
     pub(crate) zombie: bool,
+    /// Its resident set.
+    pub(crate) resident_bytes: u64,
 }
 
 /// Ids of all processes.
@@ -46,7 +51,31 @@ fn parse_stat(line: &[u8]) -> Option<Stat> {
     let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
     let session = fields.next()?.parse().ok()?;
-    Some(Stat { parent, group, session, zombie: matches!(state, "Z" | "X") })
+    let pages: u64 = fields.nth(17)?.parse().ok()?;
+    let zombie = matches!(state, "Z" | "X");
+    Some(Stat { parent, group, session, zombie, resident_bytes: pages * page_bytes() })
+}
+
+fn page_bytes() -> u64 {
+    static PAGE_BYTES: OnceLock<u64> = OnceLock::new();
+    *PAGE_BYTES.get_or_init(|| {
+        let known = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+        known.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4_096)
+    })
+}
+
+/// The memory of a process that the kernel cannot take back: anonymous and shared, what it shares
+/// with others in equal parts. `None` where the kernel does not tell.
+pub(crate) fn memory_bytes(pid: i32) -> Option<u64> {
+    parse_rollup(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?)
+}
+
+fn parse_rollup(text: &str) -> Option<u64> {
+    let kib = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    };
+    Some((kib("Pss_Anon:")? + kib("Pss_Shmem:")?) * 1024)
 }
 
 /// The mark in a process's environment, when it has one that can be read.
@@ -130,12 +159,22 @@ mod tests {
 
     #[test]
     fn names_with_parentheses_do_not_confuse() {
-        let line = b"12 (a) b) S 7 9 8 0 -1 4194560";
-        let expected = Stat { parent: 7, group: 9, session: 8, zombie: false };
-        assert_eq!(parse_stat(line), Some(expected));
-        let expected = Stat { parent: 1, group: 12, session: 3, zombie: true };
-        assert_eq!(parse_stat(b"12 (x) Z 1 12 3"), Some(expected));
+        let rest = "0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 5 9000 12 18446744073709551615";
+        let resident_bytes = 12 * page_bytes();
+        let expected = Stat { parent: 7, group: 9, session: 8, zombie: false, resident_bytes };
+        assert_eq!(parse_stat(format!("12 (a) b) S 7 9 8 {rest}").as_bytes()), Some(expected));
+        let expected = Stat { parent: 1, group: 12, session: 3, zombie: true, resident_bytes };
+        assert_eq!(parse_stat(format!("12 (x) Z 1 12 3 {rest}").as_bytes()), Some(expected));
         assert_eq!(parse_stat(b"12 (x"), None);
+        assert_eq!(parse_stat(b"12 (x) Z 1 12 3"), None);
+    }
+
+    #[test]
+    fn pages_of_files_are_not_counted_as_memory() {
+        let text =
+            "Rss: 9000 kB\nPss: 7000 kB\nPss_Anon:   100 kB\nPss_File: 3 kB\nPss_Shmem: 20 kB\n";
+        assert_eq!(parse_rollup(text), Some(120 << 10));
+        assert_eq!(parse_rollup("Rss: 9000 kB\nPss: 7000 kB\n"), None);
     }
 
     #[test]

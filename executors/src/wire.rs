@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The version of all messages below.
-pub(crate) const WIRE_VERSION: u8 = 1;
+pub(crate) const WIRE_VERSION: u8 = 2;
 
 /// The largest frame, in bytes: more than any command line that Linux would run.
 pub(crate) const FRAME_BYTES_MAX: usize = 16 << 20;
@@ -50,6 +50,8 @@ pub(crate) struct Begin {
     pub(crate) stderr: Vec<u8>,
     pub(crate) timeout_ms: Option<u64>,
     pub(crate) grace_ms: u64,
+    /// The most memory that its processes may have together.
+    pub(crate) memory_max_bytes: Option<u64>,
 }
 
 /// From the warden to the engine.
@@ -65,6 +67,9 @@ pub(crate) struct Ended {
     pub(crate) key: Key,
     pub(crate) end: End,
     pub(crate) used: Used,
+    /// Whether the kernel killed something for lack of memory while the attempt ran, where it was
+    /// asked and tells.
+    pub(crate) kernel_killed: Option<bool>,
 }
 
 /// How an attempt ended.
@@ -85,6 +90,10 @@ pub(crate) enum End {
     },
     /// Processes of it outlived SIGKILL.
     Unkillable,
+    /// Killed, since it had more memory than it may.
+    OverMemory {
+        used_bytes: u64,
+    },
 }
 
 /// What stood in the way of a start.
@@ -227,24 +236,26 @@ mod tests {
             stderr: b"e".to_vec(),
             timeout_ms: Some(300),
             grace_ms: 5,
+            memory_max_bytes: Some(2),
         })
     }
 
     fn ended() -> Report {
         let used = Used { wall_us: 1, memory_max_bytes: 300, ..Used::default() };
         let end = End::NotStarted { obstacle: Obstacle::Program, errno: 2 };
-        Report::Ended(Ended { key: Key { task: 1, ordinal: 2 }, end, used })
+        let key = Key { task: 1, ordinal: 2 };
+        Report::Ended(Ended { key, end, used, kernel_killed: Some(true) })
     }
 
     #[test]
-    fn version_1_is_these_bytes() {
+    fn version_2_is_these_bytes() {
         let mut bytes = Vec::new();
         append(&begin(), &mut bytes).unwrap();
-        let golden = b"\x1d\0\0\0\x01\x01\x01\x02\x03\x02sh\x02-c\x01:\x02/s\x01\x01A\x01b\x01o\x01e\x01\xac\x02\x05";
+        let golden = b"\x1f\0\0\0\x02\x01\x01\x02\x03\x02sh\x02-c\x01:\x02/s\x01\x01A\x01b\x01o\x01e\x01\xac\x02\x05\x01\x02";
         assert_eq!(bytes.escape_ascii().to_string(), golden.escape_ascii().to_string());
         bytes.clear();
         append(&ended(), &mut bytes).unwrap();
-        let golden = b"\x0e\0\0\0\x01\x01\x01\x02\x04\x03\x04\x01\0\0\xac\x02\0\0";
+        let golden = b"\x10\0\0\0\x02\x01\x01\x02\x04\x03\x04\x01\0\0\xac\x02\0\0\x01\x01";
         assert_eq!(bytes.escape_ascii().to_string(), golden.escape_ascii().to_string());
     }
 

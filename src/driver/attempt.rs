@@ -11,7 +11,7 @@ use keelboat_checkpoint::is_executable;
 use keelboat_engine::core::{Core, Event};
 use keelboat_engine::{
     AttemptId, AttemptOutcome, Command, Content, Failure, FailureClass, InputSpec, Kind,
-    MemoRecord, OutputRecord, OutputSpec, Source, TaskName, Usage,
+    MemoRecord, OutputRecord, OutputSpec, Resources, Source, TaskName, Usage,
 };
 use keelboat_executors::{Executor as _, LaunchSpec};
 use keelboat_staging::{LocalError, Placement, Scratch, publish};
@@ -29,6 +29,8 @@ pub(crate) struct Attempt {
     command: Command,
     env: Arc<BTreeMap<String, String>>,
     timeout: Option<Duration>,
+    /// Slots that it has.
+    slots: Resources,
     inputs: Vec<(InputSpec, Content)>,
     outputs: Vec<OutputSpec>,
     scratch: PathBuf,
@@ -50,6 +52,7 @@ impl Attempt {
             command: spec.command.clone(),
             env: spec.env.clone(),
             timeout: spec.timeout,
+            slots: core.held(id.task),
             inputs: inputs.collect(),
             outputs: spec.outputs.clone(),
             scratch: edges.project.scratch().join(directory),
@@ -82,6 +85,10 @@ impl Attempt {
         let mut env = self.env.as_ref().clone();
         env.insert("KEELBOAT_TASK".to_owned(), self.name.to_string());
         env.insert("KEELBOAT_ATTEMPT".to_owned(), self.id.ordinal.to_string());
+        env.insert("KEELBOAT_CORES".to_owned(), self.slots.cores.to_string());
+        if let Some(memory) = self.memory() {
+            env.insert("KEELBOAT_MEMORY".to_owned(), memory.to_string());
+        }
         executor.begin(LaunchSpec {
             attempt: self.id,
             command,
@@ -90,6 +97,7 @@ impl Attempt {
             stdout,
             stderr,
             timeout: self.timeout,
+            memory: self.memory(),
             grace: GRACE,
         });
         // Somebody may have killed it between the look above and its begin.
@@ -102,6 +110,11 @@ impl Attempt {
     pub(crate) fn kill(&self, edges: &Edges) {
         self.killed.store(true, Ordering::SeqCst);
         edges.late.kill(self.id);
+    }
+
+    /// The bytes of memory that it may use, when it asks for a number.
+    fn memory(&self) -> Option<u64> {
+        Some(self.slots.memory).filter(|memory| *memory > 0)
     }
 
     fn fail_to_launch(&self, error: &LocalError, edges: &Edges) {

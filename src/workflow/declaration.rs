@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keelboat_engine::RetryPolicy;
+use keelboat_engine::{MemoryGrowth, RetryPolicy};
 use minijinja::value::{Enumerator, Object, Value};
 
 use super::problem::Place;
@@ -89,7 +89,7 @@ pub(super) enum CommandText {
 pub(super) struct Options {
     pub(super) env: BTreeMap<Arc<str>, Text>,
     pub(super) cores: Option<u32>,
-    pub(super) memory: Option<u64>,
+    pub(super) memory: Option<Memory>,
     pub(super) timeout: Option<Duration>,
     pub(super) retries: Option<u32>,
     pub(super) rules: RuleLists,
@@ -98,6 +98,14 @@ pub(super) struct Options {
     pub(super) version: Option<Text>,
     pub(super) executor: Option<Arc<str>>,
     pub(super) shell: Option<Arc<[String]>>,
+}
+
+/// Memory that a task asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Memory {
+    /// Bytes.
+    pub(super) first: u64,
+    pub(super) growth: Option<MemoryGrowth>,
 }
 
 impl Options {

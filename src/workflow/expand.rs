@@ -38,7 +38,7 @@ impl Context<'_> {
             params: self.params.clone(),
             params_value: self.params_value.clone(),
             cores: declaration.options.cores.unwrap_or(1),
-            memory_mib: declaration.options.memory.unwrap_or(0) >> 20,
+            memory_mib: declaration.options.memory.map_or(0, |memory| memory.first) >> 20,
         })
     }
 }
@@ -151,8 +151,9 @@ impl<'t> Expander<'_, '_, 't> {
             executor: options.executor.clone(),
             resources: Resources {
                 cores: options.cores.unwrap_or(1),
-                memory: options.memory.unwrap_or(0),
+                memory: options.memory.map_or(0, |memory| memory.first),
             },
+            memory_growth: options.memory.and_then(|memory| memory.growth),
             timeout: options.timeout,
             retry: options.retry(),
             memoize: if options.cache.unwrap_or(true) { Memoize::On } else { Memoize::Off },

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::declaration::{CommandText, Declaration, Options, Text};
+use super::declaration::{CommandText, Declaration, Memory, Options, Scalar, Text};
 use super::problem::Place;
-use super::reader::{NameRule, Reader, Spot, in_order, integer_of};
+use super::reader::{NameRule, Reader, Spot, in_order, integer_of, scalar_of};
 use super::units;
 
+use keelboat_engine::MemoryGrowth;
 use toml::de::{DeTable, DeValue};
 
 /// The keys of a task.
@@ -59,6 +60,10 @@ pub(super) const EXECUTORS: [&str; 1] = ["local"];
 
 const CORES_MAX: i64 = 65_536;
 const RETRIES_MAX: i64 = 1_000;
+
+/// By how much memory grows that does, in thousandths, when nobody says; and what can be said.
+const GROWTH_FACTOR: u32 = 2_000;
+const FACTORS: std::ops::RangeInclusive<i64> = 1_100..=100_000;
 
 impl Reader<'_> {
     pub(super) fn defaults(&mut self, value: &Spot<'_>) -> Options {
@@ -220,16 +225,63 @@ impl Reader<'_> {
         env
     }
 
-    fn memory(&mut self, value: &Spot<'_>) -> Option<u64> {
+    /// A size, or the first and the most of it, where it grows.
+    fn memory(&mut self, value: &Spot<'_>) -> Option<Memory> {
+        let Some(table) = value.get_ref().as_table() else {
+            return Some(Memory { first: self.size(value, "memory")?, growth: None });
+        };
+        let help = "write memory = { first = \"2GiB\", max = \"32GiB\" }";
+        self.check_keys(table, &["first", "max", "factor"], "memory");
+        let Some(first) = table.get("first") else {
+            let problem = self.problem(value.span(), "memory that grows needs a first size");
+            self.problems.push(problem.help(help));
+            return None;
+        };
+        let first = self.size(first, "first")?;
+        let max = match table.get("max") {
+            Some(max) => Some(self.size(max, "max")?),
+            None => None,
+        };
+        if max.is_some_and(|max| max < first) {
+            let problem = self.problem(value.span(), "the most memory is less than the first");
+            self.problems.push(problem.help(help));
+            return None;
+        }
+        let factor = match table.get("factor") {
+            Some(factor) => self.factor(factor)?,
+            None => GROWTH_FACTOR,
+        };
+        Some(Memory { first, growth: Some(MemoryGrowth { factor, max }) })
+    }
+
+    /// By how much memory grows, in thousandths.
+    fn factor(&mut self, value: &Spot<'_>) -> Option<u32> {
+        let number = match scalar_of(value.get_ref()) {
+            Some(Scalar::Integer(number)) => number.checked_mul(1_000),
+            #[expect(clippy::cast_possible_truncation, reason = "what is too large is refused")]
+            Some(Scalar::Float(number)) => Some((number * 1_000.0).round() as i64),
+            _ => None,
+        };
+        let factor = number.filter(|number| FACTORS.contains(number));
+        if factor.is_none() {
+            let problem = self
+                .problem(value.span(), "factor must be a number from 1.1 to 100")
+                .help("write factor = 2 for twice as much memory after each time that it ran out");
+            self.problems.push(problem);
+        }
+        u32::try_from(factor?).ok()
+    }
+
+    fn size(&mut self, value: &Spot<'_>, what: &str) -> Option<u64> {
         if let Some(number) = integer_of(value.get_ref()) {
             let problem = self
-                .problem(value.span(), "memory needs a unit")
-                .help(format!("write memory = \"{number}MiB\" or \"{number}GiB\""));
+                .problem(value.span(), format!("{what} needs a unit"))
+                .help(format!("write {what} = \"{number}MiB\" or \"{number}GiB\""));
             self.problems.push(problem);
             return None;
         }
-        let text =
-            self.text(value, "memory", "write a size in quotes, such as memory = \"4GiB\"")?;
+        let help = format!("write a size in quotes, such as {what} = \"4GiB\"");
+        let text = self.text(value, what, &help)?;
         units::size(&text.value)
             .map_err(|help| {
                 let problem = self

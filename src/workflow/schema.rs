@@ -47,8 +47,8 @@ struct OptionsTable {
     /// Processor cores, 1 when left out.
     #[schemars(range(min = 1, max = 65536))]
     cores: Option<u32>,
-    /// Memory with a unit, such as "4GiB".
-    memory: Option<String>,
+    /// Memory with a unit, such as "4GiB", or the first and the most of it.
+    memory: Option<Memory>,
     /// The longest that one attempt may run, such as "2h".
     timeout: Option<String>,
     /// Tries after the first one.
@@ -97,8 +97,8 @@ struct TaskTable {
     /// Processor cores, 1 when left out.
     #[schemars(range(min = 1, max = 65536))]
     cores: Option<u32>,
-    /// Memory with a unit, such as "4GiB".
-    memory: Option<String>,
+    /// Memory with a unit, such as "4GiB", or the first and the most of it.
+    memory: Option<Memory>,
     /// The longest that one attempt may run, such as "2h".
     timeout: Option<String>,
     /// Tries after the first one.
@@ -157,6 +157,26 @@ enum Cost {
 #[serde(rename_all = "lowercase")]
 enum AllOfThem {
     All,
+}
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
+enum Memory {
+    Fixed(String),
+    Growing(MemoryTable),
+}
+
+/// Memory that grows each time that it ran out.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct MemoryTable {
+    /// What the first attempt asks for.
+    first: String,
+    /// The most; what the largest site has, when left out.
+    max: Option<String>,
+    /// By how much it grows, 2 when left out.
+    #[schemars(range(min = 1.1, max = 100))]
+    factor: Option<f64>,
 }
 
 #[derive(JsonSchema)]

@@ -94,3 +94,30 @@ retry_cost = { timeout = "all" }
     let why = project.start(project.command(&["why", "killed"])).wait();
     why.assert_said(&["at the cost of 5 retries: killed by SIGSEGV"]);
 }
+
+/// Keeps 100 MB of memory in use, and goes on when it has as much.
+const HOARD: &str = "head -c 100000000 /dev/zero | tail -c 100000000 | (sleep 1; wc -c)";
+
+#[test]
+fn a_task_that_runs_out_of_memory_gets_more() {
+    let project = Project::new(&format!(
+        r#"
+[task.grows]
+outputs = {{ o = "out/grows" }}
+run = "@count grows; echo $KEELBOAT_MEMORY > {{{{ outputs.o }}}}; {HOARD}"
+memory = {{ first = "40MiB", max = "1GiB" }}
+
+[task.stays]
+run = "@count stays; {HOARD}"
+memory = "40MiB"
+"#
+    ));
+    let run = project.run(&["--keep-going"]);
+    run.assert_code(1);
+    assert_eq!((project.count("grows"), project.count("stays")), (3, 1));
+    assert_eq!(project.read("out/grows"), format!("{}\n", 160 << 20));
+    let why = project.start(project.command(&["why", "stays"])).wait();
+    why.assert_said(&["MiB and asked for 40.0 MiB", "let the task ask for more `memory`"]);
+    let failed = run.events().into_iter().find(|event| event["event"] == "failed");
+    assert_eq!(failed.expect("stays fails")["failure"]["shortage"], "memory");
+}

@@ -36,6 +36,13 @@ pub(crate) const MISTAKES: &[(&str, &str)] = &[
          run = 'b'\nretry_cost = 3\n",
     ),
     (
+        "bad_memory",
+        "[task.t]\nrun = 'a'\nmemory = { max = '4GiB' }\n[task.u]\nrun = 'a'\n\
+         memory = { first = '4GiB', max = '2GiB' }\n[task.v]\nrun = 'a'\n\
+         memory = { first = '4', factor = 2 }\n[task.w]\nrun = 'a'\n\
+         memory = { first = '1GiB', factor = 1, most = '2GiB' }\n",
+    ),
+    (
         "run_and_argv",
         "[task.t]\nrun = 'a'\nargv = ['a']\n[task.u]\ncores = 1\n[task.v]\nargv = []\n",
     ),

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::task::Counted;
 use super::{Action, Core, Course, Phase, Urgency};
 use crate::{
-    AttemptId, AttemptOutcome, Fact, Failure, FailureClass, MemoRecord, Memoize, Response, SiteId,
-    TaskId, Usage, key_parts,
+    AttemptId, AttemptOutcome, Fact, Failure, FailureClass, MemoRecord, Memoize, Response,
+    Shortage, SiteId, TaskId, Usage, key_parts,
 };
 
 /// Attempts of one task in a row that may be lost through no fault of its own or cost nothing, and
@@ -89,7 +89,14 @@ impl Core {
         let site = self.phase(task).site();
         self.leave(task);
         let asked_to_stop = self.was_asked_to_stop();
-        let response = self.spec(task).retry.response(&failure);
+        let grows = failure.shortage == Some(Shortage::Memory) && self.grow(task);
+        let answer = self.spec(task).retry.answer(&failure);
+        // With more memory it is another attempt, and no answer means that it costs nothing.
+        let grows = grows && answer.is_none();
+        let response = match answer {
+            None if grows => Response::Retry { cost: 0 },
+            answer => answer.unwrap_or_else(|| Response::of(failure.class)),
+        };
         let state = &mut self.tasks[task.index()];
         state.phase = Phase::Backoff;
         let interfered = state.cancelled || asked_to_stop;
@@ -100,7 +107,7 @@ impl Core {
         state.failures += u32::from(cost > 0);
         state.spent += u64::from(cost);
         let free = is_loss(failure.class) || response == Response::Retry { cost: 0 };
-        state.losses = if free { state.losses + 1 } else { 0 };
+        state.losses = if free && !grows { state.losses + 1 } else { 0 };
         let (ordinal, cancelled) = (state.ordinal, state.cancelled);
         let fact = Fact::AttemptFailed {
             task: self.spec(task).name.clone(),
@@ -123,7 +130,8 @@ impl Core {
             let failure = told_with_losses(failure, self.tasks[task.index()].losses);
             self.fail(task, failure, actions);
         } else if self.course != Course::Failing {
-            self.tasks[task.index()].due = self.now.after(self.wait_after(task, failure.class));
+            let wait = if grows { Duration::ZERO } else { self.wait_after(task, failure.class) };
+            self.tasks[task.index()].due = self.now.after(wait);
             self.try_again(task, actions);
         }
     }

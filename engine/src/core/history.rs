@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::lookup::Lookup;
-use crate::{Digest, Fact, MemoKey, MemoRecord, TaskName};
+use crate::{Digest, Fact, MemoKey, MemoRecord, Shortage, TaskName};
 
 /// The durable part of a run's state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +20,7 @@ pub(crate) struct Remembered {
     pub(crate) ordinal: u32,
     pub(crate) failures: u32,
     pub(crate) spent: u64,
+    pub(crate) shortages: u32,
     pub(crate) result: Option<(MemoKey, MemoRecord)>,
 }
 
@@ -31,8 +32,10 @@ impl History {
                 let remembered = self.of(task);
                 remembered.ordinal = remembered.ordinal.max(*ordinal);
             }
-            Fact::AttemptFailed { task, cost, .. } => {
+            Fact::AttemptFailed { task, cost, failure, .. } => {
                 let remembered = self.of(task);
+                let ran_out = failure.shortage == Some(Shortage::Memory);
+                remembered.shortages += u32::from(ran_out);
                 remembered.failures += u32::from(*cost > 0);
                 remembered.spent += u64::from(*cost);
             }

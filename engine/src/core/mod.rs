@@ -259,6 +259,7 @@ impl Core {
                 state.ordinal = remembered.ordinal;
                 state.failures = remembered.failures;
                 state.spent = remembered.spent;
+                state.shortages = remembered.shortages;
             }
             self.tasks.push(state);
         }

@@ -56,12 +56,11 @@ impl Site {
     /// What a task takes of this site: no more cores than there are, so that a task which asks
     /// for more runs alone.
     fn share(&self, wanted: Resources) -> Resources {
-        Resources { cores: wanted.cores.min(self.capacity.cores), memory: wanted.memory }
+        Resources { cores: wanted.cores.min(self.capacity.cores), ..wanted }
     }
 
     fn fits(&self, wanted: Resources) -> bool {
-        let share = self.share(wanted);
-        share.cores <= self.free.cores && share.memory <= self.free.memory
+        self.share(wanted).fits(self.free)
     }
 
     fn busy(&self) -> usize {
@@ -106,12 +105,13 @@ impl Core {
             if first_time && !self.sites.all.values().any(Site::has_room) {
                 return;
             }
-            let wanted = self.spec(task).resources;
+            let wanted = self.wanted(task);
             let memory_max = self.sites.memory_max();
             if let Some(max) = memory_max.filter(|max| wanted.memory > *max) {
                 self.fail(task, too_large(wanted, max), actions);
-            } else if let Some(site) = self.choose_site(task, first_time) {
+            } else if let Some(site) = self.choose_site(task, wanted, first_time) {
                 self.ready.remove(&(first_time, task));
+                self.tasks[task.index()].asks = wanted;
                 self.at(site).placed.insert(task);
                 self.fetch(task, site, actions);
             } else {
@@ -121,9 +121,31 @@ impl Core {
         }
     }
 
+    /// What a task's next attempt takes: more memory after each time that it ran out.
+    fn wanted(&self, task: TaskId) -> Resources {
+        let (spec, times) = (self.spec(task), self.tasks[task.index()].shortages);
+        let mut wanted = spec.resources;
+        if let Some(growth) = spec.memory_growth.filter(|_| times > 0) {
+            let largest = self.sites.memory_max().unwrap_or(u64::MAX);
+            wanted.memory = growth.grown(wanted.memory, times, largest);
+        }
+        wanted
+    }
+
+    /// A task ran out of memory. Whether it asks for more the next time.
+    pub(super) fn grow(&mut self, task: TaskId) -> bool {
+        let before = self.wanted(task);
+        self.tasks[task.index()].shortages += 1;
+        self.wanted(task).memory > before.memory
+    }
+
+    /// What a task that runs holds of its site's slots, as many as it asked for or the site has.
+    pub fn held(&self, task: TaskId) -> Resources {
+        self.tasks[task.index()].held
+    }
+
     /// The site with the most of a task's input bytes, then the least busy one.
-    fn choose_site(&self, task: TaskId, needs_room: bool) -> Option<SiteId> {
-        let wanted = self.spec(task).resources;
+    fn choose_site(&self, task: TaskId, wanted: Resources, needs_room: bool) -> Option<SiteId> {
         let able = self.sites.all.iter().filter(|(_, site)| {
             site.capacity.cores > 0
                 && (site.has_room() || !needs_room)
@@ -233,7 +255,7 @@ impl Core {
             .queued
             .iter()
             .skip(*skipped)
-            .position(|task| site.fits(self.spec(*task).resources))?;
+            .position(|task| site.fits(self.tasks[task.index()].asks))?;
         let at = *skipped + fitting;
         let task = *site.queued.iter().nth(at)?;
         *skipped = at;
@@ -248,20 +270,19 @@ impl Core {
     }
 
     fn launch(&mut self, task: TaskId, site: SiteId, actions: &mut Vec<Action>) {
-        let wanted = self.spec(task).resources;
+        let asks = self.tasks[task.index()].asks;
         let place = self.at(site);
-        let share = place.share(wanted);
+        let share = place.share(asks);
         place.placed.remove(&task);
         place.queued.remove(&task);
         place.running.insert(task);
-        place.free.cores -= share.cores;
-        place.free.memory -= share.memory;
+        place.free = place.free.less(share);
         self.counts.running += 1;
         self.forget_read_before(task);
         let state = &mut self.tasks[task.index()];
         state.phase = Phase::Running(site);
         state.ordinal += 1;
-        state.cores_held = share.cores;
+        state.held = share;
         let attempt = state.attempt(task);
         let reasons = state.reasons.clone();
         let fact = Fact::AttemptStarted {
@@ -313,12 +334,10 @@ impl Core {
             }
             Phase::Running(site) => {
                 self.counts.running -= 1;
-                let memory = self.spec(task).resources.memory;
-                let cores = std::mem::take(&mut self.tasks[task.index()].cores_held);
+                let held = std::mem::replace(&mut self.tasks[task.index()].held, Resources::NONE);
                 if let Some(place) = self.sites.all.get_mut(&site) {
                     self.sites.stirred.insert(site);
-                    place.free.cores += cores;
-                    place.free.memory += memory;
+                    place.free = place.free.and(held);
                 }
             }
             // A head of the queue that is gone may have been what others waited behind.
@@ -360,17 +379,16 @@ impl Core {
     #[cfg(test)]
     pub(super) fn check_site_invariants(&self) {
         for (id, site) in &self.sites.all {
-            let cores: u32 =
-                site.running.iter().map(|task| self.tasks[task.index()].cores_held).sum();
-            assert_eq!(cores + site.free.cores, site.capacity.cores, "slots of {id} add up");
-            let memory: u64 =
-                site.running.iter().map(|task| self.spec(*task).resources.memory).sum();
-            assert_eq!(memory + site.free.memory, site.capacity.memory, "memory of {id} adds up");
+            let running = site.running.iter().map(|task| self.held(*task));
+            let all = running.fold(site.free, Resources::and);
+            assert_eq!(all, site.capacity, "slots of {id} add up");
             assert!(
                 site.queued.is_subset(&site.placed),
                 "what is queued at {id} has a place there"
             );
             for task in &site.placed {
+                let share = site.share(self.tasks[task.index()].asks);
+                assert!(share.fits(site.capacity), "{task} can be launched at {id}");
                 let phase = self.phase(*task);
                 let queued = site.queued.contains(task);
                 let expected = if queued { Phase::Queued(*id) } else { Phase::Fetching(*id) };

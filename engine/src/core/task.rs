@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{AttemptId, Failure, MemoKey, Reason, SiteId, TaskId, Timestamp, Usage};
+use crate::{AttemptId, Failure, MemoKey, Reason, Resources, SiteId, TaskId, Timestamp, Usage};
 
 /// Where a task stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,8 +80,12 @@ pub(crate) struct TaskState {
     pub(crate) counted: Counted,
     /// It is not tried again before.
     pub(crate) due: Timestamp,
+    /// Slots that it asks for, once it has a place: what other sites have may change meanwhile.
+    pub(crate) asks: Resources,
     /// Slots that it holds, as many as it asked for or the site has.
-    pub(crate) cores_held: u32,
+    pub(crate) held: Resources,
+    /// How often it ran out of memory.
+    pub(crate) shortages: u32,
 }
 
 /// Under which number of [`super::Counts`] a task stands.
@@ -112,7 +116,9 @@ impl TaskState {
             cancelled: false,
             counted: Counted::No,
             due: Timestamp::default(),
-            cores_held: 0,
+            asks: Resources::NONE,
+            held: Resources::NONE,
+            shortages: 0,
         }
     }
 

@@ -298,8 +298,8 @@ impl Life<'_, '_> {
             }
             Action::Launch { attempt, site } => {
                 let key = self.oracle.check_launch(attempt, site, self.world, core, self.model);
-                let spec = core.spec(attempt.task).clone();
-                let running = Attempt { spec, site, key, killed: false, publishing: false };
+                let (spec, held) = (core.spec(attempt.task).clone(), core.held(attempt.task));
+                let running = Attempt { spec, site, held, key, killed: false, publishing: false };
                 self.world.attempts.insert(attempt, running);
                 self.world.later((10, 150), Deed::End(attempt));
             }

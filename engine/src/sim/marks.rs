@@ -17,6 +17,7 @@ marks! {
     SiteJoinedLate, SiteLostWithRunning, SiteLostWithPublishing, SiteLostWithFetching,
     SiteLostWithOnlyReplica, ResultRevived, ResultMadeAgain,
     RetriedTransient, RetriedOutOfResources, RetriedInfrastructureLost, RetriedInputMissing,
+    RanOutOfMemory, RetriedWithMore,
     RetriedPermanent, RetriedAtHalf, RetriedFree, LossCharged, FailedByRule, SkippedItself,
     RetriesUsedUp, FailedPermanently, FailedToPublish, WaitedForBackoff,
     WaitedAfterLosses,

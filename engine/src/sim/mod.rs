@@ -24,7 +24,7 @@ use crate::RunOutcome;
 const CRASHES_MAX: u32 = 4;
 
 /// So many seeds visit every mark.
-const SEEDS: u64 = 900;
+const SEEDS: u64 = 1_200;
 
 /// Whether what happens is written, to be read when a seed fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use super::world::World;
 use crate::core::{Core, Phase};
 use crate::{
     AttemptId, Digest, Exit, Fact, Failure, FailureClass, KeyPart, MemoKey, MemoRecord, Memoize,
-    Reason, Reuse, RunOutcome, SiteId, TaskName, TaskSpec, Timestamp, memo_key,
+    Reason, Reuse, RunOutcome, Shortage, SiteId, TaskName, TaskSpec, Timestamp, memo_key,
 };
 
 /// What the oracle remembers of a run by itself.
@@ -190,6 +190,8 @@ impl Oracle {
         assert!(!is_final, "{task} was tried again after a permanent failure");
         world.marks.hit_if(code == FREE, Mark::RetriedFree);
         let interfered = self.stopped || self.cancels;
+        let grows = failure.shortage == Some(Shortage::Memory);
+        world.marks.hit_if(grows, Mark::RetriedWithMore);
         if failure.exit.is_some() && !interfered {
             let waited = world.now.since(at);
             assert!(waited >= spec.retry.backoff_min / 2, "{task} waited only {waited:?}");
@@ -323,12 +325,18 @@ impl Oracle {
 fn check_slots(id: AttemptId, site: SiteId, world: &mut World<'_>, core: &Core) {
     let capacity = world.capacity[&site];
     let running = world.attempts.values().filter(|a| a.site == site && !a.publishing);
-    let mut specs: Vec<_> = running.map(|attempt| &attempt.spec).collect();
-    specs.push(core.spec(id.task));
-    let cores: u32 = specs.iter().map(|spec| spec.resources.cores.min(capacity.cores)).sum();
-    let memory: u64 = specs.iter().map(|spec| spec.resources.memory).sum();
+    let mut held: Vec<_> = running.map(|attempt| attempt.held).collect();
+    held.push(core.held(id.task));
+    let cores: u32 = held.iter().map(|held| held.cores).sum();
+    let memory: u64 = held.iter().map(|held| held.memory).sum();
     assert!(cores <= capacity.cores, "cores of {site}: {cores} of {}", capacity.cores);
     assert!(memory <= capacity.memory, "memory of {site}: {memory} of {}", capacity.memory);
+    let spec = core.spec(id.task);
+    let held = core.held(id.task);
+    assert_eq!(held.cores, spec.resources.cores.min(capacity.cores), "{} has its cores", spec.name);
+    let asked = spec.resources.memory;
+    let is_right = held.memory == asked || spec.memory_growth.is_some() && held.memory > asked;
+    assert!(is_right, "{} asks for {asked} of memory, and has {}", spec.name, held.memory);
     let alone = core.spec(id.task).resources.cores > capacity.cores;
     world.marks.hit_if(alone, Mark::AloneOnItsSite);
     let passed = (0..id.task.0).any(|t| core.phase(crate::TaskId(t)) == Phase::Queued(site));
@@ -346,6 +354,8 @@ fn code_of(failure: &Failure, spec: &TaskSpec) -> i32 {
 /// What a failure costs, in thousandths of a retry.
 fn cost_of(failure: &Failure, spec: &TaskSpec) -> u32 {
     match (code_of(failure, spec), failure.class) {
+        // Whoever needs more is given more in these plans, before there is no more.
+        _ if failure.shortage == Some(Shortage::Memory) => 0,
         (FINAL | SKIPS | FREE, _) => 0,
         (HALF, _) => 500,
         (NOT_FOUND, _) => 1_000,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::chance::Chance;
 use crate::core::Options;
 use crate::{
-    Command, Digest, Exit, FailureClass, FailureKind, InputSpec, Kind, Memoize, OutputSpec,
-    Resources, Response, RetryRule, Source, TaskName, TaskSpec,
+    Command, Digest, Exit, FailureClass, FailureKind, InputSpec, Kind, Memoize, MemoryGrowth,
+    OutputSpec, Resources, Response, RetryRule, Source, TaskName, TaskSpec,
 };
 
 /// How a task's attempts end, whatever else happens to them.
@@ -76,6 +76,8 @@ pub(super) struct Plan {
     pub(super) tasks: Vec<TaskSpec>,
     pub(super) growth: BTreeMap<TaskName, Growth>,
     pub(super) fates: BTreeMap<TaskName, Fate>,
+    /// Memory that tasks truly need, where it may be more than they ask for.
+    pub(super) needs: BTreeMap<TaskName, u64>,
     pub(super) sources: BTreeMap<String, SourceFate>,
     /// Slots of the sites, HOME first.
     pub(super) sites: Vec<Resources>,
@@ -158,11 +160,12 @@ impl Plan {
             tasks: Vec::new(),
             growth: BTreeMap::new(),
             fates: BTreeMap::new(),
+            needs: BTreeMap::new(),
             sources: BTreeMap::new(),
             sites,
             options,
             undeliverable: Vec::new(),
-            restless: chance.one_in(8),
+            restless: chance.one_in(5),
         };
         let (readable, names) = (Vec::new(), Vec::new());
         let mut builder = Builder { chance, plan, readable, names, trouble };
@@ -272,6 +275,14 @@ impl Builder {
             spec.resources.cores = 9;
         }
         spec.resources.memory = chance.span(0, 5) << 30;
+        if chance.one_in(5) {
+            // It needs more than it asks for, though no more than one site has that stays.
+            let factor = u32::try_from(chance.span(1_200, 3_000)).unwrap();
+            spec.resources.memory = chance.span(1, 3) << 30;
+            spec.memory_growth =
+                Some(MemoryGrowth { factor, max: chance.one_in(2).then_some(7 << 30) });
+            self.plan.needs.insert(spec.name.clone(), chance.span(1, 6) << 30);
+        }
         spec.retry.retries = u32::try_from(chance.below(4)).unwrap();
         spec.retry.backoff_min = Duration::from_millis(40);
         spec.memoize = match chance.below(8) {

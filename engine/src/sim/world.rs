@@ -16,8 +16,8 @@ use crate::core::{Core, Event, FileNode, Recall, StageFrom, Urgency};
 use crate::queue::TicketId;
 use crate::{
     AttemptId, AttemptOutcome, Content, Digest, Exit, Failure, FailureClass, FileId, Kind, MemoKey,
-    MemoRecord, Memoize, OutputRecord, Reason, Resources, Reuse, SiteId, TaskId, TaskName,
-    TaskSpec, Timestamp, Usage,
+    MemoRecord, Memoize, OutputRecord, Reason, Resources, Reuse, Shortage, SiteId, TaskId,
+    TaskName, TaskSpec, Timestamp, Usage,
 };
 
 /// Something that is under way outside of the core, or will happen to it.
@@ -54,6 +54,8 @@ pub(super) enum Deed {
 pub(super) struct Attempt {
     pub(super) spec: TaskSpec,
     pub(super) site: SiteId,
+    /// Slots that it holds.
+    pub(super) held: Resources,
     pub(super) key: MemoKey,
     pub(super) killed: bool,
     pub(super) publishing: bool,
@@ -397,9 +399,14 @@ impl<'a> World<'a> {
         let (name, site, killed) = (attempt.spec.name.clone(), attempt.site, attempt.killed);
         let (spec, inputs) = (attempt.spec.clone(), attempt.spec.inputs.clone());
         let missing_one_in = if self.plan.restless { 4 } else { 15 };
+        let needs = self.plan.needs.get(&name).copied().unwrap_or(0);
         let failure = if killed {
             self.marks.hit(Mark::KilledAttempt);
             Some(failure(FailureClass::Transient, "killed"))
+        } else if attempt.held.memory < needs {
+            self.marks.hit(Mark::RanOutOfMemory);
+            let failure = failure(FailureClass::OutOfResources, "it used more");
+            Some(failure.with_shortage(Shortage::Memory))
         } else if self.disturb(&name, 12) {
             Some(failure(FailureClass::InfrastructureLost, "worker died"))
         } else if !inputs.is_empty() && self.disturb(&name, missing_one_in) {

@@ -82,7 +82,8 @@ impl State {
             Err(error) => {
                 let obstacle = Obstacle::Program;
                 let end = End::NotStarted { obstacle, errno: too_long(&error) as i32 };
-                let ended = Ended { key: attempt.into(), end, used: wire::Used::default() };
+                let (key, used) = (attempt.into(), wire::Used::default());
+                let ended = Ended { key, end, used, kernel_killed: None };
                 let outcome = self.ended(&ended);
                 self.decided.extend(outcome);
                 true
@@ -157,7 +158,7 @@ impl State {
     pub(super) fn ended(&mut self, ended: &Ended) -> Option<AttemptOutcome> {
         let attempt = AttemptId::from(ended.key);
         let live = self.live.remove(&attempt)?;
-        let result = outcome::result(&ended.end, &live.told);
+        let result = outcome::result(ended, &live.told);
         Some(AttemptOutcome { attempt, result, usage: outcome::usage(&ended.used) })
     }
 
@@ -233,6 +234,7 @@ fn begin_of(spec: &LaunchSpec) -> Begin {
         stderr: spec.stderr.as_os_str().as_bytes().to_vec(),
         timeout_ms: spec.timeout.map(millis),
         grace_ms: millis(spec.grace),
+        memory_max_bytes: spec.memory,
     }
 }
 
@@ -243,5 +245,6 @@ fn told_of(spec: &LaunchSpec, begin: &Begin) -> Told {
         stdout: outcome::shown(&spec.stdout),
         stderr: outcome::shown(&spec.stderr),
         timeout: spec.timeout,
+        memory: spec.memory,
     }
 }

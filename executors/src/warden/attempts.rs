@@ -16,6 +16,7 @@ use crate::wire::{Begin, End, Key, Used};
 pub(super) enum Stop {
     TimedOut,
     Cancelled,
+    OverMemory { used_bytes: u64 },
 }
 
 /// An attempt whose leader runs.
@@ -27,6 +28,9 @@ pub(super) struct Running {
     pub(super) sequence: u64,
     pub(super) stop: Option<Stop>,
     pub(super) places: Places,
+    pub(super) memory_max: Option<u64>,
+    /// Processes that the kernel had killed for lack of memory when it began.
+    pub(super) oom_kills: Option<u64>,
     grace: Duration,
     deadline: Option<Instant>,
 }
@@ -47,6 +51,7 @@ pub(super) struct Ending {
     pub(super) places: Places,
     pub(super) end: End,
     pub(super) used: Used,
+    pub(super) kernel_killed: Option<bool>,
     pub(super) since: Instant,
     /// How many strays of it were seen at the last look.
     pub(super) strays: usize,
@@ -64,6 +69,8 @@ pub(super) struct Attempts {
     leaders: BTreeMap<Key, i32>,
     deadlines: BTreeSet<(Instant, Key)>,
     started: u64,
+    /// How many of those that run may have only so much memory.
+    limited: usize,
     pub(super) ending: Vec<Ending>,
 }
 
@@ -74,6 +81,7 @@ impl Attempts {
             leaders: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             started: 0,
+            limited: 0,
             ending: Vec::new(),
         }
     }
@@ -100,8 +108,13 @@ impl Attempts {
         self.started
     }
 
-    pub(super) fn insert(&mut self, pid: i32, begin: &Begin, now: Instant) {
+    pub(super) fn limited(&self) -> usize {
+        self.limited
+    }
+
+    pub(super) fn insert(&mut self, pid: i32, begin: &Begin, now: Instant, oom_kills: Option<u64>) {
         self.started += 1;
+        self.limited += usize::from(begin.memory_max_bytes.is_some());
         let limit = begin.timeout_ms.map(Duration::from_millis);
         let deadline = limit.and_then(|limit| now.checked_add(limit));
         self.deadlines.extend(deadline.map(|deadline| (deadline, begin.key)));
@@ -116,6 +129,8 @@ impl Attempts {
                 directory: path(&begin.directory),
                 logs: [path(&begin.stdout), path(&begin.stderr)],
             },
+            memory_max: begin.memory_max_bytes,
+            oom_kills,
             grace: Duration::from_millis(begin.grace_ms),
             deadline,
         };
@@ -126,6 +141,7 @@ impl Attempts {
     pub(super) fn remove(&mut self, pid: i32) -> Option<Running> {
         let running = self.running.remove(&pid)?;
         self.leaders.remove(&running.key);
+        self.limited -= usize::from(running.memory_max.is_some());
         if let Some(deadline) = running.deadline {
             self.deadlines.remove(&(deadline, running.key));
         }

@@ -2,11 +2,13 @@
 //!
 //! It exists so that starting a process costs the same however large the engine is, and so that
 //! somebody is left to clean up when the engine is killed. One thread; it waits in `poll` and
-//! wakes for messages, ended children and deadlines only. Its standard input is the socket to the
+//! wakes for messages, ended children and deadlines only, and now and then while an attempt runs
+//! that may have only so much memory. Its standard input is the socket to the
 //! engine.
 
 mod attempts;
 mod channel;
+mod memory;
 mod spawner;
 mod strays;
 
@@ -22,11 +24,13 @@ use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, setsid};
 
+use crate::oom::OomKills;
 use crate::procfs::Children;
 use crate::sys::{self, ExitStatus, Wait};
 use crate::wire::{Begin, End, Ended, Hello, Key, Report, Request, Used, WireError};
 use attempts::{Attempts, Ending, Running, Stop};
 use channel::Channel;
+use memory::{Excess, Watch};
 use spawner::Spawner;
 use strays::Strays;
 
@@ -77,6 +81,8 @@ struct Warden {
     attempts: Attempts,
     strays: Strays,
     children: Children,
+    memory: Watch,
+    oom_kills: OomKills,
 }
 
 impl Warden {
@@ -103,6 +109,8 @@ impl Warden {
             attempts: Attempts::new(),
             strays,
             children: Children::new(),
+            memory: Watch::default(),
+            oom_kills: OomKills::new(),
         })
     }
 
@@ -149,7 +157,9 @@ impl Warden {
     fn timeout(&self) -> PollTimeout {
         let pause = (!self.attempts.ending.is_empty()).then_some(ENDING_PAUSE);
         let until = |moment: Instant| moment.saturating_duration_since(Instant::now());
-        let left = self.attempts.next_deadline().map(until).into_iter().chain(pause).min();
+        let look = self.memory.due(&self.attempts);
+        let due = self.attempts.next_deadline().into_iter().chain(look).map(until);
+        let left = due.chain(pause).min();
         // A millisecond more: `poll` rounds down, and would wake just before the deadline.
         left.map_or(PollTimeout::NONE, |left| {
             PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
@@ -173,12 +183,18 @@ impl Warden {
         }
         match self.spawner.spawn(begin) {
             Ok(pid) => {
-                self.attempts.insert(pid, begin, Instant::now());
+                let now = Instant::now();
+                let oom_kills = self.oom_kills.lately(now);
+                self.attempts.insert(pid, begin, now, oom_kills);
+                if begin.memory_max_bytes.is_some() {
+                    self.memory.begin(now);
+                }
                 Ok(())
             }
             Err((obstacle, errno)) => {
                 let end = End::NotStarted { obstacle, errno: errno as i32 };
-                let ended = Ended { key: begin.key, end, used: Used::default() };
+                let (key, used) = (begin.key, Used::default());
+                let ended = Ended { key, end, used, kernel_killed: None };
                 Ok(self.channel.send(&Report::Ended(ended))?)
             }
         }
@@ -193,7 +209,33 @@ impl Warden {
         }
     }
 
+    /// Kills attempts that have more memory than they may: there is no time to be polite.
+    fn check_memory(&mut self, now: Instant) {
+        for Excess { key, used_bytes } in self.memory.look(now, &self.attempts) {
+            if let Some(pid) = self.attempts.stop(key, Stop::OverMemory { used_bytes }, now) {
+                killpg(pid, Signal::SIGKILL).ok();
+            }
+        }
+    }
+
+    /// Whether the kernel killed something for lack of memory while an attempt ran that ended
+    /// as if it were that. `None`: it did not end like that, or the kernel does not tell.
+    fn kernel_killed(
+        &mut self,
+        running: &Running,
+        status: ExitStatus,
+        now: Instant,
+    ) -> Option<bool> {
+        let by_kill = match status {
+            ExitStatus::Signal(signal) => signal == libc::SIGKILL,
+            ExitStatus::Code(code) => code == 128 + libc::SIGKILL,
+        };
+        let before = running.oom_kills.filter(|_| by_kill && running.stop.is_none())?;
+        Some(self.oom_kills.now(now)? > before)
+    }
+
     fn on_time(&mut self, now: Instant) -> Result<(), WardenError> {
+        self.check_memory(now);
         while let Some((key, pid, stopping)) = self.attempts.take_due(now) {
             if stopping {
                 killpg(pid, Signal::SIGKILL).ok();
@@ -217,7 +259,11 @@ impl Warden {
             }
             let Some((status, used)) = sys::reap(pid) else { continue };
             match leader {
-                Some(running) => self.attempts.ending.push(ending(pid, running, status, used, now)),
+                Some(running) => {
+                    let kernel_killed = self.kernel_killed(&running, status, now);
+                    let ending = ending(pid, running, status, used, now);
+                    self.attempts.ending.push(Ending { kernel_killed, ..ending });
+                }
                 None => self.strays.forget(pid),
             }
         }
@@ -241,6 +287,7 @@ impl Warden {
                 key: attempt.key,
                 end,
                 used: attempt.used,
+                kernel_killed: attempt.kernel_killed,
             }))?;
         }
         Ok(())
@@ -274,6 +321,7 @@ fn ending(pid: i32, running: Running, status: ExitStatus, used: Used, now: Insta
     let end = match (running.stop, status) {
         (Some(Stop::TimedOut), _) => End::TimedOut,
         (Some(Stop::Cancelled), _) => End::Cancelled,
+        (Some(Stop::OverMemory { used_bytes }), _) => End::OverMemory { used_bytes },
         (None, ExitStatus::Code(code)) => End::Exited { code },
         (None, ExitStatus::Signal(signal)) => End::Signaled { signal },
     };
@@ -285,6 +333,7 @@ fn ending(pid: i32, running: Running, status: ExitStatus, used: Used, now: Insta
         places: running.places,
         end,
         used: Used { wall_us: u64::try_from(wall).unwrap_or(u64::MAX), ..used },
+        kernel_killed: None,
         since: now,
         strays: 0,
     }

@@ -5,9 +5,10 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::{Duration, Instant};
 
+use keelboat_engine::Shortage;
 use keelboat_executors::Executor as _;
 
-use crate::support::{Bench, argv, failure, pid_in, read, runs, shell, spec, until};
+use crate::support::{Bench, argv, failure, marked, pid_in, read, runs, shell, spec, until};
 
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -40,7 +41,7 @@ fn exit_codes_and_signals_are_told() {
         ("no-such-command-at-all", "permanent | command not found (exit 127) | "),
         ("/dev/null", "permanent | command cannot be run (exit 126) | "),
         ("kill -SEGV $$", "transient | killed by SIGSEGV | -"),
-        ("kill -KILL $$", "out of resources | killed by SIGKILL | "),
+        ("kill -KILL $$", "transient | killed by SIGKILL | it was not the kernel"),
         ("kill -TERM $$", "transient | killed by SIGTERM | -"),
         ("kill -40 $$", "transient | killed by signal 40 | -"),
         ("kill -PIPE $$", "transient | killed by SIGPIPE | -"),
@@ -176,6 +177,46 @@ fn a_timeout_kills_grandchildren() {
     assert!(found.starts_with("out of resources | timed out after 200ms | "), "{found}");
     assert!(outcome.usage.wall >= SHORT);
     assert!(!runs(grandchild));
+}
+
+/// A shell whose grandchildren keep so many bytes in memory until they are killed.
+fn hoarder(bytes: u32, count: u32) -> keelboat_engine::Command {
+    let one = format!("(head -c {bytes} /dev/zero | tail -c {bytes} | sleep 1000) &");
+    shell(&format!("{} wait", one.repeat(count as usize)))
+}
+
+#[test]
+fn who_has_more_memory_than_it_may_is_killed_with_all_of_its_processes() {
+    let bench = Bench::new();
+    let mut spec = bench.spec(hoarder(30_000_000, 4));
+    spec.memory = Some(64 << 20);
+    let outcome = bench.outcomes.of(bench.begin(spec));
+    let found = failure(&outcome);
+    let failed = outcome.result.unwrap_err();
+    assert!(found.starts_with("out of resources | it used "), "{found}");
+    assert!(found.contains(" MiB and asked for 64.0 MiB | let the task ask"), "{found}");
+    assert_eq!((failed.shortage, failed.exit), (Some(Shortage::Memory), None));
+    // Its own mark would find any of them.
+    until("its processes are gone", || marked(&bench.token).len() == 1);
+}
+
+#[test]
+fn what_is_read_and_what_others_use_is_not_counted() {
+    let bench = Bench::new();
+    let file = bench.path("large");
+    fs::write(&file, vec![1; 100_000_000]).unwrap();
+    let mut other = bench.spec(hoarder(100_000_000, 1));
+    other.memory = Some(1 << 30);
+    let other = bench.begin(other);
+    let read = format!(
+        "i=0; while [ $i -lt 5 ]; do cat '{}' | wc -c; i=$((i+1)); done; sleep 0.5",
+        file.display()
+    );
+    let mut spec = bench.spec(shell(&read));
+    spec.memory = Some(32 << 20);
+    assert_eq!(bench.outcomes.of(bench.begin(spec)).result, Ok(()));
+    bench.executor.kill(other);
+    assert_eq!(failure(&bench.outcomes.of(other)), "transient | was cancelled | -");
 }
 
 #[test]
@@ -318,5 +359,5 @@ fn shutdown_kills_all_and_refuses_more() {
     assert!(!runs(pid));
     assert_eq!(failure(&bench.outcomes.of(attempt)), "transient | was cancelled | -");
     bench.executor.shutdown();
-    until("the warden goes", || crate::support::marked(&bench.token).is_empty());
+    until("the warden goes", || marked(&bench.token).is_empty());
 }

@@ -115,6 +115,7 @@ pub(crate) fn spec(task: u32, command: Command, directory: &Path, logs: &Path) -
         stdout: logs.join(format!("{task}.out")),
         stderr: logs.join(format!("{task}.err")),
         timeout: None,
+        memory: None,
         grace: PATIENCE,
     }
 }

@@ -13,7 +13,7 @@ use super::{Action, Core, Event, History, Options, Recall, StageFrom, Urgency};
 use crate::testing::tasks;
 use crate::{
     AttemptId, AttemptOutcome, Content, Digest, Exit, Fact, Failure, FailureClass, FileId, Kind,
-    MemoRecord, OutputRecord, Reason, Resources, Reuse, SiteId, Source, TaskId, TaskSpec,
+    MemoRecord, OutputRecord, Reason, Resources, Reuse, Shortage, SiteId, Source, TaskId, TaskSpec,
     Timestamp, Usage,
 };
 
@@ -220,6 +220,9 @@ fn failure(class: &str) -> Failure {
         "transient" => FailureClass::Transient,
         "permanent" => FailureClass::Permanent,
         "resources" => FailureClass::OutOfResources,
+        "memory" => {
+            return failure("resources").with_shortage(Shortage::Memory);
+        }
         "infrastructure" => FailureClass::InfrastructureLost,
         "missing" => FailureClass::InputMissing,
         other => panic!("no class {other}"),

@@ -1,7 +1,7 @@
 //! Retry policies: what failures cost, which ones are final, and which skip a task.
 
 use super::*;
-use crate::{FailureKind, Response, RetryRule};
+use crate::{FailureKind, MemoryGrowth, Response, RetryRule};
 
 /// A run in which every task has these rules.
 fn script(plan: &str, rules: &[(FailureKind, Response)]) -> Script {
@@ -173,4 +173,110 @@ fn who_looked_at_the_failure_itself_has_the_last_word() {
             script.run(&format!("time {} => launch a.2@0", due.0));
         }
     }
+}
+
+/// Tasks whose memory doubles, up to so many GiB.
+fn growing(plan: &str, max: Option<u64>) -> Vec<TaskSpec> {
+    let mut tasks = tasks(plan);
+    for task in &mut tasks {
+        let max = max.map(|gib| gib << 30);
+        task.memory_growth = Some(MemoryGrowth { factor: 2_000, max });
+    }
+    tasks
+}
+
+fn gib(script: &Script, task: &str) -> u64 {
+    script.core.held(script.task(task)).memory >> 30
+}
+
+#[test]
+fn a_task_that_runs_out_of_memory_asks_for_more_at_once_and_at_no_cost() {
+    let tasks = growing("a#1+1: -> x", Some(6));
+    let mut script = Script::of(tasks, History::default(), Options::default());
+    script.run(
+        "start          => recall a
+         join 0 1 32    =>
+         miss a         => launch a.1@0",
+    );
+    assert_eq!(gib(&script, "a"), 1);
+    for (next, expected) in [(2, 2), (3, 4), (4, 6)] {
+        script.run(&format!("ended a memory => launch a.{next}@0"));
+        assert_eq!(gib(&script, "a"), expected);
+    }
+    script.run(
+        "ended a memory =>
+         time 5000      => launch a.5@0
+         ended a memory => failed a (out of resources), finish failed",
+    );
+}
+
+#[test]
+fn it_asks_for_no_more_than_the_largest_site_has_and_goes_there() {
+    let mut script = Script::of(growing("a#3: -> x", None), History::default(), Options::default());
+    script.run(
+        "start          => recall a
+         join 0 4 4     =>
+         join 1 1 8     =>
+         miss a         => launch a.1@0
+         ended a memory => launch a.2@1",
+    );
+    assert_eq!(gib(&script, "a"), 6);
+    script.run("ended a memory => launch a.3@1");
+    assert_eq!(gib(&script, "a"), 8);
+    script.run("ended a memory => failed a (out of resources), finish failed");
+}
+
+#[test]
+fn what_it_asks_for_at_its_place_does_not_change_with_what_others_have() {
+    let tasks = growing("b#8: -> y; a#5: -> x", None);
+    let mut script = Script::of(tasks, History::default(), Options::default());
+    script.run(
+        "start          => recall b, recall a
+         join 0 2 8     =>
+         miss a         => launch a.1@0
+         miss b         =>
+         ended a memory => launch b.1@0
+         join 1 0 99    =>
+         join 2 1 16    =>
+         ended b        => publish b.1, launch a.2@0",
+    );
+    assert_eq!(gib(&script, "a"), 8, "as the largest site had when it got its place");
+}
+
+#[test]
+fn memory_has_grown_after_a_crash() {
+    let mut history = History::default();
+    for ordinal in 1..=2 {
+        history.apply(&Fact::AttemptFailed {
+            task: "a".into(),
+            ordinal,
+            failure: failure("memory"),
+            usage: Usage::default(),
+            cost: 0,
+        });
+    }
+    let mut script = Script::of(growing("a#1: -> x", None), history, Options::default());
+    script.run(
+        "start       => recall a
+         join 0 1 32 =>
+         miss a      => launch a.1@0",
+    );
+    assert_eq!(gib(&script, "a"), 4);
+}
+
+#[test]
+fn a_rule_may_let_running_out_of_memory_cost_something_and_it_grows_all_the_same() {
+    let mut tasks = growing("a#1+1: -> x", None);
+    let (on, then) = (FailureKind::Shortage(Shortage::Memory), Response::Retry { cost: 1_000 });
+    tasks[0].retry.rules = [RetryRule { on, then }].into();
+    let mut script = Script::of(tasks, History::default(), Options::default());
+    script.run(
+        "start          => recall a
+         join 0 1 32    =>
+         miss a         => launch a.1@0
+         ended a memory =>
+         time 5000      => launch a.2@0",
+    );
+    assert_eq!(gib(&script, "a"), 2);
+    script.run("ended a memory => failed a (out of resources), finish failed");
 }
