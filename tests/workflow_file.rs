@@ -63,7 +63,7 @@ fn names(tasks: &[TaskSpec]) -> Vec<&str> {
 fn script(task: &TaskSpec) -> &str {
     match &task.command {
         Command::Shell { script, .. } => script,
-        Command::Argv(_) => "",
+        Command::Argv(_) | Command::Function { .. } => "",
     }
 }
 
@@ -436,7 +436,7 @@ fn the_shell_suits_the_script() {
         let workflow = load(&format!("[task.t]\nrun = \"{run}\""));
         match &workflow.tasks()[0].command {
             Command::Shell { shell, .. } => shell.join(" "),
-            Command::Argv(_) => String::new(),
+            Command::Argv(_) | Command::Function { .. } => String::new(),
         }
     };
     assert_eq!(shell("a || b"), "/bin/sh -e -c");

@@ -41,6 +41,7 @@ fn record(number: usize) -> (Arc<str>, MemoKey, MemoRecord) {
     let path: Arc<str> = format!("out/{number}.txt").into();
     let record = MemoRecord {
         outputs: vec![OutputRecord { path, content: Some(content), executable: false }],
+        value: None,
     };
     let key = MemoKey(Digest::of(&number.to_le_bytes()));
     (format!("echo[i={number}]").into(), key, record)

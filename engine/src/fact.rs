@@ -10,11 +10,14 @@ use crate::{
     AttemptId, Content, Failure, FailureClass, KeyChange, KeyPart, MemoKey, TaskName, Timestamp,
 };
 
-/// What a task left: the content of each declared output, in the order of the declaration.
+/// What a task left: the content of each declared output, in the order of the declaration, and the
+/// value of a function.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MemoRecord {
     /// One for each output.
     pub outputs: Vec<OutputRecord>,
+    /// Digest of the value, as it is encoded.
+    pub value: Option<crate::Digest>,
 }
 
 /// What was found at one declared output.
@@ -223,6 +226,11 @@ pub enum Fact {
         path: Arc<str>,
         /// The address without user information and query values.
         display: String,
+    },
+    /// A value that results speak of by its digest. It stands before them.
+    Value {
+        /// Its encoding.
+        bytes: Arc<[u8]>,
     },
     /// An output could not be copied to its address. The task itself is done.
     Undelivered {

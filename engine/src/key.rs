@@ -36,21 +36,27 @@ pub struct KeyPart {
 pub const KEY_VERSION: u8 = 1;
 
 /// The memo key of a task whose inputs hold `contents` (`None`: an optional input that is absent),
-/// one for each input in the order of [`TaskSpec::inputs`].
+/// one for each input in the order of [`TaskSpec::inputs`], and which is given `values`, one for
+/// each of [`TaskSpec::takes`] (`None`: a task that leaves none).
 ///
 /// Format, version 1: `keelboat-memo-key\0` `0x01`, then each part of [`key_parts`] as a 0x01 byte,
 /// the name's length (u64, little-endian), the name, the value's length, the value. The parts, in
-/// this order: `shell` and `command`, or `argv`; `version` if there is one; `env NAME`, by name;
+/// this order: `shell` and `command`, or `argv`, or `function` (its name) and `arguments` (their
+/// digest); `version` if there is one; `value N` from 0 on, a digest or `none`; `env NAME`, by name;
 /// `input PATH` and `output PATH`, each by their path in the scratch directory. The value of
 /// `shell` and `argv` is the list of arguments, joined by spaces, each of them as it is when it
 /// consists of ASCII letters, digits and `_@%+=:,./-`, and otherwise between single quotes, with
 /// `'\\''` for a single quote: so different lists have different texts. The value of an input is
 /// its digest, `directory` and its digest, or `absent`.
-pub fn memo_key(task: &TaskSpec, contents: &[Option<Content>]) -> MemoKey {
+pub fn memo_key(
+    task: &TaskSpec,
+    contents: &[Option<Content>],
+    values: &[Option<Digest>],
+) -> MemoKey {
     let mut digester = Digester::new();
     digester.update(b"keelboat-memo-key\0");
     digester.update(&[KEY_VERSION]);
-    each_part(task, contents, &mut |prefix, name, value| {
+    each_part(task, contents, values, &mut |prefix, name, value| {
         digester.update(&[1]);
         let separator = usize::from(!name.is_empty());
         digester.update(&((prefix.len() + separator + name.len()) as u64).to_le_bytes());
@@ -64,9 +70,13 @@ pub fn memo_key(task: &TaskSpec, contents: &[Option<Content>]) -> MemoKey {
 }
 
 /// What a task's key is made of, in the order in which it is hashed.
-pub fn key_parts(task: &TaskSpec, contents: &[Option<Content>]) -> Vec<KeyPart> {
+pub fn key_parts(
+    task: &TaskSpec,
+    contents: &[Option<Content>],
+    values: &[Option<Digest>],
+) -> Vec<KeyPart> {
     let mut parts = Vec::new();
-    each_part(task, contents, &mut |prefix, name, value| {
+    each_part(task, contents, values, &mut |prefix, name, value| {
         let name = if name.is_empty() { prefix.to_owned() } else { format!("{prefix} {name}") };
         parts.push(KeyPart { name, value: value.to_owned() });
     });
@@ -116,18 +126,28 @@ pub fn key_changes(old: &[KeyPart], new: &[KeyPart]) -> Vec<KeyChange> {
 fn each_part(
     task: &TaskSpec,
     contents: &[Option<Content>],
+    values: &[Option<Digest>],
     part: &mut dyn FnMut(&str, &str, &str),
 ) {
     assert_eq!(task.inputs.len(), contents.len(), "one content for each input of {}", task.name);
+    assert_eq!(task.takes.len(), values.len(), "one value for each that {} takes", task.name);
     match &task.command {
         Command::Shell { shell, script } => {
             part("shell", "", &quoted(shell));
             part("command", "", script);
         }
         Command::Argv(argv) => part("argv", "", &quoted(argv)),
+        Command::Function { name, arguments } => {
+            part("function", "", name);
+            part("arguments", "", &arguments.to_hex());
+        }
     }
     if let Some(version) = &task.version {
         part("version", "", version);
+    }
+    for (at, value) in values.iter().enumerate() {
+        let value = value.map_or_else(|| "none".to_owned(), |digest| digest.to_hex());
+        part("value", &at.to_string(), &value);
     }
     for (name, value) in task.env.iter() {
         part("env", name, value);

@@ -88,6 +88,21 @@ pub enum Command {
     },
     /// A program and its arguments; no shell.
     Argv(Arc<[String]>),
+    /// A function of the program that the engine is part of. It leaves a value.
+    Function {
+        /// Its name.
+        name: Arc<str>,
+        /// Digest of what it is called with; what comes from tasks counts by
+        /// [`TaskSpec::takes`], not here.
+        arguments: Digest,
+    },
+}
+
+impl Command {
+    /// Whether a value is left, besides files.
+    pub const fn leaves_value(&self) -> bool {
+        matches!(self, Self::Function { .. })
+    }
 }
 
 /// Slots of a site, or what a task takes of them.
@@ -175,6 +190,8 @@ pub struct TaskSpec {
     pub outputs: Vec<OutputSpec>,
     /// Names of tasks that must have succeeded first although no file passes between them.
     pub after: Vec<TaskName>,
+    /// Tasks whose values it is given, in this order; they must have succeeded first.
+    pub takes: Vec<TaskName>,
     /// Environment set for the task; part of its memo key.
     pub env: Arc<BTreeMap<String, String>>,
     /// Version of what is run, as the user declares it; part of the memo key.
@@ -196,6 +213,11 @@ pub struct TaskSpec {
 }
 
 impl TaskSpec {
+    /// All tasks that must have succeeded first although no file passes between them.
+    pub fn before(&self) -> impl Iterator<Item = &TaskName> {
+        self.after.iter().chain(&self.takes)
+    }
+
     /// A task with this name and command, and nothing else.
     pub fn new(name: impl Into<TaskName>, command: Command) -> Self {
         Self {
@@ -204,6 +226,7 @@ impl TaskSpec {
             inputs: Vec::new(),
             outputs: Vec::new(),
             after: Vec::new(),
+            takes: Vec::new(),
             env: Arc::default(),
             version: None,
             executor: None,

@@ -96,7 +96,7 @@ fn keys_are_the_known_ones() {
     let known: Vec<&str> = include_str!("golden_keys.txt").lines().collect();
     let now: Vec<String> = examples()
         .iter()
-        .map(|(name, task, contents)| format!("{} {name}", memo_key(task, contents)))
+        .map(|(name, task, contents)| format!("{} {name}", memo_key(task, contents, &[])))
         .collect();
     assert_eq!(now, known);
 }
@@ -111,14 +111,14 @@ fn the_encoding_is_the_documented_one() {
             bytes.extend(text.as_bytes());
         }
     }
-    assert_eq!(memo_key(&shell("true"), &[]).0, Digest::of(&bytes));
+    assert_eq!(memo_key(&shell("true"), &[], &[]).0, Digest::of(&bytes));
 }
 
 #[test]
 fn each_example_has_a_key_of_its_own() {
     let mut seen = BTreeMap::new();
     for (name, task, contents) in examples() {
-        let twin = seen.insert(memo_key(&task, &contents), name);
+        let twin = seen.insert(memo_key(&task, &contents, &[]), name);
         assert_eq!(twin, None, "{name} has the key of another one");
     }
 }
@@ -127,7 +127,7 @@ fn each_example_has_a_key_of_its_own() {
 fn what_is_not_the_computation_is_not_in_the_key() {
     let base = with_output(with_input(shell("make"), "a"), "o", Kind::File, false);
     let contents = [Some(held("hello", Kind::File))];
-    let key = memo_key(&base, &contents);
+    let key = memo_key(&base, &contents, &[]);
     type Change = (&'static str, fn(&mut TaskSpec));
     let changes: [Change; 14] = [
         ("name", |task| task.name = "other".into()),
@@ -151,7 +151,7 @@ fn what_is_not_the_computation_is_not_in_the_key() {
         let mut task = base.clone();
         change(&mut task);
         assert_ne!(task, base, "{what} was changed");
-        assert_eq!(memo_key(&task, &contents), key, "{what} is not in the key");
+        assert_eq!(memo_key(&task, &contents, &[]), key, "{what} is not in the key");
     }
 }
 
@@ -159,11 +159,11 @@ fn what_is_not_the_computation_is_not_in_the_key() {
 fn the_order_of_declaration_is_not_in_the_key() {
     let forth = with_input(with_input(shell("cat"), "a"), "b");
     let back = with_input(with_input(shell("cat"), "b"), "a");
-    let key = memo_key(&forth, &[Some(held("1", Kind::File)), Some(held("2", Kind::File))]);
-    assert_eq!(key, memo_key(&back, &[Some(held("2", Kind::File)), Some(held("1", Kind::File))]));
+    let key = memo_key(&forth, &[Some(held("1", Kind::File)), Some(held("2", Kind::File))], &[]);
+    assert_eq!(key, memo_key(&back, &[Some(held("2", Kind::File)), Some(held("1", Kind::File))], &[]));
     let write = |task, name| with_output(task, name, Kind::File, false);
-    let key = memo_key(&write(write(shell("w"), "x"), "y"), &[]);
-    assert_eq!(key, memo_key(&write(write(shell("w"), "y"), "x"), &[]));
+    let key = memo_key(&write(write(shell("w"), "x"), "y"), &[], &[]);
+    assert_eq!(key, memo_key(&write(write(shell("w"), "y"), "x"), &[], &[]));
 }
 
 #[test]
@@ -171,8 +171,8 @@ fn parts_can_be_read_and_compared() {
     let before = with_input(argv(&["join", "a b", "c"]), "x");
     let after = with_env(with_input(argv(&["join", "a b", "d"]), "x"), "T", "1");
     let (old, new) = (
-        key_parts(&before, &[Some(held("1", Kind::File))]),
-        key_parts(&after, &[Some(held("1", Kind::File))]),
+        key_parts(&before, &[Some(held("1", Kind::File))], &[]),
+        key_parts(&after, &[Some(held("1", Kind::File))], &[]),
     );
     assert_eq!((old[0].name.as_str(), old[0].value.as_str()), ("argv", "join 'a b' c"));
     let changes = key_changes(&old, &new);
@@ -187,7 +187,7 @@ proptest! {
         b in prop::collection::vec("[ab' \\\\\0]{0,3}", 1..4),
     ) {
         let key = |arguments: &[String]| {
-            memo_key(&TaskSpec::new("t", Command::Argv(arguments.into())), &[])
+            memo_key(&TaskSpec::new("t", Command::Argv(arguments.into())), &[], &[])
         };
         prop_assert_eq!(a == b, key(&a) == key(&b));
     }
@@ -197,7 +197,7 @@ proptest! {
         arguments in prop::collection::vec("[a-z' \"$\\\\é]{0,6}", 1..5),
     ) {
         let task = TaskSpec::new("t", Command::Argv(arguments.as_slice().into()));
-        let value = key_parts(&task, &[])[0].value.clone();
+        let value = key_parts(&task, &[], &[])[0].value.clone();
         prop_assert_eq!(unquoted(&value), arguments);
     }
 
@@ -207,7 +207,7 @@ proptest! {
         name in "[a-c]{1,2}", value in "[a-c]{0,2}", value2 in "[a-c]{0,2}",
     ) {
         let key = |script: &str, value: &str| {
-            memo_key(&with_env(with_input(shell(script), &name), &name, value), &[Some(held(value, Kind::File))])
+            memo_key(&with_env(with_input(shell(script), &name), &name, value), &[Some(held(value, Kind::File))], &[])
         };
         let same = script == other && value == value2;
         prop_assert_eq!(same, key(&script, &value) == key(&other, &value2));

@@ -53,6 +53,7 @@ pub(super) fn hint(
 
 fn words(command: &Command) -> Vec<&str> {
     match command {
+        Command::Function { .. } => Vec::new(),
         Command::Argv(argv) => argv.iter().map(String::as_str).collect(),
         Command::Shell { script, .. } => {
             script.split(|c: char| c.is_whitespace() || "'\"`$(){}<>|&;=".contains(c)).collect()

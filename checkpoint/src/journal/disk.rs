@@ -116,6 +116,9 @@ enum FactV1<'a> {
         exit: Option<ExitV1>,
         shortage: Option<ShortageV1>,
     },
+    Value {
+        bytes: &'a [u8],
+    },
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -237,6 +240,7 @@ impl<'a> From<&'a Fact> for FactV1<'a> {
             Fact::Undelivered { task, path, display, failure } => {
                 Self::Undelivered { task, path, display, failure: failure.into() }
             }
+            Fact::Value { bytes } => Self::Value { bytes },
         }
     }
 }
@@ -309,6 +313,7 @@ impl From<FactV1<'_>> for Fact {
                 let (task, path, display) = (task.into(), path.into(), display.to_owned());
                 Self::Undelivered { task, path, display, failure: failure.into() }
             }
+            FactV1::Value { bytes } => Self::Value { bytes: bytes.into() },
         }
     }
 }
@@ -388,18 +393,27 @@ impl<'a> From<&'a MemoRecord> for RecordV1<'a> {
             content: output.content.map(Into::into),
             executable: output.executable,
         });
-        Self { outputs: outputs.collect() }
+        // A value stands last, as a file that has no path.
+        let value = record.value.map(|digest| OutputV1 {
+            path: "",
+            content: Some(Content { digest, bytes: 0, kind: Kind::File }.into()),
+            executable: false,
+        });
+        Self { outputs: outputs.chain(value).collect() }
     }
 }
 
 impl From<RecordV1<'_>> for MemoRecord {
     fn from(disk: RecordV1<'_>) -> Self {
-        let outputs = disk.outputs.into_iter().map(|output| OutputRecord {
+        let mut outputs = disk.outputs;
+        let value = outputs.pop_if(|output| output.path.is_empty());
+        let value = value.and_then(|value| Some(Content::from(value.content?).digest));
+        let outputs = outputs.into_iter().map(|output| OutputRecord {
             path: output.path.into(),
             content: output.content.map(Into::into),
             executable: output.executable,
         });
-        Self { outputs: outputs.collect() }
+        Self { outputs: outputs.collect(), value }
     }
 }
 

@@ -166,6 +166,9 @@ fn puts_of(index: &dyn Index, learned: &Learned) -> Result<Vec<Put>, IndexError>
     for (url, source) in &learned.sources {
         put(Table::Sources, url.as_bytes(), value::encode_source(url, source));
     }
+    for (digest, bytes) in &learned.values {
+        put(Table::Values, digest.as_bytes(), Some(bytes.to_vec()));
+    }
     Ok(puts)
 }
 

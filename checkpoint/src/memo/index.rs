@@ -23,6 +23,8 @@ pub(crate) enum Table {
     Names = b'n',
     /// Digest of an address → what it held.
     Sources = b's',
+    /// Digest of a value → its bytes.
+    Values = b'w',
     /// Run → up to where its journal is in the store.
     Marks = b'j',
 }

@@ -4,6 +4,7 @@
 //! cannot disagree on what a fact means.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use keelboat_engine::{Digest, Fact, KeyPart, MemoKey, MemoRecord, Stamped, TaskName};
 
@@ -16,6 +17,7 @@ pub(crate) struct Learned {
     pub(crate) memo: BTreeMap<MemoKey, (TaskName, MemoEntry)>,
     pub(crate) names: BTreeMap<TaskName, MemoKey>,
     pub(crate) sources: BTreeMap<Digest, SourceRecord>,
+    pub(crate) values: BTreeMap<Digest, Arc<[u8]>>,
 }
 
 impl Learned {
@@ -35,6 +37,10 @@ impl Learned {
                 let fetched_at = stamped.at;
                 let known = SourceRecord { content, etag, last_modified, fetched_at };
                 self.sources.insert(source, known);
+                true
+            }
+            Fact::Value { bytes } => {
+                self.values.insert(Digest::of(&bytes), bytes);
                 true
             }
             _ => false,
@@ -67,7 +73,7 @@ impl Learned {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.memo.len() + self.names.len() + self.sources.len()
+        self.memo.len() + self.names.len() + self.sources.len() + self.values.len()
     }
 }
 
@@ -78,5 +84,6 @@ pub(crate) fn teaches(fact: &Fact) -> bool {
         Fact::Completed { memoized: true, .. }
             | Fact::Reused { memoized: true, .. }
             | Fact::Fetched { .. }
+            | Fact::Value { .. }
     )
 }

@@ -254,6 +254,19 @@ impl MemoStore {
         self.stored(Table::Sources, url.as_bytes(), |value| value::decode_source(url, value))
     }
 
+    /// The value with this digest, proven.
+    ///
+    /// # Errors
+    /// As [`lookup`](Self::lookup).
+    pub fn value(&self, digest: &Digest) -> Result<Option<Arc<[u8]>>, MemoError> {
+        if let Some(value) = self.learned().values.get(digest) {
+            return Ok(Some(Arc::clone(value)));
+        }
+        self.stored(Table::Values, digest.as_bytes(), |value| {
+            value::decode_value(digest, value).map(Arc::from)
+        })
+    }
+
     /// Takes in a fact that was appended to a journal below `runs/`. Returns at once: the index is
     /// fed from the journal by a thread of its own, when there is enough.
     pub fn apply(&self, stamped: &Stamped) {

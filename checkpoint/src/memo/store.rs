@@ -114,7 +114,9 @@ impl Store {
         let index = self.index()?;
         let mut report = CheckReport::default();
         let mut held = BTreeSet::new();
-        for table in [Table::Memo, Table::Names, Table::Sources, Table::Marks] {
+        let tables =
+            [Table::Memo, Table::Names, Table::Sources, Table::Values, Table::Marks];
+        for table in tables {
             index.iterate(table, &mut |key, value| {
                 report.entries += 1;
                 if is_whole(table, key, value) {
@@ -131,7 +133,9 @@ impl Store {
         }
         let memo = learned.memo.keys().map(|key| (Table::Memo, key.0.as_bytes().to_vec()));
         let sources = learned.sources.keys().map(|url| (Table::Sources, url.as_bytes().to_vec()));
-        report.missing = memo.chain(sources).filter(|entry| !held.contains(entry)).count() as u64;
+        let values = learned.values.keys().map(|value| (Table::Values, value.as_bytes().to_vec()));
+        let all = memo.chain(sources).chain(values);
+        report.missing = all.filter(|entry| !held.contains(entry)).count() as u64;
         Ok(report)
     }
 
@@ -255,6 +259,7 @@ pub(super) const fn table_name(table: Table) -> &'static str {
         Table::Memo => "memo",
         Table::Names => "names",
         Table::Sources => "sources",
+        Table::Values => "values",
         Table::Marks => "marks",
     }
 }
@@ -262,7 +267,7 @@ pub(super) const fn table_name(table: Table) -> &'static str {
 /// A key as people can read it.
 pub(super) fn key_text(table: Table, key: &[u8]) -> String {
     match (table, digest_of(key)) {
-        (Table::Memo | Table::Sources, Some(digest)) => digest.to_hex(),
+        (Table::Memo | Table::Sources | Table::Values, Some(digest)) => digest.to_hex(),
         _ => String::from_utf8_lossy(key).into_owned(),
     }
 }
@@ -281,6 +286,9 @@ fn is_whole(table: Table, key: &[u8], value: &[u8]) -> bool {
         Table::Names => text.is_ok_and(|task| value::decode_name(task, value).is_ok()),
         Table::Sources => {
             digest_of(key).is_some_and(|url| value::decode_source(&url, value).is_ok())
+        }
+        Table::Values => {
+            digest_of(key).is_some_and(|digest| value::decode_value(&digest, value).is_ok())
         }
         Table::Marks => text.is_ok_and(|run| value::decode_mark(run, value).is_ok()),
     }

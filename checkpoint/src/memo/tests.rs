@@ -83,7 +83,7 @@ fn key() -> MemoKey {
 
 fn record() -> MemoRecord {
     let (path, content) = ("out".into(), None);
-    MemoRecord { outputs: vec![OutputRecord { path, content, executable: false }] }
+    MemoRecord { outputs: vec![OutputRecord { path, content, executable: false }], value: None }
 }
 
 fn parts() -> Vec<KeyPart> {

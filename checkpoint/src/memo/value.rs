@@ -1,6 +1,6 @@
 //! Values of the memo store as they stand in the index, version 1.
 //!
-//! Each value is a version byte, a CRC-32 (little-endian) over table, key, version and payload,
+//! Each value, but for those of functions, is a version byte, a CRC-32 (little-endian) over table, key, version and payload,
 //! and the payload in postcard. A value that fails this is damaged: named, and treated as absent.
 
 use keelboat_engine::{Digest, KeyPart, MemoKey, MemoRecord, Timestamp};
@@ -81,6 +81,14 @@ pub(crate) fn decode_source(url: &Digest, value: &[u8]) -> Result<SourceRecord, 
         last_modified: disk.last_modified.map(str::to_owned),
         fetched_at: Timestamp(disk.fetched_at),
     })
+}
+
+/// The bytes of a value as they are: their key proves them.
+pub(crate) fn decode_value<'a>(
+    digest: &Digest,
+    value: &'a [u8],
+) -> Result<&'a [u8], DamagedValue> {
+    (Digest::of(value) == *digest).then_some(value).ok_or(DamagedValue)
 }
 
 pub(crate) fn encode_mark(run: &str, position: u64) -> Option<Vec<u8>> {

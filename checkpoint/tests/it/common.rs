@@ -23,7 +23,7 @@ pub(crate) fn key(number: usize) -> MemoKey {
 pub(crate) fn record(number: usize) -> MemoRecord {
     let path = Arc::from(format!("out/{number}.txt"));
     let content = Some(content(&format!("result {number}")));
-    MemoRecord { outputs: vec![OutputRecord { path, content, executable: false }] }
+    MemoRecord { outputs: vec![OutputRecord { path, content, executable: false }], value: None }
 }
 
 pub(crate) fn parts(number: usize) -> Vec<KeyPart> {

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use keelboat_checkpoint::read_journal;
-use keelboat_engine::{Exit, Fact, Failure, FailureClass, Shortage, Stamped, Timestamp, Usage};
+use keelboat_engine::{
+    Digest, Exit, Fact, Failure, FailureClass, MemoKey, MemoRecord, Reuse, Shortage, Stamped,
+    Timestamp, Usage,
+};
 
 use super::common::{all_kinds, folder, read, write_journal};
 
@@ -33,11 +36,19 @@ fn what_was_added_later_comes_back() {
     let failure = Failure::new(FailureClass::Transient, "no answer").with_hint("wait");
     let facts = [
         Fact::Owed { task: task.clone(), path: path.clone(), display: display.clone() },
-        Fact::Undelivered { task, path, display, failure: failure.clone() },
+        Fact::Undelivered { task: task.clone(), path, display, failure: failure.clone() },
         bad_end(failure.clone().with_exit(Exit::Code(75)), 500),
         bad_end(failure.clone().with_exit(Exit::Signal(9)).with_shortage(Shortage::Memory), 0),
         bad_end(failure.clone().with_shortage(Shortage::Time), 1_000),
         bad_end(failure.with_shortage(Shortage::Disk), 1_000),
+        Fact::Value { bytes: Arc::from(*b"\0value") },
+        Fact::Reused {
+            task,
+            key: MemoKey(Digest::of(b"key")),
+            record: MemoRecord { outputs: Vec::new(), value: Some(Digest::of(b"\0value")) },
+            reuse: Reuse::InPlace,
+            memoized: true,
+        },
     ];
     let facts = facts.map(|fact| Stamped { at: Timestamp(7), fact });
     let folder = folder();

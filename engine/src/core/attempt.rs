@@ -47,7 +47,7 @@ impl Core {
             task: spec.name.clone(),
             ordinal: attempt.ordinal,
             key: self.tasks[task.index()].key.expect("what ran has a key"),
-            parts: key_parts(spec, &self.contents_read(task)),
+            parts: key_parts(spec, &self.contents_read(task), &self.values(task)),
             record: record.clone(),
             usage,
             memoized: spec.memoize != Memoize::Off,

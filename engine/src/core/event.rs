@@ -103,6 +103,8 @@ pub enum Event {
         /// Bytes.
         bytes: u64,
     },
+    /// No further tasks are submitted: see [`Options::open`].
+    Closed,
     /// Somebody wants the run to end.
     StopRequested {
         /// How soon.
@@ -232,6 +234,9 @@ pub struct Options {
     pub stage_retries: u32,
     /// Transfers that are asked for at one time, if not as many as usual.
     pub transfers_max: Option<u32>,
+    /// Tasks are submitted while it runs ([`Core::submit`](super::Core::submit)), until
+    /// [`Event::Closed`].
+    pub open: bool,
 }
 
 /// How many tasks are in which state.

@@ -210,15 +210,15 @@ impl Graph {
             self.link(file, Reader { task, input: number(at) });
             inputs.push(file);
         }
-        let after = std::mem::take(&mut self.tasks[task.index()].spec.after);
-        for name in &after {
-            let before = self.find(name).expect("names behind `after` were checked");
+        let find =
+            |name: &TaskName| self.find(name).expect("names of tasks before others were checked");
+        let before: Vec<TaskId> = self.task(task).spec.before().map(find).collect();
+        for before in &before {
             self.tasks[before.index()].followers.push(task);
         }
         let node = &mut self.tasks[task.index()];
-        node.waits_for = number(inputs.len() + after.len());
+        node.waits_for = number(inputs.len() + before.len());
         node.inputs = inputs;
-        node.spec.after = after;
     }
 
     fn link(&mut self, file: FileId, reader: Reader) {

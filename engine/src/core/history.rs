@@ -57,6 +57,7 @@ impl History {
             | Fact::Owed { .. }
             | Fact::Undelivered { .. }
             | Fact::Skipped { .. }
+            | Fact::Value { .. }
             | Fact::RunEnded { .. } => {}
         }
     }

@@ -7,7 +7,7 @@ use super::graph::Reader;
 use super::task::{Counted, Knowledge};
 use super::{Action, Core, Phase, Recall, StageFrom};
 use crate::{
-    Content, Fact, Failure, FailureClass, FileId, MemoKey, MemoRecord, Memoize, OutputRecord,
+    Content, Digest, Fact, Failure, FailureClass, FileId, MemoKey, MemoRecord, Memoize, OutputRecord,
     Reason, SiteId, Source, TaskId, Timestamp, memo_key,
 };
 
@@ -15,6 +15,12 @@ impl Core {
     /// What the inputs of a task hold, in their order; `None` for those that are absent.
     pub(super) fn contents(&self, task: TaskId) -> Vec<Option<Content>> {
         self.graph.task(task).inputs.iter().map(|file| self.content(*file)).collect()
+    }
+
+    /// The values that a task is given, in their order.
+    pub(super) fn values(&self, task: TaskId) -> Vec<Option<Digest>> {
+        let takes = self.spec(task).takes.iter();
+        takes.map(|name| self.tasks[self.graph.find(name)?.index()].value).collect()
     }
 
     /// What the present attempt of a task read, also where that has changed since.
@@ -32,7 +38,7 @@ impl Core {
         }
         let spec = self.spec(task);
         let before: Vec<TaskId> =
-            spec.after.iter().filter_map(|name| self.graph.find(name)).collect();
+            spec.before().filter_map(|name| self.graph.find(name)).collect();
         let producers =
             self.graph.task(task).inputs.iter().filter_map(|file| self.graph.file(*file).producer);
         let broken = before
@@ -142,7 +148,7 @@ impl Core {
         }
     }
 
-    fn wrong_digest(&self, file: FileId, expected: crate::Digest, found: Content) -> Failure {
+    fn wrong_digest(&self, file: FileId, expected: Digest, found: Content) -> Failure {
         let name = super::transfer::describe(&self.graph.file(file).source);
         let cause = format!("{name} has SHA-256 {}, but {expected} was declared", found.digest);
         Failure::new(FailureClass::Permanent, cause).with_hint(
@@ -260,7 +266,7 @@ impl Core {
         if let Some(failure) = obstacle.or_else(|| self.undeclared_bytes(task)) {
             return self.fail(task, failure, actions);
         }
-        let key = memo_key(&node.spec, &self.contents(task));
+        let key = memo_key(&node.spec, &self.contents(task), &self.values(task));
         let known = self.known_result(task, key);
         let memoize = node.spec.memoize;
         self.tasks[task.index()].key = Some(key);
@@ -284,7 +290,7 @@ impl Core {
                 let executable = self.files[file.index()].executable;
                 OutputRecord { path: output.path.clone(), content: self.content(*file), executable }
             });
-            return Some(MemoRecord { outputs: left.collect() });
+            return Some(MemoRecord { outputs: left.collect(), value: state.value });
         }
         let (before, record) = self.history.task(&node.spec.name)?.result.as_ref()?;
         (*before == key).then(|| record.clone())
@@ -330,8 +336,10 @@ impl Core {
 
     /// Whether a record speaks of the outputs that the task declares.
     fn fits(&self, task: TaskId, record: &MemoRecord) -> bool {
-        let outputs = &self.spec(task).outputs;
+        let spec = self.spec(task);
+        let outputs = &spec.outputs;
         outputs.len() == record.outputs.len()
+            && record.value.is_some() == spec.command.leaves_value()
             && outputs.iter().zip(&record.outputs).all(|(declared, left)| {
                 declared.path == left.path && (declared.optional || left.content.is_some())
             })
@@ -384,6 +392,7 @@ impl Core {
         let state = &mut self.tasks[task.index()];
         state.phase = Phase::Done;
         state.done_under = state.key;
+        state.value = record.value;
         state.reasons = Vec::new();
         state.cancelled = false;
         state.losses = 0;

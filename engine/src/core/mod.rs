@@ -170,10 +170,31 @@ impl Core {
                 self.on_deliver_failed(task, output, failure, actions);
             }
             Event::RoomWanted { bytes } => self.on_room_wanted(bytes, actions),
+            Event::Closed => self.options.open = false,
             Event::StopRequested { urgency } => self.on_stop_requested(urgency, actions),
             Event::TaskCancelled { task } => self.on_task_cancelled(task, actions),
         }
         self.proceed(actions);
+    }
+
+    /// Takes in tasks that a program submits while it runs, all or none, and returns the number of
+    /// the first one. They may take, read and come after what is there or among them.
+    ///
+    /// # Errors
+    /// They do not fit with each other or with what is there.
+    pub fn submit(
+        &mut self,
+        now: Timestamp,
+        tasks: Vec<TaskSpec>,
+        actions: &mut Vec<Action>,
+    ) -> Result<TaskId, GraphError> {
+        self.now = self.now.max(now);
+        let first = self.add_tasks(tasks)?;
+        if self.course != Course::Over {
+            self.begin_tasks(first, actions);
+            self.proceed(actions);
+        }
+        Ok(first)
     }
 
     /// When [`Event::TimePassed`] is due at the latest, if nothing else happens.
@@ -209,7 +230,7 @@ impl Core {
     /// What a task's key is made of, once its inputs are known.
     pub fn parts(&self, task: TaskId) -> Option<Vec<KeyPart>> {
         self.key(task)?;
-        Some(key_parts(self.spec(task), &self.contents(task)))
+        Some(key_parts(self.spec(task), &self.contents(task), &self.values(task)))
     }
 
     /// What a file holds, once that is known.
@@ -324,7 +345,7 @@ impl Core {
         // is told of as done, and a copy of it at its address can be waiting for it.
         let is_whole = self.reviving.is_empty();
         let all_ended = self.counts.ended() == self.counts.total && is_whole && !aftermath;
-        if self.course == Course::Going && !all_ended {
+        if self.course == Course::Going && (!all_ended || self.options.open) {
             return;
         }
         let busy = self.counts.running > 0

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::{AttemptId, Failure, MemoKey, Reason, Resources, SiteId, TaskId, Timestamp, Usage};
+use crate::{
+    AttemptId, Digest, Failure, MemoKey, Reason, Resources, SiteId, TaskId, Timestamp, Usage,
+};
 
 /// Where a task stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +72,8 @@ pub(crate) struct TaskState {
     /// The key under which it was done last. When its result is lost, its key can change to and
     /// fro with its inputs before it is done again.
     pub(crate) done_under: Option<MemoKey>,
+    /// The value that it left.
+    pub(crate) value: Option<Digest>,
     /// Why it has to run.
     pub(crate) reasons: Vec<Reason>,
     /// What the attempt used that is being published.
@@ -111,6 +115,7 @@ impl TaskState {
             results_lost: 0,
             key: None,
             done_under: None,
+            value: None,
             reasons: Vec::new(),
             usage: None,
             cancelled: false,

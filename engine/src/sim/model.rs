@@ -145,7 +145,7 @@ impl<'a> Model<'a> {
         if spec.resources.memory == TOO_MUCH {
             return Ending::Failed;
         }
-        self.keys.insert(spec.name.clone(), memo_key(spec, &contents));
+        self.keys.insert(spec.name.clone(), memo_key(spec, &contents, &[]));
         match self.plan.fates[&spec.name] {
             Fate::Good | Fate::Transient(_) => Ending::Done,
             Fate::Skips => Ending::Skipped,

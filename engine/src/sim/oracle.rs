@@ -243,7 +243,7 @@ impl Oracle {
             world.marks.hit_if(path.ends_with("/inner"), Mark::InsideDirectory);
             contents.push(there);
         }
-        let key = memo_key(spec, &contents);
+        let key = memo_key(spec, &contents, &[]);
         assert_eq!(core.key(id.task), Some(key), "{name} runs under the key of what it reads");
         self.check_need(name, key, world, core);
         key

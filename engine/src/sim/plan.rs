@@ -151,6 +151,7 @@ impl Plan {
             sites.push(Resources { cores, memory: chance.span(2, 8) << 30 });
         }
         let options = Options {
+            open: false,
             keep_going: !chance.one_in(4),
             seed,
             stage_retries: u32::try_from(chance.span(0, 2)).unwrap(),

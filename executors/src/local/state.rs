@@ -224,6 +224,8 @@ fn begin_of(spec: &LaunchSpec) -> Begin {
             shell.iter().cloned().chain([script.to_string()]).collect()
         }
         Command::Argv(argv) => argv.to_vec(),
+        // No process can be made of it; the warden says so.
+        Command::Function { .. } => Vec::new(),
     };
     Begin {
         key: spec.attempt.into(),

@@ -127,6 +127,7 @@ impl Lines {
             Fact::EngineStarted { .. }
             | Fact::Planned { .. }
             | Fact::Owed { .. }
+            | Fact::Value { .. }
             | Fact::RunEnded { .. } => {}
         }
     }

@@ -25,7 +25,7 @@ impl Graph {
         for spec in specs {
             let unknown =
                 |name: &&TaskName| self.find(name).is_none() && new.get(name.as_ref()).is_none();
-            if let Some(name) = spec.after.iter().find(unknown) {
+            if let Some(name) = spec.before().find(unknown) {
                 let (task, name) = (spec.name.clone(), name.clone());
                 return Err(GraphError::UnknownTask { task, name });
             }
@@ -151,7 +151,7 @@ fn check_circles(
             Source::Path(path) => writer(path),
             Source::Urls(_) => None,
         });
-        let tasks = spec.after.iter().filter_map(|name| names.get(name.as_ref()).copied());
+        let tasks = spec.before().filter_map(|name| names.get(name.as_ref()).copied());
         edges.targets.extend(files.chain(tasks));
         edges.ends.push(edges.targets.len());
     }

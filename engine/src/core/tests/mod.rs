@@ -98,7 +98,7 @@ impl Script {
             let executable = text.contains("executable");
             OutputRecord { path: output.path.clone(), content, executable }
         });
-        MemoRecord { outputs: outputs.collect() }
+        MemoRecord { outputs: outputs.collect(), value: None }
     }
 
     fn event(&mut self, text: &str) -> Event {
