@@ -8,10 +8,19 @@ pub mod cli;
 mod demo;
 mod diagnosis;
 pub mod driver;
+pub mod flow;
 mod project;
 mod settings;
 mod size;
 pub mod workflow;
+
+/// To be called first in `main` of a program that runs commands by a [`flow::Flow`].
+///
+/// A small process starts and ends the commands, so that none is left when the program is killed.
+/// It is the program itself, started once more: this call is where it turns off.
+pub fn init() {
+    driver::turn_off_if_warden();
+}
 
 pub use project::{Project, RunDir};
 pub use settings::{Settings, SettingsError};

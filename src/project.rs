@@ -114,6 +114,11 @@ impl RunDir {
         &self.id
     }
 
+    /// Removes all that there is of it.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        std::fs::remove_dir_all(&self.path)
+    }
+
     /// Its journal.
     pub fn journal(&self) -> PathBuf {
         self.path.join("journal")

@@ -160,7 +160,10 @@ fn the_order_of_declaration_is_not_in_the_key() {
     let forth = with_input(with_input(shell("cat"), "a"), "b");
     let back = with_input(with_input(shell("cat"), "b"), "a");
     let key = memo_key(&forth, &[Some(held("1", Kind::File)), Some(held("2", Kind::File))], &[]);
-    assert_eq!(key, memo_key(&back, &[Some(held("2", Kind::File)), Some(held("1", Kind::File))], &[]));
+    assert_eq!(
+        key,
+        memo_key(&back, &[Some(held("2", Kind::File)), Some(held("1", Kind::File))], &[])
+    );
     let write = |task, name| with_output(task, name, Kind::File, false);
     let key = memo_key(&write(write(shell("w"), "x"), "y"), &[], &[]);
     assert_eq!(key, memo_key(&write(write(shell("w"), "y"), "x"), &[], &[]));

@@ -19,4 +19,4 @@ pub use leftovers::kill_leftovers;
 pub use local::{ExecutorError, LocalConfig, LocalExecutor, WardenCommand};
 pub use mark::MARK_VARIABLE;
 pub use port::{Executor, LaunchSpec, Sink};
-pub use warden::warden_main;
+pub use warden::{warden, warden_main};

@@ -35,6 +35,8 @@ pub(crate) struct Edges {
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) board: Arc<Board>,
     pub(crate) threads: usize,
+    /// Whether results are kept for later.
+    pub(crate) remembers: bool,
     /// Read bytes again rather than believe their stamps.
     pub(crate) strict: bool,
     pub(crate) messages: SyncSender<Message>,

@@ -21,6 +21,8 @@ pub(crate) enum Message {
     Published(Event, Vec<PathBuf>),
     /// The journal is durable up to the flush with this number.
     Flushed(u64, Result<(), JournalError>),
+    /// The program that this is the run of has asked for something.
+    Program,
     /// Somebody wants the run to end.
     Stop(Urgency),
     /// Something that people should know.

@@ -9,6 +9,7 @@ mod deliver;
 mod durable;
 mod edges;
 mod error;
+mod flow;
 mod hold;
 mod late;
 mod logs;
@@ -17,6 +18,7 @@ mod observe;
 mod open;
 mod plan;
 mod pool;
+mod program;
 mod recall;
 mod room;
 mod script;
@@ -24,6 +26,7 @@ mod stage;
 mod strays;
 mod targets;
 mod undeclared;
+pub(crate) mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -35,13 +38,13 @@ use std::time::{Duration, Instant};
 use keelboat_checkpoint::Journal;
 use keelboat_engine::core::{Action, Core, Counts, Event, Recall, StageFrom, Urgency};
 use keelboat_engine::{
-    AttemptId, Content, Digest, Fact, Failure, FailureClass, FileId, Reuse, RunOutcome, SiteId,
-    Stamped, TaskId, TaskName, Timestamp,
+    AttemptId, Content, Fact, FileId, Reuse, RunOutcome, SiteId, Stamped, TaskId, TaskName,
+    Timestamp,
 };
 
 pub use error::RunError;
 pub use observe::{Observer, Start, TransferView, View};
-pub(crate) use open::{WARDEN_COMMAND, is_unfinished};
+pub(crate) use open::{WARDEN_COMMAND, has_warden, is_unfinished, turn_off_if_warden};
 pub use plan::{Plan, Verdict, plan};
 pub use targets::means;
 
@@ -49,9 +52,11 @@ use self::attempt::Attempt;
 use self::bound::Bound;
 use self::clock::Clock;
 use self::durable::{Durable, Unseen};
-use self::edges::Edges;
-use self::message::{Message, Missed};
-use crate::workflow::Workflow;
+pub(crate) use self::edges::Edges;
+pub(crate) use self::flow::{BegunFlow, begin as begin_flow};
+pub(crate) use self::message::Message;
+use self::message::Missed;
+use self::program::Program;
 
 /// Events that are taken in before their actions are carried out.
 const EVENTS_BATCH_MAX: usize = 4_096;
@@ -107,33 +112,19 @@ pub fn run(options: &RunOptions, observer: &mut dyn Observer) -> Result<Report, 
     let opened = open::open(options, observer)?;
     let mut driver = Driver::new(opened, observer);
     let result = driver.drive();
-    driver.close();
-    let result = result.and_then(|outcome| driver.check_targets().map(|()| outcome));
-    let report = result.map(|outcome| Report {
-        run: driver.edges.run.id().to_owned(),
-        outcome,
-        counts: driver.core.counts(),
-        restored: driver.restored,
-        transferred: driver.transferred,
-        lacked_room: outcome == RunOutcome::Failed
-            && driver.edges.lacked_room.load(Ordering::Relaxed),
-        wall: driver.clock.elapsed(),
-    });
-    driver.drop_aside();
-    report
+    driver.end(result)
 }
 
 struct Driver<'a> {
     /// Goes first, so that nobody waits to tell a loop that is gone.
     inbox: Receiver<Message>,
     core: Core,
-    workflow: Workflow,
-    targets: Vec<String>,
-    force: Vec<String>,
+    program: Program,
     /// Engines that died over this run.
     dead: BTreeSet<u32>,
     edges: Arc<Edges>,
-    journal: Journal,
+    /// `None`: nothing is remembered.
+    journal: Option<Journal>,
     clock: Clock,
     observer: &'a mut dyn Observer,
     attempts: BTreeMap<AttemptId, Arc<Attempt>>,
@@ -154,9 +145,7 @@ impl<'a> Driver<'a> {
         Self {
             inbox: opened.inbox,
             core: opened.core,
-            workflow: opened.workflow,
-            targets: opened.targets,
-            force: opened.force,
+            program: opened.program,
             dead: opened.dead,
             edges: opened.edges,
             journal: opened.journal,
@@ -173,6 +162,33 @@ impl<'a> Driver<'a> {
             _runtime: opened.runtime,
             _lock: opened.lock,
         }
+    }
+
+    /// Ends all that is under way, however the run went.
+    fn end(mut self, result: Result<RunOutcome, RunError>) -> Result<Report, RunError> {
+        self.close();
+        let result =
+            result.and_then(|outcome| self.program.check_targets(&self.core).map(|()| outcome));
+        let report = result.map(|outcome| Report {
+            run: self.edges.run.id().to_owned(),
+            outcome,
+            counts: self.core.counts(),
+            restored: self.restored,
+            transferred: self.transferred,
+            lacked_room: outcome == RunOutcome::Failed
+                && self.edges.lacked_room.load(Ordering::Relaxed),
+            wall: self.clock.elapsed(),
+        });
+        if let Program::Flow(side) = &mut self.program {
+            side.shut(&flow::over(&report));
+        }
+        if self.journal.is_none()
+            && let Err(error) = self.edges.run.remove()
+        {
+            tracing::debug!(%error, "the directory of a run that is not remembered stays");
+        }
+        self.drop_aside();
+        report
     }
 
     fn drive(&mut self) -> Result<RunOutcome, RunError> {
@@ -205,11 +221,23 @@ impl<'a> Driver<'a> {
             let Ok(message) = self.inbox.try_recv() else { break };
             self.on_message(message, actions)?;
         }
+        self.take_requests(actions);
         let now = self.clock.now();
         if self.core.next_deadline().is_some_and(|due| due <= now) {
             self.core.step(now, Event::TimePassed, actions);
         }
         Ok(())
+    }
+
+    /// What the program asked for; also when there was no room for a message of it.
+    fn take_requests(&mut self, actions: &mut Vec<Action>) {
+        let Program::Flow(side) = &mut self.program else { return };
+        let taken = side.take_in(&mut self.core, self.clock.now(), &self.edges);
+        self.durable.add_places(taken.places);
+        actions.extend(taken.actions);
+        for event in taken.events {
+            self.feed(event, actions);
+        }
     }
 
     fn wait(&self) -> Duration {
@@ -272,6 +300,8 @@ impl<'a> Driver<'a> {
                 }
                 self.feed(Event::StopRequested { urgency }, actions);
             }
+            // Looked at when all messages are taken in.
+            Message::Program => {}
             Message::Warning(text) => self.observer.warning(&text),
             Message::Waiting(text) => self.observer.waiting(&text),
         }
@@ -337,11 +367,18 @@ impl<'a> Driver<'a> {
         if facts.is_empty() {
             return Ok(());
         }
-        self.journal.append(&facts)?;
+        if let Some(journal) = &mut self.journal {
+            journal.append(&facts)?;
+        }
         for stamped in &facts {
-            self.edges.memo.apply(stamped);
+            if self.edges.remembers {
+                self.edges.memo.apply(stamped);
+            }
             let restored = matches!(stamped.fact, Fact::Reused { reuse: Reuse::Restored, .. });
             self.restored += u64::from(restored);
+        }
+        if let Program::Flow(side) = &mut self.program {
+            side.on_facts(&self.core, &facts, &self.edges);
         }
         self.durable.add_facts(facts);
         Ok(())
@@ -365,11 +402,15 @@ impl<'a> Driver<'a> {
                 Action::Kill { attempt } => {
                     if let Some(attempt) = self.attempts.get(&attempt) {
                         attempt.kill(&self.edges);
+                    } else if let Program::Flow(side) = &mut self.program
+                        && let Some(event) = side.kill(attempt)
+                    {
+                        self.feed(event, actions);
                     }
                 }
-                Action::Publish { attempt } => self.publish(attempt),
+                Action::Publish { attempt } => self.publish(attempt, actions),
                 Action::Expand { task } => {
-                    let event = self.expand(task);
+                    let event = self.program.expand(&self.core, task, &self.edges);
                     self.feed(event, actions);
                 }
                 Action::Deliver { task, output, content } => {
@@ -398,6 +439,11 @@ impl<'a> Driver<'a> {
     }
 
     fn launch(&mut self, id: AttemptId) {
+        if self.core.spec(id.task).command.leaves_value()
+            && let Program::Flow(side) = &mut self.program
+        {
+            return side.launch(&self.core, id, &self.edges);
+        }
         let attempt = Arc::new(Attempt::new(&self.core, id, &self.edges));
         self.running.insert(attempt.name.clone(), self.clock.now());
         self.attempts.insert(id, Arc::clone(&attempt));
@@ -405,43 +451,19 @@ impl<'a> Driver<'a> {
         self.edges.pool.submit(move || attempt.launch(&edges));
     }
 
-    fn publish(&mut self, id: AttemptId) {
-        let Some(attempt) = self.attempts.remove(&id) else { return };
+    fn publish(&mut self, id: AttemptId, actions: &mut Vec<Action>) {
+        let Some(attempt) = self.attempts.remove(&id) else {
+            if let Program::Flow(side) = &mut self.program
+                && let Some(left) = side.publish(id, &self.edges)
+            {
+                self.durable.add_places(left.places);
+                actions.extend(left.actions);
+                left.events.into_iter().for_each(|event| self.feed(event, actions));
+            }
+            return;
+        };
         let edges = Arc::clone(&self.edges);
         self.edges.pool.submit(move || attempt.publish(&edges));
-    }
-
-    /// Reads a task's output for new tasks.
-    fn expand(&mut self, by: TaskId) -> Event {
-        let name = self.core.spec(by).name.clone();
-        let project = self.edges.project.clone();
-        let node = self.core.graph().task(by);
-        let outputs = node.spec.outputs.iter().zip(&node.outputs);
-        let wrote: BTreeMap<String, Option<Digest>> = outputs
-            .map(|(output, file)| {
-                let content = self.core.content(*file);
-                (output.path.to_string(), content.map(|content| content.digest))
-            })
-            .collect();
-        let mut read = |path: &str| {
-            let bytes = std::fs::read(project.resolve(path))?;
-            let expected = wrote.get(path).copied().flatten();
-            if expected.is_some_and(|expected| expected != Digest::of(&bytes)) {
-                return Err(std::io::Error::other("it is not what the task wrote any more"));
-            }
-            Ok(bytes)
-        };
-        match self.workflow.grow(&name, &mut read) {
-            Ok(tasks) => {
-                let mut tasks = targets::select(tasks, &self.targets, true);
-                targets::force(&mut tasks, &self.force);
-                Event::Grown { by, tasks }
-            }
-            Err(errors) => {
-                let cause = format!("no tasks can be made of what it wrote: {errors}");
-                Event::GrowFailed { by, failure: Failure::new(FailureClass::Permanent, cause) }
-            }
-        }
     }
 
     fn deliver(&self, task: TaskId, output: u32, content: Content) {
@@ -457,9 +479,13 @@ impl<'a> Driver<'a> {
             return;
         }
         let flush = self.durable.begin();
+        let Some(journal) = &self.journal else {
+            let seen = self.durable.end(flush.number);
+            return self.show(seen);
+        };
         let messages = self.edges.messages.clone();
         let number = flush.number;
-        self.journal.flush_to(self.journal.position(), flush.places, move |result| {
+        journal.flush_to(journal.position(), flush.places, move |result| {
             edges::tell(&messages, Message::Flushed(number, result));
         });
     }
@@ -493,11 +519,15 @@ impl<'a> Driver<'a> {
     fn finish(&mut self) -> Result<(), RunError> {
         let (facts, places) = self.durable.take_rest();
         let (sender, flushed) = std::sync::mpsc::channel();
-        self.journal.flush_to(self.journal.position(), places, move |result| {
+        let last = move |result| {
             if sender.send(result).is_err() {
                 tracing::debug!("nobody waits for the last flush");
             }
-        });
+        };
+        match &self.journal {
+            Some(journal) => journal.flush_to(journal.position(), places, last),
+            None => last(Ok(())),
+        }
         // Sinks may be full while the flush thread reports an earlier flush.
         loop {
             match flushed.recv_timeout(Duration::from_millis(1)) {
@@ -532,23 +562,10 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// A target that could only be found when the graph had grown must be there at the end.
-    fn check_targets(&self) -> Result<(), RunError> {
-        if self.core.counts().ended() < self.core.counts().total {
-            return Ok(());
-        }
-        let tasks = self.core.graph().tasks();
-        let found = |target: &str| tasks.iter().any(|task| means(target, &task.spec));
-        match self.targets.iter().chain(&self.force).find(|target| !found(target)) {
-            None => Ok(()),
-            Some(target) => Err(open::unknown_target(&self.workflow, &[], target)),
-        }
-    }
-
     /// Frees a large graph by a thread of its own, so that nobody waits for that. The lock and the
     /// network end here.
     fn drop_aside(self) {
-        let large = (self.core, self.workflow, self.edges, self.journal);
+        let large = (self.core, self.program, self.edges, self.journal);
         let dropping = std::thread::Builder::new().name("drop".to_owned());
         if let Err(error) = dropping.spawn(move || drop(large)) {
             tracing::debug!(%error, "freed at once");

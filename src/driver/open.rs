@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use keelboat_checkpoint::{Journal, ObjectCache, ProjectLock, Recovered, host_name};
-use keelboat_engine::core::{Core, GraphError, History, Options, Urgency};
+use keelboat_engine::core::{Core, GraphError, History, Options as CoreOptions, Urgency};
 use keelboat_engine::{
     Digest, Digester, Fact, Resources, RunOutcome, Stamped, TaskSpec, Timestamp,
 };
@@ -20,26 +20,25 @@ use super::late::Late;
 use super::logs::Logs;
 use super::message::Message;
 use super::observe::{Board, Observer, Start};
+use super::program::{FromFile, Program};
 use super::{RunError, RunOptions, targets};
 use crate::project::{Project, RunDir};
 use crate::settings::Settings;
 use crate::workflow::{LoadOptions, Workflow};
 
 /// Messages that wait for the loop; an edge that has more waits itself.
-const MESSAGES_MAX: usize = 1_024;
+pub(super) const MESSAGES_MAX: usize = 1_024;
 
 /// The hidden subcommand under which this program is its own warden.
 pub(crate) const WARDEN_COMMAND: &str = "kb-warden";
 
 pub(super) struct Opened {
     pub(super) core: Core,
-    pub(super) workflow: Workflow,
-    pub(super) targets: Vec<String>,
-    pub(super) force: Vec<String>,
+    pub(super) program: Program,
     /// Process ids of the engines that died over this run.
     pub(super) dead: BTreeSet<u32>,
     pub(super) edges: Arc<Edges>,
-    pub(super) journal: Journal,
+    pub(super) journal: Option<Journal>,
     pub(super) clock: Clock,
     pub(super) inbox: Receiver<Message>,
     pub(super) runtime: tokio::runtime::Runtime,
@@ -49,7 +48,7 @@ pub(super) struct Opened {
 pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<Opened, RunError> {
     let project = Project::of_workflow(&options.workflow)
         .map_err(RunError::setup("find the directory of the workflow file"))?;
-    let token = format!("kb-{}-{}", std::process::id(), Timestamp::default().after(now()).0);
+    let token = format!("kb-{}-{}", std::process::id(), token_time());
     let settings = Settings::load(Some(project.root()))?;
     // A project that was never run gets no state directory before its workflow is understood.
     let known = project.state().is_dir();
@@ -66,7 +65,12 @@ pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<
     let plan = plan_identity(&workflow, options);
     let (lock, mut remembered) = held.remembered()?;
     let (run, earlier) = choose_run(&project, remembered.last.take(), plan, observer);
-    let begun = begin(options, &workflow, tasks, (run, earlier), plan)?;
+    let core_options = CoreOptions { keep_going: options.keep_going, ..CoreOptions::default() };
+    let make =
+        |history, seed| core(&workflow, tasks, history, CoreOptions { seed, ..core_options });
+    let file = options.workflow.file_name().unwrap_or_default().to_string_lossy();
+    let identity = Identity { name: workflow.name(), file: &file, plan, remembers: true };
+    let begun = begin(&identity, (run, earlier), make)?;
     report_damage(&begun.recovered, observer);
     remembered.memo.apply(&begun.started);
     observer.started(&Start {
@@ -89,12 +93,12 @@ pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<
         ..settings.staging(project.partial())
     };
     let late = Late::new(staging, LocalConfig { warden: warden()?, token });
-    let edges = connect(options, (project, begun.run), remembered, late, (&runtime, messages))?;
+    let manner = Manner { cores: cores(options.jobs), strict: options.strict, remembers: true };
+    let edges = connect(&manner, (project, begun.run), remembered, late, (&runtime, messages))?;
+    let (targets, force) = (options.targets.clone(), options.force.clone());
     Ok(Opened {
         core: begun.core,
-        workflow,
-        targets: options.targets.clone(),
-        force: options.force.clone(),
+        program: Program::File(Box::new(FromFile { workflow, targets, force })),
         dead: dead_engines(&begun.recovered),
         edges: Arc::new(edges),
         journal: begun.journal,
@@ -115,7 +119,7 @@ fn warn_of_odd_tasks(
     if tasks.is_empty() && workflow.is_complete() {
         observer.warning("the workflow has no tasks: there is nothing to do");
     }
-    let cores = cores(options);
+    let cores = cores(options.jobs);
     let mut larger = tasks.iter().filter(|task| task.resources.cores > cores);
     if let Some(first) = larger.next() {
         let others = larger.count();
@@ -128,22 +132,33 @@ fn warn_of_odd_tasks(
 }
 
 /// A run with its journal open and the core at the point where the journal ends.
-struct Begun {
-    run: RunDir,
-    journal: Journal,
-    core: Core,
-    clock: Clock,
-    started: Stamped,
-    resumed: bool,
-    recovered: Recovered,
+pub(super) struct Begun {
+    pub(super) run: RunDir,
+    /// `None`: nothing is remembered.
+    pub(super) journal: Option<Journal>,
+    pub(super) core: Core,
+    pub(super) clock: Clock,
+    pub(super) started: Stamped,
+    pub(super) resumed: bool,
+    pub(super) recovered: Recovered,
 }
 
-fn begin(
-    options: &RunOptions,
-    workflow: &Workflow,
-    tasks: Vec<TaskSpec>,
+/// What a run is known by.
+pub(super) struct Identity<'a> {
+    pub(super) name: &'a str,
+    /// The workflow file.
+    pub(super) file: &'a str,
+    /// What must be the same for it to be taken up again.
+    pub(super) plan: Digest,
+    /// Whether anything of it is remembered.
+    pub(super) remembers: bool,
+}
+
+/// Begins a run.
+pub(super) fn begin(
+    identity: &Identity<'_>,
     (run, earlier): (RunDir, Option<Recovered>),
-    plan: Digest,
+    make: impl FnOnce(History, u64) -> Result<Core, RunError>,
 ) -> Result<Begun, RunError> {
     let resumed = earlier.is_some();
     let facts = earlier.map(|recovered| recovered.facts).unwrap_or_default();
@@ -152,26 +167,44 @@ fn begin(
         history.apply(&stamped.fact);
     }
     let clock = Clock::start(facts.last().map(|last| last.at).unwrap_or_default());
-    let core_options =
-        Options { keep_going: options.keep_going, seed: clock.now().0, ..Options::default() };
     // A graph that cannot be is found out before there is a run of it.
-    let core = core(workflow, tasks, history, core_options)?;
+    let core = make(history, clock.now().0)?;
 
     run.prepare().map_err(RunError::setup(format!("make a directory for run {}", run.id())))?;
-    let (mut journal, recovered) = Journal::create_or_open(&run.journal())?;
-    let started = Stamped { at: clock.now(), fact: engine_started(workflow, options, plan) };
-    journal.append(std::slice::from_ref(&started))?;
+    let fact = Fact::EngineStarted {
+        pid: std::process::id(),
+        host: host_name(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        workflow: identity.name.to_owned(),
+        plan: identity.plan,
+        file: identity.file.to_owned(),
+    };
+    let started = Stamped { at: clock.now(), fact };
+    let mut recovered = Recovered::default();
+    let mut journal = None;
+    if identity.remembers {
+        let (mut opened, found) = Journal::create_or_open(&run.journal())?;
+        opened.append(std::slice::from_ref(&started))?;
+        (journal, recovered) = (Some(opened), found);
+    }
     Ok(Begun { run, journal, core, clock, started, resumed, recovered })
 }
 
-fn connect(
-    options: &RunOptions,
+/// How a run works.
+pub(super) struct Manner {
+    pub(super) cores: u32,
+    pub(super) strict: bool,
+    pub(super) remembers: bool,
+}
+
+pub(super) fn connect(
+    manner: &Manner,
     (project, run): (Project, RunDir),
     Remembered { memo, digests, .. }: Remembered,
     late: Late,
     (runtime, messages): (&tokio::runtime::Runtime, SyncSender<Message>),
 ) -> Result<Edges, RunError> {
-    let threads = usize::try_from(cores(options)).unwrap_or(1);
+    let threads = usize::try_from(manner.cores).unwrap_or(1);
     let recycler = Recycler::new(project.scratch());
     Ok(Edges {
         memo,
@@ -185,7 +218,8 @@ fn connect(
         runtime: runtime.handle().clone(),
         board: Arc::new(Board::default()),
         threads,
-        strict: options.strict,
+        remembers: manner.remembers,
+        strict: manner.strict,
         run,
         messages,
         project,
@@ -236,7 +270,7 @@ pub(super) fn core(
     workflow: &Workflow,
     tasks: Vec<TaskSpec>,
     history: History,
-    options: Options,
+    options: CoreOptions,
 ) -> Result<Core, RunError> {
     Core::new(tasks, history, options).map_err(|error| match error {
         GraphError::Cycle { tasks } => workflow.circle(&tasks).into(),
@@ -257,12 +291,13 @@ fn plan_identity(workflow: &Workflow, options: &RunOptions) -> Digest {
     digester.finish()
 }
 
-fn now() -> std::time::Duration {
-    std::time::UNIX_EPOCH.elapsed().unwrap_or_default()
+/// Makes the marks of two engines differ that have the same process id.
+pub(super) fn token_time() -> u64 {
+    Timestamp::default().after(std::time::UNIX_EPOCH.elapsed().unwrap_or_default()).0
 }
 
 /// Process ids of the engines that were at this run before.
-fn dead_engines(recovered: &Recovered) -> BTreeSet<u32> {
+pub(super) fn dead_engines(recovered: &Recovered) -> BTreeSet<u32> {
     let pids = recovered.facts.iter().filter_map(|stamped| match &stamped.fact {
         Fact::EngineStarted { pid, .. } => Some(*pid),
         _ => None,
@@ -272,7 +307,7 @@ fn dead_engines(recovered: &Recovered) -> BTreeSet<u32> {
 
 /// The newest run and what happened in it, when an engine died over just this plan or was stopped;
 /// otherwise a new one.
-fn choose_run(
+pub(super) fn choose_run(
     project: &Project,
     last: Option<(RunDir, Recovered)>,
     plan: Digest,
@@ -304,7 +339,7 @@ pub(crate) fn is_unfinished(recovered: &Recovered) -> bool {
     end.unwrap_or(false)
 }
 
-fn report_damage(recovered: &Recovered, observer: &mut dyn Observer) {
+pub(super) fn report_damage(recovered: &Recovered, observer: &mut dyn Observer) {
     if let Some(torn) = &recovered.torn {
         observer.warning(&format!(
             "the journal ended in the middle of a record: {} bytes at offset {} were cut off",
@@ -317,19 +352,25 @@ fn report_damage(recovered: &Recovered, observer: &mut dyn Observer) {
     }
 }
 
-fn engine_started(workflow: &Workflow, options: &RunOptions, plan: Digest) -> Fact {
-    let file = options.workflow.file_name().unwrap_or_default();
-    Fact::EngineStarted {
-        pid: std::process::id(),
-        host: host_name(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        workflow: workflow.name().to_owned(),
-        plan,
-        file: file.to_string_lossy().into_owned(),
+/// Whether this program turns off when it is started as a warden.
+static TURNS_OFF: AtomicBool = AtomicBool::new(false);
+
+/// Becomes the warden, and never returns, when this process was started as one.
+pub(crate) fn turn_off_if_warden() {
+    TURNS_OFF.store(true, Ordering::Relaxed);
+    if std::env::args_os().nth(1).is_some_and(|first| first == WARDEN_COMMAND) {
+        let code = i32::from(!keelboat_executors::warden());
+        #[expect(clippy::exit, reason = "the program's own `main` must not go on")]
+        std::process::exit(code);
     }
 }
 
-fn warden() -> Result<WardenCommand, RunError> {
+/// Whether commands can be run by a program that is not `keelboat` itself.
+pub(crate) fn has_warden() -> bool {
+    TURNS_OFF.load(Ordering::Relaxed) || std::env::var_os("KEELBOAT_WARDEN").is_some()
+}
+
+pub(super) fn warden() -> Result<WardenCommand, RunError> {
     let program = match std::env::var_os("KEELBOAT_WARDEN") {
         Some(program) => return Ok(WardenCommand { program: program.into(), args: Vec::new() }),
         None => std::env::current_exe().map_err(RunError::setup("find this program's own file"))?,
@@ -337,9 +378,9 @@ fn warden() -> Result<WardenCommand, RunError> {
     Ok(WardenCommand { program, args: vec![WARDEN_COMMAND.into()] })
 }
 
-fn cores(options: &RunOptions) -> u32 {
+pub(super) fn cores(jobs: Option<u32>) -> u32 {
     let machine = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    options.jobs.unwrap_or_else(|| u32::try_from(machine).unwrap_or(u32::MAX)).max(1)
+    jobs.unwrap_or_else(|| u32::try_from(machine).unwrap_or(u32::MAX)).max(1)
 }
 
 /// The slots of this machine: the cores that may be used, and all of its memory.

@@ -14,6 +14,7 @@ use keelboat_staging::remove_tree;
 use super::aside;
 use super::edges::Edges;
 use super::message::{Message, Missed};
+use super::values;
 
 /// Look-ups in one job, so that a large workflow keeps all threads busy with few messages.
 const BATCH_MAX: usize = 256;
@@ -114,6 +115,9 @@ fn bring_back(edges: &Edges, record: &MemoRecord) -> Result<Reuse, Reason> {
                 reuse = Reuse::Restored;
             }
         }
+    }
+    if record.value.is_some_and(|value| values::load(edges, value).is_none()) {
+        return Err(Reason::RecordLost);
     }
     Ok(reuse)
 }

@@ -146,6 +146,7 @@ impl<'t> Expander<'_, '_, 't> {
             inputs,
             outputs,
             after,
+            takes: Vec::new(),
             env,
             version,
             executor: options.executor.clone(),

@@ -18,6 +18,7 @@ mod expand;
 mod explain;
 mod family;
 mod foreach;
+pub(crate) mod free;
 mod grow;
 mod link;
 mod lint;

@@ -114,8 +114,7 @@ impl Store {
         let index = self.index()?;
         let mut report = CheckReport::default();
         let mut held = BTreeSet::new();
-        let tables =
-            [Table::Memo, Table::Names, Table::Sources, Table::Values, Table::Marks];
+        let tables = [Table::Memo, Table::Names, Table::Sources, Table::Values, Table::Marks];
         for table in tables {
             index.iterate(table, &mut |key, value| {
                 report.entries += 1;

@@ -84,10 +84,7 @@ pub(crate) fn decode_source(url: &Digest, value: &[u8]) -> Result<SourceRecord, 
 }
 
 /// The bytes of a value as they are: their key proves them.
-pub(crate) fn decode_value<'a>(
-    digest: &Digest,
-    value: &'a [u8],
-) -> Result<&'a [u8], DamagedValue> {
+pub(crate) fn decode_value<'a>(digest: &Digest, value: &'a [u8]) -> Result<&'a [u8], DamagedValue> {
     (Digest::of(value) == *digest).then_some(value).ok_or(DamagedValue)
 }
 

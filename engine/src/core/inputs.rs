@@ -7,8 +7,8 @@ use super::graph::Reader;
 use super::task::{Counted, Knowledge};
 use super::{Action, Core, Phase, Recall, StageFrom};
 use crate::{
-    Content, Digest, Fact, Failure, FailureClass, FileId, MemoKey, MemoRecord, Memoize, OutputRecord,
-    Reason, SiteId, Source, TaskId, Timestamp, memo_key,
+    Content, Digest, Fact, Failure, FailureClass, FileId, MemoKey, MemoRecord, Memoize,
+    OutputRecord, Reason, SiteId, Source, TaskId, Timestamp, memo_key,
 };
 
 impl Core {
@@ -37,8 +37,7 @@ impl Core {
             return;
         }
         let spec = self.spec(task);
-        let before: Vec<TaskId> =
-            spec.before().filter_map(|name| self.graph.find(name)).collect();
+        let before: Vec<TaskId> = spec.before().filter_map(|name| self.graph.find(name)).collect();
         let producers =
             self.graph.task(task).inputs.iter().filter_map(|file| self.graph.file(*file).producer);
         let broken = before

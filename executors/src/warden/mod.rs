@@ -59,17 +59,23 @@ enum WardenError {
 /// The program that calls this gets its engine by a socket on standard input;
 /// [`LocalExecutor`](crate::LocalExecutor) starts it like that.
 pub fn warden_main() -> ExitCode {
+    if warden() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// As [`warden_main`], for programs that are wardens only sometimes. False: it went wrong, and that
+/// was said on standard error.
+pub fn warden() -> bool {
     let result = Warden::start().and_then(|mut warden| {
         let result = warden.run();
         warden.kill_everything();
         result
     });
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => true,
         Err(error) => {
             // Nobody is left to be told when standard error is closed.
             writeln!(io::stderr(), "kb-warden: {error}").ok();
-            ExitCode::FAILURE
+            false
         }
     }
 }

@@ -55,8 +55,10 @@ fn cost_of_an_event() {
             Action::Recall { task, key, .. } => {
                 let path = core.spec(task).outputs[0].path.clone();
                 let content = Some(content("o", Kind::File));
-                let record =
-                    MemoRecord { outputs: vec![OutputRecord { path, content, executable: false }], value: None };
+                let record = MemoRecord {
+                    outputs: vec![OutputRecord { path, content, executable: false }],
+                    value: None,
+                };
                 let verdict = Recall::Hit { record, reuse: Reuse::InPlace };
                 Event::Recalled { task, key, verdict }
             }

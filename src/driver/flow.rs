@@ -1,0 +1,126 @@
+//! Runs of programs: a thread with the loop, which lives as long as the flow.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+
+use keelboat_engine::core::{Core, History, Options};
+use keelboat_engine::{Digest, Digester, Failure, FailureClass};
+use keelboat_executors::LocalConfig;
+use keelboat_staging::StagingConfig;
+
+use super::hold::Held;
+use super::late::Late;
+use super::observe::{Observer as _, Start};
+use super::open::{self, Identity, Manner, Opened};
+use super::program::Program;
+use super::{Driver, Report, RunError};
+use crate::flow::{Config, EventBoard, Handle, Remember, Side, Watcher, Workers, set_inside};
+use crate::project::Project;
+use crate::settings::Settings;
+
+/// A flow whose loop runs.
+pub(crate) struct BegunFlow {
+    pub(crate) handle: Handle,
+    pub(crate) root: Arc<Path>,
+    pub(crate) thread: JoinHandle<Result<Report, RunError>>,
+}
+
+/// Begins the loop of a flow by a thread of its own.
+pub(crate) fn begin(config: &Config, board: Arc<EventBoard>) -> Result<BegunFlow, RunError> {
+    let mut watcher = Watcher(board);
+    let (opened, handle, root) = open(config, &mut watcher)?;
+    let thread = std::thread::Builder::new().name("flow".to_owned());
+    let thread = thread.spawn(move || {
+        set_inside();
+        let mut driver = Driver::new(opened, &mut watcher);
+        let result = driver.drive();
+        driver.end(result)
+    });
+    let thread = thread.map_err(RunError::setup("start the thread of the flow"))?;
+    Ok(BegunFlow { handle, root, thread })
+}
+
+fn open(config: &Config, watcher: &mut Watcher) -> Result<(Opened, Handle, Arc<Path>), RunError> {
+    let root = std::path::absolute(&config.directory)
+        .map_err(RunError::setup(format!("find {}", config.directory.display())))?;
+    std::fs::create_dir_all(&root).map_err(RunError::setup(format!("make {}", root.display())))?;
+    let project = Project::at(&root);
+    let token = format!("kb-{}-{}", std::process::id(), open::token_time());
+    let settings = Settings::load(Some(&root))?;
+    let (lock, mut remembered) = Held::take(&project, &token, watcher)?.remembered()?;
+    let plan = identity(&config.name);
+    let remembers = config.remember == Remember::All;
+    let last = remembered.last.take().filter(|_| remembers);
+    let (run, earlier) = open::choose_run(&project, last, plan, watcher);
+    let make = |history: History, seed| {
+        let options = Options { keep_going: true, open: true, seed, ..Options::default() };
+        Ok(Core::new(Vec::new(), history, options)?)
+    };
+    let identity = Identity { name: &config.name, file: "", plan, remembers };
+    let begun = open::begin(&identity, (run, earlier), make)?;
+    open::report_damage(&begun.recovered, watcher);
+    if remembers {
+        remembered.memo.apply(&begun.started);
+    }
+    let (run, workflow, resumed) = (begun.run.id(), &*config.name, begun.resumed);
+    watcher.started(&Start { run, workflow, resumed, tasks: 0 });
+    let manner = Manner { cores: open::cores(config.cores), strict: config.strict, remembers };
+    let threads = usize::try_from(manner.cores).unwrap_or(1);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads.max(2))
+        .thread_name("network")
+        .on_thread_start(set_inside)
+        .enable_all()
+        .build()
+        .map_err(RunError::setup("start the network threads"))?;
+    let (messages, inbox) = sync_channel(open::MESSAGES_MAX);
+    let staging = StagingConfig {
+        offline: config.offline,
+        strict: config.strict,
+        ..settings.staging(project.partial())
+    };
+    let late = Late::new(staging, LocalConfig { warden: open::warden()?, token });
+    let handle = Handle::new(messages.clone());
+    let workers =
+        Workers::start(threads).map_err(RunError::setup("start threads for functions"))?;
+    let edges =
+        open::connect(&manner, (project, begun.run), remembered, late, (&runtime, messages))?;
+    let opened = Opened {
+        core: begun.core,
+        program: Program::Flow(Box::new(Side::new(handle.clone(), workers))),
+        dead: open::dead_engines(&begun.recovered),
+        edges: Arc::new(edges),
+        journal: begun.journal,
+        clock: begun.clock,
+        inbox,
+        runtime,
+        lock,
+    };
+    Ok((opened, handle, root.into()))
+}
+
+/// A run is taken up again by a program whose flow has the same name.
+fn identity(name: &str) -> Digest {
+    let mut digester = Digester::new();
+    digester.update(b"flow\0");
+    digester.update(name.as_bytes());
+    digester.finish()
+}
+
+/// What futures are told that are not over when the run is.
+pub(super) fn over(report: &Result<Report, RunError>) -> Failure {
+    match report {
+        Ok(_) => Failure::new(FailureClass::Permanent, "it was cancelled")
+            .with_hint("the flow was closed before the task was done"),
+        Err(error) => {
+            let cause = format!("the engine could not go on: {error}");
+            let failure = Failure::new(FailureClass::InfrastructureLost, cause);
+            match error.hint() {
+                Some(hint) => failure.with_hint(hint),
+                None => failure,
+            }
+        }
+    }
+}

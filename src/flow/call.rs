@@ -1,0 +1,141 @@
+//! Calling functions.
+
+use std::sync::Arc;
+
+use keelboat_engine::{Command, Failure, FailureClass, InputSpec};
+
+use super::Flow;
+use super::argument::{Arguments, CodecErrorOf, Lowering};
+use super::cell::Cell;
+use super::error::TaskError;
+use super::function::{Bare, Begun, Body, Function, JoinFunction, TryFunction, Value, name_of};
+use super::future::Future;
+use super::handle::{FunctionWork, Submission, Work};
+use super::options::{Cache, Options, option_methods};
+use crate::workflow::free;
+
+/// A function with options, ready to be called any number of times.
+#[derive(Debug, Clone)]
+#[must_use = "nothing happens before it is called"]
+pub struct FunctionTask<'f, F> {
+    flow: &'f Flow,
+    function: F,
+    options: Options,
+}
+
+impl<'f, F: Clone> FunctionTask<'f, F> {
+    pub(crate) fn new(flow: &'f Flow, function: F) -> Self {
+        Self { flow, function, options: Options::default() }
+    }
+
+    option_methods!();
+
+    /// Calls it with these arguments; see [`Flow::call`].
+    pub fn call<P, R, M, A, N>(&self, arguments: A) -> Future<R>
+    where
+        F: Function<P, R, M>,
+        R: Value,
+        A: Arguments<P, N>,
+    {
+        let function = self.function.clone();
+        self.submit(move |bytes: &[u8]| function.begin(bytes), arguments)
+    }
+
+    /// Calls it with these arguments; see [`Flow::try_call`].
+    pub fn try_call<P, R, M, A, N>(&self, arguments: A) -> Future<R>
+    where
+        F: TryFunction<P, R, M>,
+        R: Value,
+        A: Arguments<P, N>,
+    {
+        let function = self.function.clone();
+        self.submit(move |bytes: &[u8]| function.begin(bytes), arguments)
+    }
+
+    /// Calls it with these arguments; see [`Flow::join`].
+    pub fn join<P, R, M, A, N>(&self, arguments: A) -> Future<R>
+    where
+        F: JoinFunction<P, R, M>,
+        R: Value,
+        A: Arguments<P, N>,
+    {
+        let function = self.function.clone();
+        self.submit(move |bytes: &[u8]| function.begin(bytes), arguments)
+    }
+
+    fn submit<P, R, A, N>(
+        &self,
+        begin: impl Fn(&[u8]) -> Begun + Send + Sync + 'static,
+        arguments: A,
+    ) -> Future<R>
+    where
+        A: Arguments<P, N>,
+    {
+        let own_name = name_of::<F>();
+        let name: Arc<str> = match (&self.options.name, own_name) {
+            (Some(name), _) => Arc::clone(name),
+            (None, Some(name)) => short(name).into(),
+            (None, None) => "closure".into(),
+        };
+        let mut lowering = Lowering::default();
+        if let Err(error) = arguments.lower(&mut lowering) {
+            return self.refused(&name, &error);
+        }
+        let body: Arc<dyn Body> = Arc::new(Bare(begin));
+        // What cannot be told from other functions has no results of its own.
+        let is_known = self.options.name.is_some() || own_name.is_some();
+        let identity = match (&self.options.name, own_name) {
+            (Some(name), _) => Arc::clone(name),
+            (None, own) => own.unwrap_or("closure").into(),
+        };
+        let command = Command::Function { name: identity, arguments: lowering.digest() };
+        let mut options = self.options.clone();
+        if !is_known {
+            options.cache = Some(Cache::Off);
+        }
+        let uses_cache = options.cache != Some(Cache::Off) && self.flow.remembers();
+        if options.version.is_none() && uses_cache {
+            options.version = Some(self.flow.build());
+        }
+        let mut spec = options.spec(command);
+        spec.inputs = inputs_of(&lowering);
+        let Lowering { segments, takes, inputs } = lowering;
+        let makers = inputs.into_iter().filter_map(|input| input.maker).collect();
+        let function = Some(FunctionWork { body, segments });
+        let work = Arc::new(Work { takes, makers, function });
+        let cell = Cell::new([]);
+        let future = Future::new(Arc::clone(&cell), self.flow.handle().clone());
+        self.flow.handle().submit(Submission { cell, spec, name, work });
+        future
+    }
+
+    fn refused<R>(&self, name: &Arc<str>, error: &CodecErrorOf) -> Future<R> {
+        let cell = Cell::new([]);
+        cell.set_name(Arc::clone(name));
+        let cause = format!("it cannot be called: {error}");
+        let failure = Failure::new(FailureClass::Permanent, cause);
+        cell.end(Err(TaskError::failed(name, failure)));
+        Future::new(cell, self.flow.handle().clone())
+    }
+}
+
+fn inputs_of(lowering: &Lowering) -> Vec<InputSpec> {
+    let spec = |(at, input): (usize, &super::argument::Input)| {
+        let label: Arc<str> = at.to_string().into();
+        InputSpec {
+            scratch_path: format!("{at}/{}", free::scratch_of(&input.source, &label)).into(),
+            label,
+            source: input.source.clone(),
+            sha256: input.sha256,
+            kind: input.kind,
+            optional: false,
+        }
+    };
+    lowering.inputs.iter().enumerate().map(spec).collect()
+}
+
+/// The last part of the path of a function.
+fn short(name: &str) -> &str {
+    let plain = name.split('<').next().unwrap_or(name);
+    plain.rsplit("::").next().unwrap_or(plain)
+}

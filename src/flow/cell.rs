@@ -1,0 +1,180 @@
+//! What is known of one task, shared by its futures and the engine's loop.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
+
+use super::error::TaskError;
+
+/// Where a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskState {
+    /// It waits: for others, for files, for a place to run, or for its next try.
+    Pending,
+    /// It runs.
+    Running,
+    /// It is done: its value and its outputs are there.
+    Done,
+    /// It failed for good, was cancelled, or needs a task that has no result.
+    Failed,
+}
+
+/// How a task ended: with the encoding of its value.
+pub(crate) type Ended = Result<Arc<[u8]>, TaskError>;
+
+type Hook = Box<dyn FnOnce(&Ended) + Send>;
+
+/// One task.
+#[derive(Default)]
+pub(crate) struct Cell {
+    name: OnceLock<Arc<str>>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    is_running: bool,
+    ended: Option<Ended>,
+    /// Outputs that are to be sent somewhere, by path, and what came of it.
+    sent: BTreeMap<Arc<str>, Option<Result<(), TaskError>>>,
+    wakers: Vec<Waker>,
+    hooks: Vec<Hook>,
+}
+
+impl Cell {
+    /// For a task whose outputs at these paths are sent somewhere.
+    pub(crate) fn new(sent: impl IntoIterator<Item = Arc<str>>) -> Arc<Self> {
+        let cell = Self::default();
+        cell.inner().sent = sent.into_iter().map(|path| (path, None)).collect();
+        Arc::new(cell)
+    }
+
+    /// Its name, once the engine has taken it in.
+    pub(crate) fn name(&self) -> Arc<str> {
+        self.name.get().cloned().unwrap_or_else(|| Arc::from("a task that was not begun"))
+    }
+
+    pub(crate) fn set_name(&self, name: Arc<str>) {
+        self.name.get_or_init(|| name);
+    }
+
+    pub(crate) fn state(&self) -> TaskState {
+        let inner = self.inner();
+        match &inner.ended {
+            Some(Ok(_)) => TaskState::Done,
+            Some(Err(_)) => TaskState::Failed,
+            None if inner.is_running => TaskState::Running,
+            None => TaskState::Pending,
+        }
+    }
+
+    pub(crate) fn set_running(&self, is_running: bool) {
+        self.inner().is_running = is_running;
+    }
+
+    /// It is over. What counts is how it ended first.
+    pub(crate) fn end(&self, ended: Ended) {
+        let mut inner = self.inner();
+        if inner.ended.is_some() {
+            return;
+        }
+        if let Err(error) = &ended {
+            for sent in inner.sent.values_mut() {
+                sent.get_or_insert_with(|| Err(error.clone()));
+            }
+        }
+        let (wakers, hooks) = (std::mem::take(&mut inner.wakers), std::mem::take(&mut inner.hooks));
+        let ended = inner.ended.insert(ended).clone();
+        drop(inner);
+        wakers.into_iter().for_each(Waker::wake);
+        for hook in hooks {
+            hook(&ended);
+        }
+    }
+
+    /// An output was sent where it was to go, or could not be.
+    pub(crate) fn set_sent(&self, path: &str, result: Result<(), TaskError>) {
+        let mut inner = self.inner();
+        if let Some(sent) = inner.sent.get_mut(path) {
+            *sent = Some(result);
+        }
+        let wakers = std::mem::take(&mut inner.wakers);
+        drop(inner);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether an output is to be sent of which nobody knows what came.
+    pub(crate) fn awaits_sending(&self) -> bool {
+        self.inner().sent.values().any(Option::is_none)
+    }
+
+    /// Nothing more is sent.
+    pub(crate) fn give_up_sending(&self, error: &TaskError) {
+        let mut inner = self.inner();
+        for sent in inner.sent.values_mut() {
+            sent.get_or_insert_with(|| Err(error.clone()));
+        }
+        let wakers = std::mem::take(&mut inner.wakers);
+        drop(inner);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&self) -> Option<Ended> {
+        self.inner().ended.clone()
+    }
+
+    /// How it ended; otherwise the waker is told when it has.
+    pub(crate) fn poll(&self, waker: &Waker) -> Option<Ended> {
+        let mut inner = self.inner();
+        if inner.ended.is_none() {
+            inner.wait(waker);
+        }
+        inner.ended.clone()
+    }
+
+    /// What came of the output at this path: it is in its place, and sent if it was to be.
+    pub(crate) fn poll_output(&self, path: &str, waker: &Waker) -> Option<Result<(), TaskError>> {
+        let mut inner = self.inner();
+        let found = match (&inner.ended, inner.sent.get(path)) {
+            (None, _) | (Some(Ok(_)), Some(None)) => None,
+            (Some(Ok(_)), Some(Some(sent))) => Some(sent.clone()),
+            (Some(Ok(_)), None) => Some(Ok(())),
+            (Some(Err(error)), _) => Some(Err(error.clone())),
+        };
+        if found.is_none() {
+            inner.wait(waker);
+        }
+        found
+    }
+
+    /// Calls the hook when it is over: at once if it is.
+    pub(crate) fn when_over(&self, hook: impl FnOnce(&Ended) + Send + 'static) {
+        let mut inner = self.inner();
+        match inner.ended.clone() {
+            None => inner.hooks.push(Box::new(hook)),
+            Some(ended) => {
+                drop(inner);
+                hook(&ended);
+            }
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn wait(&mut self, waker: &Waker) {
+        if !self.wakers.iter().any(|known| known.will_wake(waker)) {
+            self.wakers.push(waker.clone());
+        }
+    }
+}
+
+impl std::fmt::Debug for Cell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cell").field("name", &self.name()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,271 @@
+//! Commands as tasks.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use keelboat_engine::{Command, Failure, FailureClass, InputSpec, Kind, OutputSpec};
+use minijinja::value::{Serde, Value as TemplateValue};
+use serde::Serialize;
+
+use super::Flow;
+use super::cell::Cell;
+use super::error::TaskError;
+use super::file::File;
+use super::future::{FileFuture, Future};
+use super::handle::{Submission, Work};
+use super::options::{Options, option_methods};
+use crate::workflow::free;
+
+/// A command that is being put together. [`submit`](Self::submit) makes it a task.
+///
+/// Its text sees `{{ inputs.LABEL }}`, `{{ outputs.LABEL }}` and what [`arg`](Self::arg) gave it, as
+/// in a workflow file: values are quoted for the shell.
+#[derive(Debug)]
+#[must_use = "nothing happens before it is submitted"]
+pub struct CommandTask<'f> {
+    flow: &'f Flow,
+    text: Text,
+    inputs: Vec<(Arc<str>, Read)>,
+    outputs: Vec<Written>,
+    values: Vec<(String, TemplateValue)>,
+    options: Options,
+}
+
+#[derive(Debug)]
+enum Text {
+    Script(String),
+    Argv(Vec<String>),
+}
+
+/// What a command reads.
+#[derive(Debug)]
+enum Read {
+    File(File),
+    Output(FileFuture),
+}
+
+#[derive(Debug)]
+struct Written {
+    label: Arc<str>,
+    path: String,
+    to: Option<String>,
+    kind: Kind,
+}
+
+/// Something that a command can read: a [`File`], an output of a task, or a path or address.
+pub trait Readable {
+    #[doc(hidden)]
+    fn reads(self, flow: &Flow) -> ReadOf;
+}
+
+/// What is read.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct ReadOf(Read);
+
+impl Readable for File {
+    fn reads(self, _: &Flow) -> ReadOf {
+        ReadOf(Read::File(self))
+    }
+}
+
+impl Readable for FileFuture {
+    fn reads(self, _: &Flow) -> ReadOf {
+        ReadOf(Read::Output(self))
+    }
+}
+
+impl Readable for &FileFuture {
+    fn reads(self, _: &Flow) -> ReadOf {
+        ReadOf(Read::Output(self.clone()))
+    }
+}
+
+impl Readable for &str {
+    fn reads(self, flow: &Flow) -> ReadOf {
+        ReadOf(Read::File(flow.file(self)))
+    }
+}
+
+impl<'f> CommandTask<'f> {
+    pub(crate) fn script(flow: &'f Flow, script: &str) -> Self {
+        Self::new(flow, Text::Script(script.to_owned()))
+    }
+
+    pub(crate) fn argv(flow: &'f Flow, argv: Vec<String>) -> Self {
+        Self::new(flow, Text::Argv(argv))
+    }
+
+    fn new(flow: &'f Flow, text: Text) -> Self {
+        let options = Options::default();
+        Self { flow, text, inputs: Vec::new(), outputs: Vec::new(), values: Vec::new(), options }
+    }
+
+    option_methods!();
+
+    /// A file that it reads; several of one label are a list.
+    pub fn input(mut self, label: &str, file: impl Readable) -> Self {
+        let ReadOf(read) = file.reads(self.flow);
+        self.inputs.push((label.into(), read));
+        self
+    }
+
+    /// A file that it writes: it appears at this path when the task is done.
+    pub fn output(mut self, label: &str, path: &str) -> Self {
+        let (label, path) = (label.into(), path.to_owned());
+        self.outputs.push(Written { label, path, to: None, kind: Kind::File });
+        self
+    }
+
+    /// A directory that it writes.
+    pub fn output_directory(mut self, label: &str, path: &str) -> Self {
+        let (label, path) = (label.into(), path.to_owned());
+        self.outputs.push(Written { label, path, to: None, kind: Kind::Directory });
+        self
+    }
+
+    /// An address that the last output is sent to when the task is done.
+    pub fn to(mut self, address: &str) -> Self {
+        if let Some(last) = self.outputs.last_mut() {
+            last.to = Some(address.to_owned());
+        }
+        self
+    }
+
+    /// A value that the text of the command sees under this name.
+    pub fn arg(mut self, name: &str, value: impl Serialize) -> Self {
+        self.values.push((name.to_owned(), TemplateValue::from(Serde(value))));
+        self
+    }
+
+    /// A variable of the environment; part of the memo key.
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.options.env.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Makes it a task, which runs when its inputs are there. A mistake in it is an error of the
+    /// task.
+    #[must_use = "its outputs are to be had from here"]
+    pub fn submit(self) -> CommandRun {
+        let flow = self.flow;
+        let name: Arc<str> = self.options.name.clone().unwrap_or_else(|| self.first_word().into());
+        let prepared = self.prepare();
+        let (cell, outputs) = match prepared {
+            Ok((spec, makers)) => {
+                let sent = spec.outputs.iter().filter(|output| output.deliver_to.is_some());
+                let cell = Cell::new(sent.map(|output| Arc::clone(&output.path)));
+                let outputs = spec.outputs.clone();
+                let work = Arc::new(Work { takes: Vec::new(), makers, function: None });
+                let submitted = Arc::clone(&cell);
+                flow.handle().submit(Submission { cell: submitted, spec, name, work });
+                (cell, outputs)
+            }
+            Err(cause) => {
+                let cell = Cell::new([]);
+                cell.set_name(Arc::clone(&name));
+                let failure = Failure::new(FailureClass::Permanent, cause);
+                cell.end(Err(TaskError::failed(&name, failure)));
+                (cell, Vec::new())
+            }
+        };
+        CommandRun { cell, outputs, root: flow.root(), handle: flow.handle().clone() }
+    }
+
+    fn first_word(&self) -> String {
+        let text = match &self.text {
+            Text::Script(script) => script.as_str(),
+            Text::Argv(argv) => argv.first().map_or("", String::as_str),
+        };
+        let word = text.split_whitespace().next().unwrap_or("command");
+        let word = word.rsplit('/').next().unwrap_or(word);
+        let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        if plain && !word.is_empty() { word.to_owned() } else { "command".to_owned() }
+    }
+
+    fn prepare(self) -> Result<(keelboat_engine::TaskSpec, Vec<Arc<Cell>>), String> {
+        if !crate::driver::has_warden() {
+            return Err(
+                "commands cannot be started by this program: call `keelboat::init()` first \
+                        in `main`"
+                    .to_owned(),
+            );
+        }
+        let project = self.flow.paths();
+        let mut scope = free::Scope { values: self.values, ..free::Scope::default() };
+        let (mut inputs, mut makers) = (Vec::new(), Vec::new());
+        for (label, read) in self.inputs {
+            let (source, sha256, kind) = match read {
+                Read::File(file) => {
+                    let source = file.source().map_err(|error| error.to_string())?;
+                    (source, file.digest().map_err(|error| error.to_string())?, file.kind())
+                }
+                Read::Output(output) => {
+                    let input = output.as_input();
+                    makers.extend(input.maker);
+                    (input.source, input.sha256, input.kind)
+                }
+            };
+            let scratch_path = free::scratch_of(&source, &label);
+            scope.inputs.push((Arc::clone(&label), Arc::clone(&scratch_path)));
+            inputs.push(InputSpec { label, scratch_path, source, sha256, kind, optional: false });
+        }
+        let mut outputs = Vec::new();
+        for Written { label, path, to, kind } in self.outputs {
+            let (path, scratch_path) = free::output(&path, project)?;
+            let deliver_to = to.map(|to| free::destination(&to, project)).transpose()?;
+            scope.outputs.push((Arc::clone(&label), Arc::clone(&scratch_path)));
+            let optional = false;
+            outputs.push(OutputSpec { label, path, scratch_path, kind, optional, deliver_to });
+        }
+        let command: Command = match &self.text {
+            Text::Script(script) => free::script(script, &scope)?,
+            Text::Argv(argv) => free::argv(argv, &scope)?,
+        };
+        let mut spec = self.options.spec(command);
+        spec.inputs = inputs;
+        spec.outputs = outputs;
+        Ok((spec, makers))
+    }
+}
+
+/// A command that was submitted.
+#[derive(Debug, Clone)]
+pub struct CommandRun {
+    cell: Arc<Cell>,
+    outputs: Vec<OutputSpec>,
+    root: Arc<Path>,
+    handle: super::handle::Handle,
+}
+
+impl CommandRun {
+    /// The output with this label; the first one, if several have it.
+    ///
+    /// One that was not declared is a future that fails.
+    pub fn output(&self, label: &str) -> FileFuture {
+        let found = self.outputs.iter().find(|output| &*output.label == label);
+        if let Some(output) = found {
+            let place = self.root.join(&*output.path).into();
+            let path = (Arc::clone(&output.path), place);
+            return FileFuture::new(Arc::clone(&self.cell), path, output.kind, self.handle.clone());
+        }
+        let cell = if let Some(Err(_)) = self.cell.ended() {
+            Arc::clone(&self.cell)
+        } else {
+            let labels: Vec<&str> = self.outputs.iter().map(|output| &*output.label).collect();
+            let cause = format!("it has no output {label:?}, only {}", labels.join(", "));
+            let (cell, name) = (Cell::new([]), self.cell.name());
+            cell.set_name(Arc::clone(&name));
+            let failure = Failure::new(FailureClass::Permanent, cause);
+            cell.end(Err(TaskError::failed(&name, failure)));
+            cell
+        };
+        let path = (Arc::from(label), self.root.join(label).into());
+        FileFuture::new(cell, path, Kind::File, self.handle.clone())
+    }
+
+    /// Its end, for tasks without outputs.
+    pub fn done(&self) -> Future<()> {
+        Future::new(Arc::clone(&self.cell), self.handle.clone())
+    }
+}

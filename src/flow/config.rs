@@ -1,0 +1,111 @@
+//! How a flow works.
+
+use std::path::{Path, PathBuf};
+
+/// What happens to tasks that are not done when a flow is closed or dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnClose {
+    /// All of them run to their end.
+    #[default]
+    Wait,
+    /// Those that run come to their end; nothing more is begun.
+    Drain,
+    /// Those that run are killed; what they saved in checkpoints is kept.
+    Cancel,
+}
+
+/// What a flow remembers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Remember {
+    /// Results, for this program when it is started again and for later ones.
+    #[default]
+    All,
+    /// Nothing: no journal, no memo store. A program that dies begins anew.
+    Nothing,
+}
+
+/// Where a flow keeps what it remembers, and how it works.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub(crate) directory: PathBuf,
+    pub(crate) name: String,
+    pub(crate) cores: Option<u32>,
+    pub(crate) remember: Remember,
+    pub(crate) on_drop: OnClose,
+    pub(crate) offline: bool,
+    pub(crate) strict: bool,
+}
+
+impl Config {
+    /// For a project directory: paths of files are relative to it, and `.keelboat/` in it is where
+    /// all is remembered. `keelboat.toml` in it has settings, if it is there.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            name: "flow".to_owned(),
+            cores: None,
+            remember: Remember::All,
+            on_drop: OnClose::Wait,
+            offline: false,
+            strict: false,
+        }
+    }
+
+    /// For the directory of this settings file (`keelboat.toml`).
+    ///
+    /// # Errors
+    /// It is not there, or is called something else.
+    pub fn from_file(file: impl AsRef<Path>) -> std::io::Result<Self> {
+        let file = std::path::absolute(file)?;
+        file.metadata()?;
+        if file.file_name().is_none_or(|name| name != "keelboat.toml") {
+            let found = file.display();
+            let text = format!("{found}: settings are read from a file called keelboat.toml");
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, text));
+        }
+        Ok(Self::new(file.parent().unwrap_or_else(|| Path::new("/"))))
+    }
+
+    /// The name of the flow, as `keelboat status` shows it. A program that is started again goes on
+    /// with the unfinished run of the same name.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Cores that tasks may use together; all of the machine when not said.
+    #[must_use]
+    pub fn cores(mut self, cores: u32) -> Self {
+        self.cores = Some(cores.max(1));
+        self
+    }
+
+    /// What is remembered.
+    #[must_use]
+    pub fn remember(mut self, remember: Remember) -> Self {
+        self.remember = remember;
+        self
+    }
+
+    /// What happens to tasks that are not done when the flow is dropped.
+    #[must_use]
+    pub fn on_drop(mut self, on_drop: OnClose) -> Self {
+        self.on_drop = on_drop;
+        self
+    }
+
+    /// Use what is here of remote files, and no network.
+    #[must_use]
+    pub fn offline(mut self) -> Self {
+        self.offline = true;
+        self
+    }
+
+    /// Read the bytes of outputs again rather than believe their metadata.
+    #[must_use]
+    pub fn strict(mut self) -> Self {
+        self.strict = true;
+        self
+    }
+}

@@ -1,0 +1,126 @@
+//! Why a task of a flow has no result.
+
+use std::fmt;
+use std::sync::Arc;
+
+use keelboat_engine::{Failure, FailureClass};
+
+/// Why a future has no value. Clones are cheap.
+///
+/// A task that could not run because another one failed carries that one's error, and so on to the
+/// root: [`causes`](TaskError::causes) walks from there.
+#[derive(Clone)]
+pub struct TaskError(Arc<Inner>);
+
+struct Inner {
+    task: Arc<str>,
+    kind: Kind,
+}
+
+enum Kind {
+    Failed(Failure),
+    /// It needs a task that has no result.
+    Needs(TaskError),
+    /// It is done, but what it left is not what the future stands for.
+    Value(String),
+}
+
+impl TaskError {
+    pub(crate) fn failed(task: &Arc<str>, failure: Failure) -> Self {
+        Self(Arc::new(Inner { task: Arc::clone(task), kind: Kind::Failed(failure) }))
+    }
+
+    pub(crate) fn needs(task: &Arc<str>, needed: Self) -> Self {
+        Self(Arc::new(Inner { task: Arc::clone(task), kind: Kind::Needs(needed) }))
+    }
+
+    pub(crate) fn value(task: &Arc<str>, cause: impl fmt::Display) -> Self {
+        Self(Arc::new(Inner { task: Arc::clone(task), kind: Kind::Value(cause.to_string()) }))
+    }
+
+    /// The task that has no result.
+    pub fn task(&self) -> &str {
+        &self.0.task
+    }
+
+    /// The errors from the root, the one that began it, to this one.
+    pub fn causes(&self) -> Vec<Self> {
+        let mut causes = vec![self.clone()];
+        while let Some(Kind::Needs(needed)) = causes.last().map(|error| &error.0.kind) {
+            let needed = needed.clone();
+            causes.push(needed);
+        }
+        causes.reverse();
+        causes
+    }
+
+    /// The error that began it: of a task that ran and failed, or was cancelled.
+    #[must_use]
+    pub fn root(&self) -> Self {
+        let mut root = self;
+        while let Kind::Needs(needed) = &root.0.kind {
+            root = needed;
+        }
+        root.clone()
+    }
+
+    /// Whether somebody did not want the task any more, or one that it needs.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(&self.root().0.kind, Kind::Failed(failure) if failure.cause == CANCELLED)
+    }
+
+    /// What kind of failure it began with.
+    pub fn class(&self) -> FailureClass {
+        match &self.root().0.kind {
+            Kind::Failed(failure) => failure.class,
+            Kind::Needs(_) | Kind::Value(_) => FailureClass::Permanent,
+        }
+    }
+
+    /// What to do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match &self.root().0.kind {
+            Kind::Failed(failure) => failure.hint.clone(),
+            Kind::Needs(_) | Kind::Value(_) => None,
+        }
+    }
+}
+
+/// What the core says of a task that was cancelled.
+const CANCELLED: &str = "it was cancelled";
+
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.kind {
+            Kind::Failed(failure) => write!(f, "{} failed: {}", self.0.task, failure.cause),
+            Kind::Needs(needed) => {
+                write!(f, "{} did not run: it needs {}", self.0.task, needed.0.task)
+            }
+            Kind::Value(cause) => {
+                write!(f, "the value of {} is not what is expected: {cause}", self.0.task)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, cause) in self.causes().into_iter().enumerate() {
+            let arrow = if at == 0 { "" } else { "; so " };
+            write!(f, "{arrow}{cause}")?;
+        }
+        match self.hint() {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for TaskError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.0.kind {
+            Kind::Needs(needed) => Some(needed),
+            Kind::Failed(_) | Kind::Value(_) => None,
+        }
+    }
+}

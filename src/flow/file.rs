@@ -1,0 +1,78 @@
+//! Files that are there before a flow begins, here or elsewhere.
+
+use std::sync::Arc;
+
+use keelboat_engine::{Digest, Kind, Source};
+
+use super::argument::{CodecErrorOf, Input};
+use super::future::FileFuture;
+use crate::workflow::free;
+
+/// A file or directory that tasks read: of the project, or at one or more addresses. Nothing is
+/// looked at before a task needs it; then it is fetched once, and proven.
+#[derive(Debug, Clone)]
+pub struct File {
+    /// The first is the one that was asked for, the others are mirrors.
+    addresses: Vec<Arc<str>>,
+    sha256: Option<String>,
+    kind: Kind,
+    project: Arc<free::Project>,
+}
+
+impl File {
+    pub(crate) fn new(address: &str, project: &Arc<free::Project>) -> Self {
+        let (addresses, project) = (vec![address.into()], Arc::clone(project));
+        Self { addresses, sha256: None, kind: Kind::File, project }
+    }
+
+    /// The digest that it must have: 64 hexadecimal digits, as `sha256sum` prints.
+    #[must_use]
+    pub fn sha256(mut self, digest: &str) -> Self {
+        self.sha256 = Some(digest.to_owned());
+        self
+    }
+
+    /// A further address of the same file, tried when those before it fail.
+    #[must_use]
+    pub fn or_from(mut self, mirror: &str) -> Self {
+        self.addresses.push(mirror.into());
+        self
+    }
+
+    /// It is a directory, with all below it.
+    #[must_use]
+    pub fn directory(mut self) -> Self {
+        self.kind = Kind::Directory;
+        self
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(crate) fn digest(&self) -> Result<Option<Digest>, CodecErrorOf> {
+        let parsed = self.sha256.as_ref().map(|text| text.parse::<Digest>()).transpose();
+        parsed.map_err(|error| format!("{}: {error}", self.shown()).into())
+    }
+
+    pub(crate) fn source(&self) -> Result<Source, CodecErrorOf> {
+        free::source(&self.addresses, &self.project).map_err(Into::into)
+    }
+
+    pub(crate) fn as_input(&self) -> Result<Input, CodecErrorOf> {
+        let (source, sha256) = (self.source()?, self.digest()?);
+        Ok(Input { source, sha256, kind: self.kind, maker: None })
+    }
+
+    fn shown(&self) -> String {
+        self.addresses.first().map(|first| keelboat_staging::redact(first)).unwrap_or_default()
+    }
+}
+
+impl FileFuture {
+    pub(crate) fn as_input(&self) -> Input {
+        let source = Source::Path(Arc::clone(self.engine_path()));
+        let maker = Some(Arc::clone(self.cell()));
+        Input { source, sha256: None, kind: self.kind(), maker }
+    }
+}

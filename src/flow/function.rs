@@ -1,0 +1,259 @@
+//! Functions as tasks: what can be called, and how a call goes.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use keelboat_engine::{Failure, FailureClass};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::cell::Cell;
+use super::future::Future;
+use super::value::{self, CodecError};
+
+/// What a function returns: any value that can be encoded and read back.
+pub trait Value: Serialize + DeserializeOwned + Send + 'static {}
+impl<T: Serialize + DeserializeOwned + Send + 'static> Value for T {}
+
+/// Marks functions that return.
+#[derive(Debug)]
+pub struct Direct;
+/// Marks functions that are `async`.
+#[derive(Debug)]
+pub struct Async;
+
+/// What an error of a function has to be: anything that `?` takes, and texts.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a call left.
+pub(crate) enum Left {
+    /// The encoding of a value.
+    Value(Vec<u8>),
+    /// What this task leaves.
+    Join(Arc<Cell>),
+}
+
+/// A call that was begun.
+#[doc(hidden)]
+pub struct Begun(pub(crate) Course);
+
+impl std::fmt::Debug for Begun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Begun").finish_non_exhaustive()
+    }
+}
+
+pub(crate) enum Course {
+    Over(Result<Left, Failure>),
+    Going(Pin<Box<dyn std::future::Future<Output = Result<Left, Failure>> + Send>>),
+}
+
+/// Something that can be called with encoded arguments.
+pub(crate) trait Body: Send + Sync {
+    fn begin(&self, arguments: &[u8]) -> Course;
+}
+
+/// A function of the parameters `P` with the value `R`, `async` or not. Up to six parameters, each of
+/// a type that can be read from its encoding (`serde`).
+///
+/// Closures have to name the types of their parameters.
+pub trait Function<P, R, M>: Send + Sync + 'static {
+    #[doc(hidden)]
+    fn begin(&self, arguments: &[u8]) -> Begun;
+}
+
+/// A function that returns a `Result`: an error is a failure of the task.
+pub trait TryFunction<P, R, M>: Send + Sync + 'static {
+    #[doc(hidden)]
+    fn begin(&self, arguments: &[u8]) -> Begun;
+}
+
+/// A function that submits further tasks and returns the [`Future`] of one of them, whose value is
+/// its own.
+pub trait JoinFunction<P, R, M>: Send + Sync + 'static {
+    #[doc(hidden)]
+    fn begin(&self, arguments: &[u8]) -> Begun;
+}
+
+fn over(result: Result<Left, Failure>) -> Begun {
+    Begun(Course::Over(result))
+}
+
+fn going(
+    future: impl std::future::Future<Output = Result<Left, Failure>> + Send + 'static,
+) -> Begun {
+    Begun(Course::Going(Box::pin(future)))
+}
+
+fn value_of<R: Serialize>(value: &R) -> Result<Left, Failure> {
+    value::encode(value).map(Left::Value).map_err(|error| {
+        let cause = format!("its value cannot be encoded: {error}");
+        Failure::new(FailureClass::Permanent, cause)
+    })
+}
+
+fn result_of<R: Serialize>(result: Result<R, impl Into<BoxError>>) -> Result<Left, Failure> {
+    match result {
+        Ok(value) => value_of(&value),
+        Err(error) => Err(failure_of(&*error.into())),
+    }
+}
+
+/// An error with all that it says of its causes.
+fn failure_of(error: &(dyn std::error::Error + 'static)) -> Failure {
+    let mut cause = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let text = source.to_string();
+        if !cause.contains(&text) {
+            cause = format!("{cause}: {text}");
+        }
+        next = source.source();
+    }
+    Failure::new(FailureClass::Transient, cause)
+}
+
+fn joined<R>(future: &Future<R>) -> Result<Left, Failure> {
+    if future.steps().is_empty() {
+        return Ok(Left::Join(Arc::clone(future.cell())));
+    }
+    let cause = "it returns a part of the value of a task, in place of the whole";
+    Err(Failure::new(FailureClass::Permanent, cause)
+        .with_hint("return the future of a task; one that takes the part can be made of it"))
+}
+
+pub(crate) fn misfit(error: &CodecError) -> Failure {
+    let cause = format!("it cannot be called with these arguments: {error}");
+    Failure::new(FailureClass::Permanent, cause)
+}
+
+macro_rules! functions {
+    ($($p:ident $name:ident),*) => {
+        impl<F, R, $($p),*> Function<($($p,)*), R, Direct> for F
+        where
+            F: Fn($($p),*) -> R + Send + Sync + 'static,
+            R: Value,
+            $($p: DeserializeOwned,)*
+        {
+            fn begin(&self, arguments: &[u8]) -> Begun {
+                functions!(@read arguments $($p $name),*);
+                over(value_of(&self($($name),*)))
+            }
+        }
+
+        impl<F, T, R, $($p),*> Function<($($p,)*), R, Async> for F
+        where
+            F: Fn($($p),*) -> T + Send + Sync + 'static,
+            T: std::future::Future<Output = R> + Send + 'static,
+            R: Value,
+            $($p: DeserializeOwned,)*
+        {
+            fn begin(&self, arguments: &[u8]) -> Begun {
+                functions!(@read arguments $($p $name),*);
+                let call = self($($name),*);
+                going(async move { value_of(&call.await) })
+            }
+        }
+
+        impl<F, R, E, $($p),*> TryFunction<($($p,)*), R, (Direct, E)> for F
+        where
+            F: Fn($($p),*) -> Result<R, E> + Send + Sync + 'static,
+            R: Value,
+            E: Into<BoxError>,
+            $($p: DeserializeOwned,)*
+        {
+            fn begin(&self, arguments: &[u8]) -> Begun {
+                functions!(@read arguments $($p $name),*);
+                over(result_of(self($($name),*)))
+            }
+        }
+
+        impl<F, T, R, E, $($p),*> TryFunction<($($p,)*), R, (Async, E)> for F
+        where
+            F: Fn($($p),*) -> T + Send + Sync + 'static,
+            T: std::future::Future<Output = Result<R, E>> + Send + 'static,
+            R: Value,
+            E: Into<BoxError>,
+            $($p: DeserializeOwned,)*
+        {
+            fn begin(&self, arguments: &[u8]) -> Begun {
+                functions!(@read arguments $($p $name),*);
+                let call = self($($name),*);
+                going(async move { result_of(call.await) })
+            }
+        }
+
+        impl<F, R, $($p),*> JoinFunction<($($p,)*), R, Direct> for F
+        where
+            F: Fn($($p),*) -> Future<R> + Send + Sync + 'static,
+            R: Value,
+            $($p: DeserializeOwned,)*
+        {
+            fn begin(&self, arguments: &[u8]) -> Begun {
+                functions!(@read arguments $($p $name),*);
+                over(joined(&self($($name),*)))
+            }
+        }
+
+        impl<F, T, R, $($p),*> JoinFunction<($($p,)*), R, Async> for F
+        where
+            F: Fn($($p),*) -> T + Send + Sync + 'static,
+            T: std::future::Future<Output = Future<R>> + Send + 'static,
+            R: Value,
+            $($p: DeserializeOwned,)*
+        {
+            fn begin(&self, arguments: &[u8]) -> Begun {
+                functions!(@read arguments $($p $name),*);
+                let call = self($($name),*);
+                going(async move { joined(&call.await) })
+            }
+        }
+    };
+    (@read $arguments:ident) => {
+        debug_assert!(!$arguments.is_empty(), "an empty list has a head");
+    };
+    (@read $arguments:ident $($p:ident $name:ident),+) => {
+        let ($($name,)+) = match value::decode::<($($p,)+)>($arguments) {
+            Ok(arguments) => arguments,
+            Err(error) => return over(Err(misfit(&error))),
+        };
+    };
+}
+
+functions!();
+functions!(P1 p1);
+functions!(P1 p1, P2 p2);
+functions!(P1 p1, P2 p2, P3 p3);
+functions!(P1 p1, P2 p2, P3 p3, P4 p4);
+functions!(P1 p1, P2 p2, P3 p3, P4 p4, P5 p5);
+functions!(P1 p1, P2 p2, P3 p3, P4 p4, P5 p5, P6 p6);
+
+/// A closure as a body.
+pub(crate) struct Bare<B>(pub(crate) B);
+
+impl<B: Fn(&[u8]) -> Begun + Send + Sync> Body for Bare<B> {
+    fn begin(&self, arguments: &[u8]) -> Course {
+        // What a function leaves behind when it panics is its own; nothing of ours is touched.
+        match catch_unwind(AssertUnwindSafe(|| (self.0)(arguments))) {
+            Ok(Begun(course)) => course,
+            Err(panic) => Course::Over(Err(panicked(&*panic))),
+        }
+    }
+}
+
+/// A panic as a failure of the task that it happened in.
+pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> Failure {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let cause = format!("it panicked: {}", text.unwrap_or("with something that is no text"));
+    Failure::new(FailureClass::Transient, cause)
+}
+
+/// How a function is called in logs, errors and memo keys; `None`: it has no name of its own, as
+/// closures and pointers to functions.
+pub(crate) fn name_of<F>() -> Option<&'static str> {
+    let name = std::any::type_name::<F>();
+    let is_nameless = name.contains("{{") || name.contains("fn(") || name.contains("dyn ");
+    (!is_nameless).then_some(name)
+}

@@ -1,0 +1,250 @@
+//! Futures: values and files that will be there.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
+
+use super::cell::{Cell, Ended, TaskState};
+use super::error::TaskError;
+use super::handle::Handle;
+use super::value::{self, Step};
+
+/// The value that a task will have. Cheap to clone; await it in any runtime, or [`wait`](Self::wait)
+/// for it in blocking code.
+///
+/// Pass it as an argument to [`Flow::call`](super::Flow::call) without waiting: that call then runs
+/// when the value is there. A future that is dropped does not end its task.
+pub struct Future<T> {
+    cell: Arc<Cell>,
+    steps: Arc<[Step]>,
+    handle: Handle,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T> Future<T> {
+    pub(crate) fn new(cell: Arc<Cell>, handle: Handle) -> Self {
+        Self { cell, steps: Arc::default(), handle, of: PhantomData }
+    }
+
+    pub(crate) fn cell(&self) -> &Arc<Cell> {
+        &self.cell
+    }
+
+    pub(crate) fn steps(&self) -> &Arc<[Step]> {
+        &self.steps
+    }
+
+    /// Where its task stands.
+    pub fn state(&self) -> TaskState {
+        self.cell.state()
+    }
+
+    /// The name of its task, as it stands in logs and errors.
+    pub fn task(&self) -> Arc<str> {
+        self.cell.name()
+    }
+
+    /// Says that nobody wants the value any more. The task ends as cancelled, unless it is done;
+    /// those that need it do not run.
+    pub fn cancel(&self) {
+        self.handle.cancel(&self.cell);
+    }
+
+    /// A field of the value: of a struct, or of a map with texts as keys. Does not wait; what is not
+    /// there is an error of whoever asks for it.
+    #[must_use]
+    pub fn field<U>(&self, name: &str) -> Future<U> {
+        self.part(Step::Field(name.into()))
+    }
+
+    /// An item of the value, which is a list or a tuple, from 0. Does not wait.
+    #[must_use]
+    pub fn index<U>(&self, index: usize) -> Future<U> {
+        self.part(Step::Index(index))
+    }
+
+    fn part<U>(&self, step: Step) -> Future<U> {
+        Future {
+            cell: Arc::clone(&self.cell),
+            steps: self.steps.iter().cloned().chain([step]).collect(),
+            handle: self.handle.clone(),
+            of: PhantomData,
+        }
+    }
+}
+
+impl<T: DeserializeOwned> Future<T> {
+    /// The value, if it is there; `None`: not yet.
+    pub fn try_get(&self) -> Option<Result<T, TaskError>> {
+        self.cell.ended().map(|ended| self.read(&ended))
+    }
+
+    /// Blocks until the value is there. Not for code that runs in an async runtime.
+    ///
+    /// # Errors
+    /// The task has no value.
+    pub fn wait(&self) -> Result<T, TaskError> {
+        let found = block(None, |waker| self.cell.poll(waker));
+        self.read(&found.unwrap_or_else(|| Err(self.odd("it never ended"))))
+    }
+
+    /// Blocks until the value is there, at most for so long; `None`: it was not. The task goes on.
+    pub fn wait_for(&self, span: Duration) -> Option<Result<T, TaskError>> {
+        let found = block(Some(Instant::now() + span), |waker| self.cell.poll(waker));
+        found.map(|ended| self.read(&ended))
+    }
+
+    fn read(&self, ended: &Ended) -> Result<T, TaskError> {
+        let bytes = ended.as_ref().map_err(Clone::clone)?;
+        let part = value::part(bytes, &self.steps);
+        part.and_then(value::decode).map_err(|error| self.odd(error))
+    }
+
+    fn odd(&self, cause: impl fmt::Display) -> TaskError {
+        TaskError::value(&self.cell.name(), cause)
+    }
+}
+
+impl<T: DeserializeOwned> std::future::Future for Future<T> {
+    type Output = Result<T, TaskError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.cell.poll(context.waker()) {
+            Some(ended) => Poll::Ready(self.read(&ended)),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<T> Clone for Future<T> {
+    fn clone(&self) -> Self {
+        Self {
+            cell: Arc::clone(&self.cell),
+            steps: Arc::clone(&self.steps),
+            handle: self.handle.clone(),
+            of: PhantomData,
+        }
+    }
+}
+
+impl<T> fmt::Debug for Future<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Future")
+            .field("task", &self.task())
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An output of a task: a file or directory that will be in its place, and where it is sent if it
+/// is to be sent somewhere. Its value is the path.
+#[derive(Clone)]
+pub struct FileFuture {
+    cell: Arc<Cell>,
+    /// As the engine knows it.
+    path: Arc<str>,
+    place: Arc<Path>,
+    kind: keelboat_engine::Kind,
+    handle: Handle,
+}
+
+impl FileFuture {
+    pub(crate) fn new(
+        cell: Arc<Cell>,
+        (path, place): (Arc<str>, Arc<Path>),
+        kind: keelboat_engine::Kind,
+        handle: Handle,
+    ) -> Self {
+        Self { cell, path, place, kind, handle }
+    }
+
+    pub(crate) fn cell(&self) -> &Arc<Cell> {
+        &self.cell
+    }
+
+    pub(crate) fn engine_path(&self) -> &Arc<str> {
+        &self.path
+    }
+
+    pub(crate) fn kind(&self) -> keelboat_engine::Kind {
+        self.kind
+    }
+
+    /// Where it will be.
+    pub fn path(&self) -> &Path {
+        &self.place
+    }
+
+    /// Where its task stands.
+    pub fn state(&self) -> TaskState {
+        self.cell.state()
+    }
+
+    /// Says that nobody wants it any more: as [`Future::cancel`].
+    pub fn cancel(&self) {
+        self.handle.cancel(&self.cell);
+    }
+
+    /// Blocks until the file is in its place. Not for code that runs in an async runtime.
+    ///
+    /// # Errors
+    /// The task failed, or the file could not be sent where it was to go.
+    pub fn wait(&self) -> Result<PathBuf, TaskError> {
+        let never = || Err(TaskError::value(&self.cell.name(), "it never ended"));
+        let found = block(None, |waker| self.cell.poll_output(&self.path, waker));
+        found.unwrap_or_else(never).map(|()| self.place.to_path_buf())
+    }
+}
+
+impl std::future::Future for FileFuture {
+    type Output = Result<PathBuf, TaskError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.cell.poll_output(&self.path, context.waker()) {
+            Some(found) => Poll::Ready(found.map(|()| self.place.to_path_buf())),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl fmt::Debug for FileFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileFuture")
+            .field("path", &self.place)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Wakes a thread that waits.
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Blocks until `poll` finds something, or the moment has come.
+pub(crate) fn block<F>(
+    until: Option<Instant>,
+    mut poll: impl FnMut(&Waker) -> Option<F>,
+) -> Option<F> {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    loop {
+        if let Some(found) = poll(&waker) {
+            return Some(found);
+        }
+        match until.map(|until| until.saturating_duration_since(Instant::now())) {
+            None => std::thread::park(),
+            Some(Duration::ZERO) => return None,
+            Some(left) => std::thread::park_timeout(left),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! How futures and functions reach the engine's loop.
+
+use std::fmt;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use keelboat_engine::{AttemptId, Failure, TaskSpec};
+
+use super::argument::Segment;
+use super::cell::{Cell, Ended};
+use super::config::OnClose;
+use super::error::TaskError;
+use super::function::{Body, Left};
+use crate::driver::Message;
+
+/// A way to the loop of one flow. Clones are the same way; none of them keeps the flow open.
+#[derive(Clone)]
+pub(crate) struct Handle(Arc<Shared>);
+
+struct Shared {
+    messages: SyncSender<Message>,
+    inbox: Mutex<Inbox>,
+}
+
+#[derive(Default)]
+struct Inbox {
+    requests: Vec<Request>,
+    is_over: bool,
+}
+
+/// What the loop is asked for, or told.
+pub(crate) enum Request {
+    Submit(Box<Submission>),
+    Cancel(Arc<Cell>),
+    /// A function came to its end.
+    Called(Called),
+    /// The task has ended whose value is that of this attempt.
+    Joined(AttemptId, Ended),
+    /// Nothing further is submitted.
+    Close(OnClose),
+}
+
+/// How the call of a function ended.
+pub(crate) struct Called {
+    pub(crate) attempt: AttemptId,
+    pub(crate) result: Result<Left, Failure>,
+    pub(crate) wall: std::time::Duration,
+}
+
+/// A task that is submitted.
+pub(crate) struct Submission {
+    pub(crate) cell: Arc<Cell>,
+    /// All but its name, and the names of those that it takes values of.
+    pub(crate) spec: TaskSpec,
+    /// How it is called, before it is told apart from others that are called the same.
+    pub(crate) name: Arc<str>,
+    pub(crate) work: Arc<Work>,
+}
+
+/// What a task is made of that the core does not know.
+pub(crate) struct Work {
+    /// Tasks whose values it is given.
+    pub(crate) takes: Vec<Arc<Cell>>,
+    /// Tasks that make its inputs.
+    pub(crate) makers: Vec<Arc<Cell>>,
+    /// What is called; `None`: a command.
+    pub(crate) function: Option<FunctionWork>,
+}
+
+/// A function and what it is called with.
+pub(crate) struct FunctionWork {
+    pub(crate) body: Arc<dyn Body>,
+    pub(crate) segments: Vec<Segment>,
+}
+
+impl Work {
+    /// Of a task that is over.
+    pub(crate) fn nothing() -> Self {
+        Self { takes: Vec::new(), makers: Vec::new(), function: None }
+    }
+}
+
+impl Handle {
+    pub(crate) fn new(messages: SyncSender<Message>) -> Self {
+        Self(Arc::new(Shared { messages, inbox: Mutex::default() }))
+    }
+
+    pub(crate) fn submit(&self, submission: Submission) {
+        let cell = Arc::clone(&submission.cell);
+        let name = Arc::clone(&submission.name);
+        if !self.tell(Request::Submit(Box::new(submission))) {
+            cell.set_name(Arc::clone(&name));
+            cell.end(Err(TaskError::failed(&name, closed())));
+        }
+    }
+
+    pub(crate) fn cancel(&self, cell: &Arc<Cell>) {
+        self.tell(Request::Cancel(Arc::clone(cell)));
+    }
+
+    /// False: the flow is over.
+    pub(crate) fn tell(&self, request: Request) -> bool {
+        let mut inbox = self.inbox();
+        if inbox.is_over {
+            return false;
+        }
+        let was_empty = inbox.requests.is_empty();
+        inbox.requests.push(request);
+        drop(inbox);
+        if was_empty {
+            // When there is no room, the loop is busy: it looks into the inbox before it waits.
+            let _full = self.0.messages.try_send(Message::Program);
+        }
+        true
+    }
+
+    /// What came since.
+    pub(crate) fn take(&self) -> Vec<Request> {
+        std::mem::take(&mut self.inbox().requests)
+    }
+
+    /// Nothing more is taken; what came last is given back.
+    pub(crate) fn shut(&self) -> Vec<Request> {
+        let mut inbox = self.inbox();
+        inbox.is_over = true;
+        std::mem::take(&mut inbox.requests)
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.0.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Of a task that came too late.
+pub(crate) fn closed() -> Failure {
+    Failure::new(keelboat_engine::FailureClass::Permanent, "the flow is closed")
+        .with_hint("submit tasks before the flow is closed or dropped")
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").finish_non_exhaustive()
+    }
+}

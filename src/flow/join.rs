@@ -1,0 +1,121 @@
+//! Waiting for several futures.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use serde::de::DeserializeOwned;
+
+use super::error::TaskError;
+use super::future::{Future, block};
+
+/// Waits until all of them have a value, or one has failed.
+///
+/// # Errors
+/// The first failure, in the order of the list.
+pub async fn all<T: DeserializeOwned>(
+    futures: impl IntoIterator<Item = Future<T>>,
+) -> Result<Vec<T>, TaskError> {
+    let futures: Vec<Future<T>> = futures.into_iter().collect();
+    let mut values = Vec::with_capacity(futures.len());
+    for future in futures {
+        values.push(future.await?);
+    }
+    Ok(values)
+}
+
+/// Waits until one of them has a value, or all have failed; `None`: there are none.
+///
+/// # Errors
+/// The failure of the last one.
+pub async fn any<T: DeserializeOwned>(
+    futures: impl IntoIterator<Item = Future<T>>,
+) -> Option<Result<T, TaskError>> {
+    let mut completed = as_completed(futures);
+    let mut last = None;
+    while let Some((_, result)) = completed.next().await {
+        let is_there = result.is_ok();
+        last = Some(result);
+        if is_there {
+            break;
+        }
+    }
+    last
+}
+
+/// Hands them out as they come to their ends.
+pub fn as_completed<T>(futures: impl IntoIterator<Item = Future<T>>) -> Completed<T> {
+    let futures: Vec<Option<Future<T>>> = futures.into_iter().map(Some).collect();
+    let line = Arc::new(Mutex::new(Line::default()));
+    for (at, future) in futures.iter().enumerate() {
+        let Some(future) = future else { continue };
+        let line = Arc::clone(&line);
+        future.cell().when_over(move |_| {
+            let mut line = line.lock().unwrap_or_else(PoisonError::into_inner);
+            line.ended.push_back(at);
+            let waker = line.waker.take();
+            drop(line);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        });
+    }
+    let left = futures.len();
+    Completed { futures, line, left }
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    ended: std::collections::VecDeque<usize>,
+    waker: Option<Waker>,
+}
+
+/// Futures in the order in which they end; see [`as_completed`].
+#[derive(Debug)]
+pub struct Completed<T> {
+    futures: Vec<Option<Future<T>>>,
+    line: Arc<Mutex<Line>>,
+    left: usize,
+}
+
+impl<T: DeserializeOwned> Completed<T> {
+    /// The next one that ended: its place in the list, and its value. `None`: there are no more.
+    pub async fn next(&mut self) -> Option<(usize, Result<T, TaskError>)> {
+        Next(self).await
+    }
+
+    /// As [`next`](Self::next), for blocking code.
+    pub fn wait_next(&mut self) -> Option<(usize, Result<T, TaskError>)> {
+        block(None, |waker| match self.poll(waker) {
+            Poll::Ready(found) => Some(found),
+            Poll::Pending => None,
+        })
+        .flatten()
+    }
+
+    fn poll(&mut self, waker: &Waker) -> Poll<Option<(usize, Result<T, TaskError>)>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(at) = line.ended.pop_front() else {
+            line.waker = Some(waker.clone());
+            return Poll::Pending;
+        };
+        drop(line);
+        self.left -= 1;
+        let future = self.futures.get_mut(at).and_then(Option::take);
+        let result = future.and_then(|future| future.try_get());
+        Poll::Ready(result.map(|result| (at, result)))
+    }
+}
+
+struct Next<'a, T>(&'a mut Completed<T>);
+
+impl<T: DeserializeOwned> std::future::Future for Next<'_, T> {
+    type Output = Option<(usize, Result<T, TaskError>)>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(context.waker())
+    }
+}

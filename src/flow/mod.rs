@@ -1,0 +1,300 @@
+//! Programs that are workflows: functions and commands that return futures at once, futures passed
+//! as arguments, and a graph that forms and runs as the program goes on.
+//!
+//! See [`Flow`].
+
+mod argument;
+mod call;
+mod cell;
+mod command;
+mod config;
+mod error;
+mod events;
+mod file;
+mod function;
+mod future;
+mod handle;
+mod join;
+mod options;
+mod side;
+mod value;
+mod workers;
+
+use std::cell::Cell as LocalCell;
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+
+pub use argument::{Argument, Arguments, Awaited, LateArgument, Plain, Text};
+pub use call::FunctionTask;
+pub use cell::TaskState;
+pub use command::{CommandRun, CommandTask, Readable};
+pub use config::{Config, OnClose, Remember};
+pub use error::TaskError;
+pub use events::Events;
+pub use file::File;
+pub use function::{Async, Direct, Function, JoinFunction, TryFunction, Value};
+pub use future::{FileFuture, Future};
+pub use join::{Completed, all, any, as_completed};
+pub use options::Cache;
+
+#[doc(hidden)]
+pub use argument::{CodecErrorOf, Lowering};
+#[doc(hidden)]
+pub use command::ReadOf;
+#[doc(hidden)]
+pub use function::Begun;
+
+pub(crate) use events::{Board as EventBoard, Watcher};
+pub(crate) use handle::Handle;
+pub(crate) use side::Side;
+pub(crate) use workers::Workers;
+
+use crate::driver::{self, Report, RunError};
+use crate::workflow::free;
+
+thread_local! {
+    static INSIDE: LocalCell<bool> = const { LocalCell::new(false) };
+}
+
+/// This thread belongs to a flow: it must not wait for its end.
+pub(crate) fn set_inside() {
+    INSIDE.set(true);
+}
+
+/// A workflow that forms as the program goes on.
+///
+/// Functions and commands become tasks, and each gives a [`Future`] or [`FileFuture`] at once. A task
+/// begins when all that it was given is there. Results are remembered: a program that is started
+/// again after it was killed goes on where it was.
+///
+/// ```
+/// use keelboat::flow::{Config, Flow, Future};
+///
+/// fn square(x: u64) -> u64 {
+///     x * x
+/// }
+/// fn sum(numbers: Vec<u64>) -> u64 {
+///     numbers.iter().sum()
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let directory = directory.path();
+/// let flow = Flow::open(Config::new(directory))?;
+/// let squares: Vec<Future<u64>> = (1..=3).map(|x| flow.call(square, (x,))).collect();
+/// let total = flow.call(sum, (squares,));
+/// assert_eq!(total.wait()?, 14);
+/// flow.close()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Clones are the same flow, which ends when all of them are dropped: it waits then for all tasks,
+/// unless [`Config::on_drop`] says otherwise. Inside of a function nobody waits: a clone that is
+/// dropped there only closes the flow, if it was the last.
+#[derive(Clone)]
+pub struct Flow(Arc<Open>);
+
+struct Open {
+    handle: Handle,
+    root: Arc<Path>,
+    paths: Arc<free::Project>,
+    config: Config,
+    build: OnceLock<Arc<str>>,
+    events: Arc<events::Board>,
+    thread: Mutex<Option<JoinHandle<Result<Report, RunError>>>>,
+}
+
+impl Flow {
+    /// Opens a flow: takes the project directory, and goes on with the run that a program of the
+    /// same name has left unfinished.
+    ///
+    /// # Errors
+    /// Another engine is at work in the directory, it cannot be written, or `keelboat.toml` in it is
+    /// wrong.
+    pub fn open(config: Config) -> Result<Self, RunError> {
+        let events = Arc::new(events::Board::default());
+        let opened = driver::begin_flow(&config, Arc::clone(&events))?;
+        let driver::BegunFlow { handle, root, thread } = opened;
+        let paths = Arc::new(free::Project::new(&root));
+        let (build, thread) = (OnceLock::new(), Mutex::new(Some(thread)));
+        Ok(Self(Arc::new(Open { handle, root, paths, config, build, events, thread })))
+    }
+
+    /// A file or directory that tasks read: a path of the project, or an address.
+    pub fn file(&self, address: &str) -> File {
+        File::new(address, &self.0.paths)
+    }
+
+    /// Calls a function, now or when its arguments are there, and returns the future of its value.
+    ///
+    /// It may be `async`. Its arguments are a tuple, with a value, a [`Future`], a [`File`] or a
+    /// [`FileFuture`] for each parameter; see [`Argument`]. A panic is a failure of the task. Results
+    /// are remembered by the function's name, the program's build (or the
+    /// [version](FunctionTask::version)), and the arguments.
+    pub fn call<F, P, R, M, A, N>(&self, function: F, arguments: A) -> Future<R>
+    where
+        F: Function<P, R, M> + Clone,
+        R: Value,
+        A: Arguments<P, N>,
+    {
+        self.function(function).call(arguments)
+    }
+
+    /// Calls a function that returns a `Result`; an `Err` is a failure of the task.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// fn parse(text: String) -> Result<i64, std::num::ParseIntError> {
+    ///     text.trim().parse()
+    /// }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// assert_eq!(flow.try_call(parse, ("42",)).wait()?, 42);
+    /// let error = flow.try_call(parse, ("many",)).wait().unwrap_err();
+    /// assert!(error.to_string().contains("invalid digit"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn try_call<F, P, R, M, A, N>(&self, function: F, arguments: A) -> Future<R>
+    where
+        F: TryFunction<P, R, M> + Clone,
+        R: Value,
+        A: Arguments<P, N>,
+    {
+        self.function(function).try_call(arguments)
+    }
+
+    /// Calls a function that submits further tasks and returns the future of one of them, whose value
+    /// becomes its own: for recursion, loops until something holds, and lists known only at run time.
+    /// While it waits for that task it holds no slot.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// fn fib(flow: &Flow, n: u64) -> keelboat::flow::Future<u64> {
+    ///     let own = flow.clone();
+    ///     let step = move |n: u64| match n {
+    ///         0 | 1 => own.call(|n: u64| n, (n,)),
+    ///         _ => own.call(|a: u64, b: u64| a + b, (fib(&own, n - 1), fib(&own, n - 2))),
+    ///     };
+    ///     flow.join(step, (n,))
+    /// }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// assert_eq!(fib(&flow, 7).wait()?, 13);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn join<F, P, R, M, A, N>(&self, function: F, arguments: A) -> Future<R>
+    where
+        F: JoinFunction<P, R, M> + Clone,
+        R: Value,
+        A: Arguments<P, N>,
+    {
+        self.function(function).join(arguments)
+    }
+
+    /// A function to be called with options: a name, a version, cores, retries.
+    pub fn function<F: Clone>(&self, function: F) -> FunctionTask<'_, F> {
+        FunctionTask::new(self, function)
+    }
+
+    /// A script for the shell, which sees its inputs and outputs as in a workflow file.
+    ///
+    /// The program has to begin with [`init`](crate::init) for commands to run.
+    pub fn command(&self, script: &str) -> CommandTask<'_> {
+        CommandTask::script(self, script)
+    }
+
+    /// A program and its arguments, without a shell.
+    pub fn program<W: Into<String>>(&self, argv: impl IntoIterator<Item = W>) -> CommandTask<'_> {
+        CommandTask::argv(self, argv.into_iter().map(Into::into).collect())
+    }
+
+    /// What happens from now on, for whoever wants to watch.
+    pub fn events(&self) -> Events {
+        self.0.events.subscribe()
+    }
+
+    /// Waits for all tasks, and ends the flow. Submitting to what is left of it (by clones) gives
+    /// futures that fail.
+    ///
+    /// # Errors
+    /// The engine could not go on: the journal cannot be written. That tasks have failed is none: the
+    /// report tells of it.
+    pub fn close(self) -> Result<Report, RunError> {
+        self.close_by(OnClose::Wait)
+    }
+
+    /// Ends the flow in this way.
+    ///
+    /// # Errors
+    /// As [`close`](Self::close).
+    pub fn close_by(self, how: OnClose) -> Result<Report, RunError> {
+        self.0.handle.tell(handle::Request::Close(how));
+        let thread = self.0.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match thread.map(JoinHandle::join) {
+            Some(Ok(report)) => report,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => Err(RunError::EdgesGone),
+        }
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.0.handle
+    }
+
+    pub(crate) fn root(&self) -> Arc<Path> {
+        Arc::clone(&self.0.root)
+    }
+
+    pub(crate) fn paths(&self) -> &free::Project {
+        &self.0.paths
+    }
+
+    pub(crate) fn remembers(&self) -> bool {
+        self.0.config.remember == Remember::All
+    }
+
+    /// What functions without a version are told apart by: the program's own file.
+    pub(crate) fn build(&self) -> Arc<str> {
+        let build = self.0.build.get_or_init(|| {
+            let own = std::env::current_exe().ok();
+            let digest = own.and_then(|own| {
+                let kind = keelboat_engine::Kind::File;
+                let forgetful = &keelboat_staging::Forgetful;
+                keelboat_staging::digest_path(&own, kind, forgetful, false).ok()
+            });
+            // Of a program that cannot be read nothing is known: each start of it is another one.
+            let unknown =
+                || format!("process {} {:?}", std::process::id(), std::time::SystemTime::now());
+            digest.map_or_else(unknown, |content| format!("build {}", content.digest)).into()
+        });
+        Arc::clone(build)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.handle.tell(handle::Request::Close(self.config.on_drop));
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if INSIDE.get() {
+            return;
+        }
+        match thread.map(JoinHandle::join) {
+            Some(Ok(Err(error))) => tracing::error!(%error, "a flow ended badly"),
+            Some(Err(_)) => tracing::error!("a flow ended by a fault of Keelboat"),
+            Some(Ok(Ok(_))) | None => {}
+        }
+    }
+}
+
+impl fmt::Debug for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flow").field("directory", &self.0.root).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,521 @@
+//! The side of the loop: tasks that a program submitted, the calls of its functions, and the ends
+//! that its futures wait for.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use keelboat_engine::core::{Action, Core, Event, Urgency};
+use keelboat_engine::{
+    AttemptId, AttemptOutcome, Content, Digest, Fact, Failure, FailureClass, FileId, Kind,
+    MemoRecord, Source, Stamped, TaskId, TaskSpec, Timestamp, Usage,
+};
+
+use super::argument::assemble;
+use super::cell::{Cell, Ended};
+use super::config::OnClose;
+use super::error::TaskError;
+use super::function::{Course, Left, misfit, panicked};
+use super::handle::{Called, Handle, Request, Submission, Work, closed};
+use super::workers::Workers;
+use crate::driver::Edges;
+use crate::driver::values;
+
+/// What the loop knows of the tasks of a program.
+pub(crate) struct Side {
+    handle: Handle,
+    workers: Workers,
+    /// By the number of the task; empty when it is over.
+    entries: Vec<Option<Entry>>,
+    /// How often a name was given that others have too.
+    repeated: HashMap<Arc<str>, u32>,
+    calls: BTreeMap<AttemptId, Call>,
+}
+
+struct Entry {
+    cell: Arc<Cell>,
+    work: Arc<Work>,
+}
+
+/// An attempt of a function.
+struct Call {
+    begun: Instant,
+    /// Whether the core was told of its end.
+    is_over: bool,
+    /// How an `async` function is ended.
+    abort: Arc<Abort>,
+    killed: Arc<AtomicBool>,
+    left: Option<Left>,
+    value: Option<Arc<[u8]>>,
+}
+
+/// What taking in the program's requests came to.
+#[derive(Default)]
+pub(crate) struct TakenIn {
+    pub(crate) actions: Vec<Action>,
+    pub(crate) events: Vec<Event>,
+    /// To be durable before the results that are told of.
+    pub(crate) places: Vec<PathBuf>,
+}
+
+impl Side {
+    pub(crate) fn new(handle: Handle, workers: Workers) -> Self {
+        let (entries, repeated, calls) = (Vec::new(), HashMap::new(), BTreeMap::new());
+        Self { handle, workers, entries, repeated, calls }
+    }
+
+    /// Takes in what the program asked for since.
+    pub(crate) fn take_in(&mut self, core: &mut Core, now: Timestamp, edges: &Edges) -> TakenIn {
+        let mut taken = TakenIn::default();
+        let mut submitted = Vec::new();
+        for request in self.handle.take() {
+            if let Request::Submit(submission) = request {
+                submitted.push(*submission);
+                continue;
+            }
+            self.submit(core, now, std::mem::take(&mut submitted), &mut taken.actions);
+            match request {
+                Request::Submit(_) => unreachable!("taken above"),
+                Request::Cancel(cell) => {
+                    let task = core.graph().find(&cell.name());
+                    taken.events.extend(task.map(|task| Event::TaskCancelled { task }));
+                }
+                Request::Called(called) => taken.events.extend(self.called(called)),
+                Request::Joined(attempt, ended) => {
+                    let event = self.joined(attempt, ended, edges, &mut taken);
+                    taken.events.extend(event);
+                }
+                Request::Close(how) => {
+                    taken.events.push(match how {
+                        OnClose::Wait => Event::Closed,
+                        OnClose::Drain => Event::StopRequested { urgency: Urgency::Drain },
+                        OnClose::Cancel => Event::StopRequested { urgency: Urgency::Now },
+                    });
+                }
+            }
+        }
+        self.submit(core, now, submitted, &mut taken.actions);
+        taken
+    }
+
+    fn submit(
+        &mut self,
+        core: &mut Core,
+        now: Timestamp,
+        submitted: Vec<Submission>,
+        actions: &mut Vec<Action>,
+    ) {
+        if submitted.is_empty() {
+            return;
+        }
+        let mut names = HashSet::new();
+        let (mut specs, mut entries) = (Vec::new(), Vec::new());
+        for submission in submitted {
+            let Submission { cell, mut spec, name, work } = submission;
+            spec.takes = work.takes.iter().map(|taken| taken.name()).collect();
+            spec.name = self.free_name(core, &names, &name, &spec);
+            names.insert(Arc::clone(&spec.name));
+            cell.set_name(Arc::clone(&spec.name));
+            specs.push(spec);
+            entries.push(Entry { cell, work });
+        }
+        if core.submit(now, specs.clone(), actions).is_ok() {
+            return self.entries.extend(entries.into_iter().map(Some));
+        }
+        // One of them cannot be; the others can.
+        for (spec, entry) in specs.into_iter().zip(entries) {
+            let name = Arc::clone(&spec.name);
+            match core.submit(now, vec![spec], actions) {
+                Ok(_) => self.entries.push(Some(entry)),
+                Err(error) => {
+                    let failure = Failure::new(FailureClass::Permanent, error.to_string());
+                    entry.cell.end(Err(TaskError::failed(&name, failure)));
+                }
+            }
+        }
+    }
+
+    /// A name that tells what is called with what, so that it is the same when the program is started
+    /// again; with a number when it was called so before.
+    fn free_name(
+        &mut self,
+        core: &Core,
+        new: &HashSet<Arc<str>>,
+        name: &str,
+        spec: &TaskSpec,
+    ) -> Arc<str> {
+        let plain: Arc<str> = match &spec.command {
+            keelboat_engine::Command::Function { arguments, .. } => {
+                let mut digester = keelboat_engine::Digester::new();
+                digester.update(arguments.as_bytes());
+                for taken in &spec.takes {
+                    digester.update(Digest::of(taken.as_bytes()).as_bytes());
+                }
+                format!("{name}[{}]", digester.finish().short()).into()
+            }
+            _ => name.into(),
+        };
+        let is_free = |name: &str| core.graph().find(name).is_none() && !new.contains(name);
+        if is_free(&plain) {
+            return plain;
+        }
+        let count = self.repeated.entry(Arc::clone(&plain)).or_insert(1);
+        loop {
+            *count += 1;
+            let numbered: Arc<str> = format!("{plain}#{count}").into();
+            if is_free(&numbered) {
+                return numbered;
+            }
+        }
+    }
+
+    fn entry(&self, task: TaskId) -> Option<&Entry> {
+        self.entries.get(task.index())?.as_ref()
+    }
+
+    /// Has a function called.
+    pub(crate) fn launch(&mut self, core: &Core, attempt: AttemptId, edges: &Arc<Edges>) {
+        let Some(entry) = self.entry(attempt.task) else { return };
+        let work = Arc::clone(&entry.work);
+        entry.cell.set_running(true);
+        let (abort, killed) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+        let call = Call {
+            begun: Instant::now(),
+            is_over: false,
+            abort: Arc::clone(&abort),
+            killed: Arc::clone(&killed),
+            left: None,
+            value: None,
+        };
+        self.calls.insert(attempt, call);
+        let node = core.graph().task(attempt.task);
+        let paths = node.spec.inputs.iter().zip(&node.inputs).map(|(input, file)| {
+            let input = (&input.source, input.kind);
+            path_of(core, input, *file, edges)
+        });
+        let paths: Result<Vec<PathBuf>, Failure> = paths.collect();
+        let (handle, timeout) = (self.handle.clone(), node.spec.timeout);
+        let runtime = edges.runtime.clone();
+        if let Some(timeout) = timeout {
+            let handle = handle.clone();
+            runtime.spawn(async move {
+                tokio::time::sleep(timeout).await;
+                handle.tell(Request::Called(timed_out(attempt, timeout)));
+            });
+        }
+        self.workers.submit(move || {
+            if killed.load(Ordering::SeqCst) {
+                return;
+            }
+            let begun = Instant::now();
+            let over = move |handle: &Handle, result| {
+                handle.tell(Request::Called(Called { attempt, result, wall: begun.elapsed() }));
+            };
+            match begin(&work, paths) {
+                Course::Over(result) => over(&handle, result),
+                Course::Going(going) => {
+                    let call = runtime.spawn(going);
+                    *lock(&abort) = Some(call.abort_handle());
+                    runtime.spawn(async move {
+                        let result = call.await;
+                        over(&handle, result.unwrap_or_else(|error| Err(broken_off(error))));
+                    });
+                }
+            }
+        });
+    }
+
+    /// Ends a call: an `async` one for good; of another one only the result is not waited for.
+    pub(crate) fn kill(&mut self, attempt: AttemptId) -> Option<Event> {
+        let call = self.calls.get(&attempt)?;
+        let wall = call.begun.elapsed();
+        let failure = Failure::new(FailureClass::Transient, "it was cancelled");
+        self.called(Called { attempt, result: Err(failure), wall })
+    }
+
+    fn called(&mut self, called: Called) -> Option<Event> {
+        let Called { attempt, result, wall } = called;
+        let call = self.calls.get_mut(&attempt).filter(|call| !call.is_over)?;
+        call.is_over = true;
+        let result = match result {
+            Ok(left) => {
+                call.left = Some(left);
+                Ok(())
+            }
+            Err(failure) => {
+                call.give_up();
+                self.calls.remove(&attempt);
+                if let Some(entry) = self.entry(attempt.task) {
+                    entry.cell.set_running(false);
+                }
+                Err(failure)
+            }
+        };
+        let usage = Usage { wall, ..Usage::default() };
+        Some(Event::AttemptEnded(AttemptOutcome { attempt, result, usage }))
+    }
+
+    /// Remembers what a function left. `None`: it is known when another task has ended.
+    pub(crate) fn publish(&mut self, attempt: AttemptId, edges: &Edges) -> Option<TakenIn> {
+        match self.calls.get_mut(&attempt)?.left.take()? {
+            Left::Value(bytes) => {
+                let mut taken = TakenIn::default();
+                let event = self.keep(attempt, bytes.into(), edges, &mut taken);
+                taken.events.push(event);
+                Some(taken)
+            }
+            Left::Join(cell) => {
+                let handle = self.handle.clone();
+                cell.when_over(move |ended| {
+                    handle.tell(Request::Joined(attempt, ended.clone()));
+                });
+                None
+            }
+        }
+    }
+
+    fn joined(
+        &mut self,
+        attempt: AttemptId,
+        ended: Ended,
+        edges: &Edges,
+        taken: &mut TakenIn,
+    ) -> Option<Event> {
+        self.calls.get(&attempt)?;
+        match ended {
+            Ok(value) => Some(self.keep(attempt, value, edges, taken)),
+            Err(error) => {
+                self.calls.remove(&attempt);
+                let cause = format!("the task that it returns has no value: {error:?}");
+                let failure = Failure::new(FailureClass::Permanent, cause);
+                Some(Event::PublishFailed { attempt, failure })
+            }
+        }
+    }
+
+    fn keep(
+        &mut self,
+        attempt: AttemptId,
+        bytes: Arc<[u8]>,
+        edges: &Edges,
+        taken: &mut TakenIn,
+    ) -> Event {
+        let digest = Digest::of(&bytes);
+        match values::store(edges, digest, &bytes) {
+            Ok(kept) => {
+                taken.actions.extend(kept.fact.map(Action::Record));
+                taken.places.extend(kept.place);
+            }
+            Err(failure) => {
+                self.calls.remove(&attempt);
+                return Event::PublishFailed { attempt, failure };
+            }
+        }
+        if let Some(call) = self.calls.get_mut(&attempt) {
+            call.value = Some(bytes);
+        }
+        let record = MemoRecord { outputs: Vec::new(), value: Some(digest) };
+        Event::Published { attempt, record }
+    }
+
+    /// Tells the futures what has happened.
+    pub(crate) fn on_facts(&mut self, core: &Core, facts: &[Stamped], edges: &Edges) {
+        for Stamped { fact, .. } in facts {
+            match fact {
+                Fact::AttemptStarted { task, .. } => {
+                    if let Some(entry) = core.graph().find(task).and_then(|task| self.entry(task)) {
+                        entry.cell.set_running(true);
+                    }
+                }
+                Fact::AttemptFailed { task, .. } => {
+                    if let Some(entry) = core.graph().find(task).and_then(|task| self.entry(task)) {
+                        entry.cell.set_running(false);
+                    }
+                }
+                Fact::Completed { task, ordinal, record, .. } => {
+                    let Some(id) = core.graph().find(task) else { continue };
+                    let call = self.calls.remove(&AttemptId { task: id, ordinal: *ordinal });
+                    let value = call.and_then(|call| call.value);
+                    self.done(id, value, record, edges);
+                }
+                Fact::Reused { task, record, .. } => {
+                    let Some(id) = core.graph().find(task) else { continue };
+                    self.done(id, None, record, edges);
+                }
+                Fact::Failed { task, failure } => {
+                    let Some(id) = core.graph().find(task) else { continue };
+                    let error = TaskError::failed(task, failure.clone());
+                    self.end(core, id, Err(error));
+                }
+                Fact::Skipped { task, because } => self.skipped(core, task, because),
+                Fact::Delivered { task, path, .. } => {
+                    self.sent(core, task, path, Ok(()));
+                }
+                Fact::Undelivered { task, path, failure, .. } => {
+                    let error = TaskError::failed(task, failure.clone());
+                    self.sent(core, task, path, Err(error));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn done(&mut self, task: TaskId, value: Option<Arc<[u8]>>, record: &MemoRecord, edges: &Edges) {
+        let value = match (value, record.value) {
+            (Some(value), _) => Some(value),
+            (None, Some(digest)) => values::load(edges, digest),
+            (None, None) => Some(Arc::from(UNIT)),
+        };
+        let Some(entry) = self.entry(task) else { return };
+        let ended = value.ok_or_else(|| {
+            let cause = "the value that is remembered was lost just now; run the program again";
+            TaskError::value(&entry.cell.name(), cause)
+        });
+        self.over(task, ended);
+    }
+
+    fn skipped(&mut self, core: &Core, task: &Arc<str>, because: &Arc<str>) {
+        let Some(id) = core.graph().find(task) else { return };
+        let Some(entry) = self.entry(id) else { return };
+        let mut needed = entry.work.takes.iter().chain(&entry.work.makers);
+        let broken = needed.find_map(|cell| cell.ended()?.err());
+        let broken = broken.unwrap_or_else(|| {
+            TaskError::failed(because, Failure::new(FailureClass::Permanent, "it failed"))
+        });
+        self.end(core, id, Err(TaskError::needs(task, broken)));
+    }
+
+    fn end(&mut self, _: &Core, task: TaskId, ended: Ended) {
+        self.calls.retain(|attempt, _| attempt.task != task);
+        self.over(task, ended);
+    }
+
+    /// The entry stays for what is sent yet; what it was made of goes.
+    fn over(&mut self, task: TaskId, ended: Ended) {
+        let Some(slot) = self.entries.get_mut(task.index()) else { return };
+        let Some(entry) = slot else { return };
+        let cell = Arc::clone(&entry.cell);
+        if cell.awaits_sending() && ended.is_ok() {
+            entry.work = Arc::new(Work::nothing());
+        } else {
+            *slot = None;
+        }
+        cell.end(ended);
+    }
+
+    fn sent(&mut self, core: &Core, task: &str, path: &str, result: Result<(), TaskError>) {
+        let Some(id) = core.graph().find(task) else { return };
+        if let Some(entry) = self.entry(id) {
+            entry.cell.set_sent(path, result);
+            if !entry.cell.awaits_sending() {
+                self.entries[id.index()] = None;
+            }
+        }
+    }
+
+    /// Nothing more will happen: whoever still waits is told.
+    pub(crate) fn shut(&mut self, failure: &Failure) {
+        self.workers.end();
+        for request in self.handle.shut() {
+            if let Request::Submit(submission) = request {
+                submission.cell.set_name(Arc::clone(&submission.name));
+                let error = TaskError::failed(&submission.name, closed());
+                submission.cell.end(Err(error));
+            }
+        }
+        for entry in self.entries.drain(..).flatten() {
+            let error = TaskError::failed(&entry.cell.name(), failure.clone());
+            entry.cell.end(Err(error.clone()));
+            entry.cell.give_up_sending(&error);
+        }
+    }
+}
+
+impl Call {
+    /// Nobody waits for it any more: one that is not begun never will be, and one that is `async`
+    /// ends.
+    fn give_up(&self) {
+        self.killed.store(true, Ordering::SeqCst);
+        if let Some(abort) = lock(&self.abort).take() {
+            abort.abort();
+        }
+    }
+}
+
+type Abort = Mutex<Option<tokio::task::AbortHandle>>;
+
+fn lock(abort: &Abort) -> MutexGuard<'_, Option<tokio::task::AbortHandle>> {
+    abort.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The encoding of `()`.
+const UNIT: [u8; 1] = [0xf6];
+
+fn timed_out(attempt: AttemptId, timeout: Duration) -> Called {
+    let cause = format!("it ran longer than {} s", timeout.as_secs_f64());
+    let failure = Failure::new(FailureClass::Transient, cause);
+    Called { attempt, result: Err(failure), wall: timeout }
+}
+
+/// An `async` function that did not come to its end.
+fn broken_off(error: tokio::task::JoinError) -> Failure {
+    match error.try_into_panic() {
+        Ok(panic) => panicked(&*panic),
+        Err(error) => Failure::new(FailureClass::Transient, error.to_string()),
+    }
+}
+
+fn begin(work: &Work, paths: Result<Vec<PathBuf>, Failure>) -> Course {
+    let Some(function) = &work.function else {
+        let failure = Failure::new(FailureClass::Permanent, "there is no function to call");
+        return Course::Over(Err(failure));
+    };
+    let paths = match paths {
+        Ok(paths) => paths,
+        Err(failure) => return Course::Over(Err(failure)),
+    };
+    let values: Result<Vec<Arc<[u8]>>, TaskError> = work
+        .takes
+        .iter()
+        .map(|cell| {
+            let missing = || Err(TaskError::value(&cell.name(), "it is not there"));
+            cell.ended().unwrap_or_else(missing)
+        })
+        .collect();
+    let values = match values {
+        Ok(values) => values,
+        Err(error) => {
+            let failure = Failure::new(FailureClass::Permanent, error.to_string());
+            return Course::Over(Err(failure));
+        }
+    };
+    match assemble(&function.segments, &values, &paths) {
+        Ok(arguments) => function.body.begin(&arguments),
+        Err(error) => Course::Over(Err(misfit(&error))),
+    }
+}
+
+/// Where a function finds an input.
+fn path_of(
+    core: &Core,
+    (source, kind): (&Source, Kind),
+    file: FileId,
+    edges: &Edges,
+) -> Result<PathBuf, Failure> {
+    match (source, core.content(file), kind) {
+        (Source::Path(path), ..) => Ok(edges.project.resolve(path)),
+        (Source::Urls(_), Some(Content { digest, .. }), Kind::File) => {
+            Ok(edges.objects.path_of(&digest))
+        }
+        (Source::Urls(_), _, Kind::Directory) => {
+            let cause = "a directory from elsewhere cannot be given to a function";
+            Err(Failure::new(FailureClass::Permanent, cause)
+                .with_hint("copy it by a command whose output the function reads"))
+        }
+        (Source::Urls(_), None, Kind::File) => {
+            Err(Failure::new(FailureClass::InputMissing, "an input is not here"))
+        }
+    }
+}

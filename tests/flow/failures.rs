@@ -1,0 +1,133 @@
+//! Failures, retries, cancellation.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use keelboat::flow::{Future, TaskState};
+use libtest_mimic::Trial;
+
+use super::{Case, SOON, trial};
+
+pub(super) fn trials() -> Vec<Trial> {
+    vec![
+        trial("failures::the_chain_of_causes_begins_at_the_root", the_chain_of_causes),
+        trial("failures::a_panic_is_a_failure_of_its_task", a_panic_is_a_failure_of_its_task),
+        trial("failures::retries_end_well", retries_end_well),
+        trial("failures::a_task_is_cancelled_with_its_dependents", cancelled_with_dependents),
+        trial("failures::a_call_that_takes_too_long_fails", a_call_that_takes_too_long_fails),
+        trial("failures::others_go_on", others_go_on),
+        trial("failures::a_join_fails_with_its_inner_task", a_join_fails_with_its_inner_task),
+    ]
+}
+
+fn the_chain_of_causes() {
+    let case = Case::new();
+    let flow = &case.flow;
+    let root: Future<u32> =
+        flow.function(|x: u32| Err::<u32, _>(format!("no {x}"))).name("root").try_call((7,));
+    let middle = flow.function(|x: u32| x).name("middle").call((root,));
+    let end = flow.function(|x: u32, y: u32| x + y).name("end").call((middle, 1));
+    let error = end.wait().unwrap_err();
+    let causes: Vec<String> = error.causes().iter().map(ToString::to_string).collect();
+    assert_eq!(causes.len(), 3, "{causes:?}");
+    assert!(causes[0].starts_with("root[") && causes[0].contains("no 7"), "{causes:?}");
+    assert!(causes[1].starts_with("middle[") && causes[1].contains("needs root["), "{causes:?}");
+    assert!(causes[2].starts_with("end["), "{causes:?}");
+    assert!(error.root().to_string().contains("no 7"));
+    assert!(!error.is_cancelled());
+    let whole = format!("{error:?}");
+    assert!(whole.find("no 7") < whole.find("end["), "root first: {whole}");
+    let report = case.flow.close().unwrap();
+    assert_eq!((report.counts.failed, report.counts.skipped), (1, 2));
+}
+
+fn a_panic_is_a_failure_of_its_task() {
+    let case = Case::new();
+    let flow = &case.flow;
+    let direct = flow.call(|x: u32| if x > 0 { panic!("x is {x}") } else { x }, (3,));
+    assert!(direct.wait().unwrap_err().to_string().contains("panicked: x is 3"));
+    let later = flow.call(|x: u32| async move { if x > 0 { panic!("later") } else { x } }, (3,));
+    assert!(later.wait().unwrap_err().to_string().contains("panicked: later"));
+    assert_eq!(flow.call(|| 1u8, ()).wait().unwrap(), 1, "the flow goes on");
+}
+
+fn retries_end_well() {
+    let case = Case::new();
+    let tries = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&tries);
+    let third = move || {
+        let at = counted.fetch_add(1, Ordering::SeqCst) + 1;
+        if at < 3 { Err(format!("try {at}")) } else { Ok(at) }
+    };
+    let short = (Duration::from_millis(1), Duration::from_millis(2));
+    let task = case.flow.function(third.clone()).retries(2).backoff(short.0, short.1);
+    assert_eq!(task.try_call(()).wait().unwrap(), 3);
+    tries.store(0, Ordering::SeqCst);
+    let too_few = case.flow.function(third).retries(1).backoff(short.0, short.1);
+    assert!(too_few.try_call(()).wait().unwrap_err().to_string().contains("try 2"));
+    assert_eq!(tries.load(Ordering::SeqCst), 2);
+}
+
+fn cancelled_with_dependents() {
+    let case = Case::new();
+    let (gate, opened) = std::sync::mpsc::channel::<()>();
+    let opened = Arc::new(Mutex::new(opened));
+    let waits = move || {
+        let _ended = opened.lock().unwrap().recv();
+        1u32
+    };
+    let held = case.flow.call(waits, ());
+    let next = case.flow.call(|x: u32| x, (&held,));
+    let deadline = std::time::Instant::now() + SOON;
+    while held.state() != TaskState::Running {
+        assert!(std::time::Instant::now() < deadline, "it never began");
+        std::thread::yield_now();
+    }
+    held.cancel();
+    assert!(held.wait_for(SOON).expect("at once").unwrap_err().is_cancelled());
+    assert!(next.wait_for(SOON).expect("at once").unwrap_err().is_cancelled());
+    drop(gate);
+    let pending = case.flow.call(
+        |x: u32| async move {
+            std::future::pending::<()>().await;
+            x
+        },
+        (1,),
+    );
+    pending.cancel();
+    assert!(pending.wait_for(SOON).expect("at once").unwrap_err().is_cancelled());
+    case.flow.close().unwrap();
+}
+
+fn a_call_that_takes_too_long_fails() {
+    let case = Case::new();
+    let never = |x: u32| async move {
+        std::future::pending::<()>().await;
+        x
+    };
+    let short = case.flow.function(never).timeout(Duration::from_millis(20)).call((1,));
+    let error = short.wait_for(SOON).expect("in time").unwrap_err();
+    assert!(error.to_string().contains("longer than 0.02 s"), "{error}");
+    let quick = case.flow.function(|| 1u8).timeout(Duration::from_mins(10)).call(());
+    assert_eq!(quick.wait().unwrap(), 1);
+    case.flow.close().unwrap();
+}
+
+fn others_go_on() {
+    let case = Case::new();
+    let fails = case.flow.try_call(|| Err::<u32, _>("no"), ());
+    fails.wait().unwrap_err();
+    let numbers: Vec<Future<u32>> = (0..10).map(|x| case.flow.call(|x: u32| x, (x,))).collect();
+    for (x, one) in (0..).zip(numbers) {
+        assert_eq!(one.wait().unwrap(), x);
+    }
+}
+
+fn a_join_fails_with_its_inner_task() {
+    let case = Case::new();
+    let own = case.flow.clone();
+    let outer = move |x: u32| own.try_call(|x: u32| Err::<u32, _>(format!("inner {x}")), (x,));
+    let error = case.flow.join(outer, (4,)).wait().unwrap_err();
+    assert!(error.to_string().contains("inner 4"), "{error}");
+}
