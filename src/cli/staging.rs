@@ -73,6 +73,8 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 pub(super) struct Session {
     runtime: tokio::runtime::Runtime,
     pub(super) stager: Stager,
+    /// Connections that there may be at once.
+    pub(super) connections_max: usize,
     stop: Stop,
 }
 
@@ -88,10 +90,11 @@ impl Session {
             config.limits.per_host_max = jobs.max(1);
         }
         let config = StagingConfig { seed: u64::from(std::process::id()), ..config };
+        let connections_max = usize::try_from(config.limits.total_max).unwrap_or(usize::MAX);
         let entered = runtime.enter();
         let stager = Stager::new(config)?;
         drop(entered);
-        Ok(Self { runtime, stager, stop })
+        Ok(Self { runtime, stager, connections_max, stop })
     }
 
     /// Does it to its end.

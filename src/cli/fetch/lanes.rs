@@ -14,8 +14,13 @@ use tokio::task::JoinSet;
 use super::standing::{self, Met, Standing};
 use super::{Problem, Watch, Wish};
 
-/// Files that are asked for at once; the limits of hosts hold besides.
-const AT_ONCE_MAX: usize = 64;
+/// Files that are asked for at once for each connection that there may be: the next one stands ready
+/// when one has come, and a host that is slow keeps only some of them. Who waits takes up memory,
+/// and room in the processor's cache.
+const PER_CONNECTION: usize = 2;
+
+/// Files that are asked for at once, whatever the number of connections.
+const AT_ONCE_MAX: usize = 256;
 
 /// Files that came and were not looked at; while there are as many, no further one is asked for.
 const HEAP_MAX: usize = 1024;
@@ -49,10 +54,16 @@ impl Lanes {
     }
 
     /// Begins. When all of these have ended, so has everything that was wanted.
-    pub(super) fn begin(self: &Arc<Self>, stager: &Stager, watch: &Arc<Watch>) -> JoinSet<()> {
-        let all = lock(&self.rest).len();
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        stager: &Stager,
+        connections_max: usize,
+        watch: &Arc<Watch>,
+    ) -> JoinSet<()> {
+        let at_once = connections_max.saturating_mul(PER_CONNECTION).clamp(1, AT_ONCE_MAX);
+        let lanes = at_once.min(lock(&self.rest).len());
         let lane = |_| Arc::clone(self).run(stager.clone(), Arc::clone(watch));
-        (0..all.min(AT_ONCE_MAX)).map(lane).collect()
+        (0..lanes).map(lane).collect()
     }
 
     async fn run(self: Arc<Self>, stager: Stager, watch: Arc<Watch>) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use keelboat_engine::{Content, Kind};
-use keelboat_staging::{Fetched, Stager, redact};
+use keelboat_staging::{Fetched, redact};
 use tokio::task::JoinHandle;
 
 use super::batch::{Batch, Moved};
@@ -18,7 +18,6 @@ use super::{Doing, Manner, Problem, Watch, Wish, shown};
 use crate::cli::args::FetchArgs;
 use crate::cli::exit::Exit;
 use crate::cli::staging::{MoveError, Session};
-use crate::cli::stop::Stop;
 use crate::cli::terminal::{Terminal, bytes, counted, plain, span};
 
 /// Errors that are shown, so that ten thousand of them do not hide the first.
@@ -40,8 +39,8 @@ pub(super) fn bring(
     watch.expect(wanted.len() as u64);
     let started = Instant::now();
     let session = Session::begin(&partial, args.jobs)?;
-    let (stager, stop) = (session.stager.clone(), session.stop());
-    let brought = session.work(many.bring_all(wanted, (&stager, stop), &watch));
+    let stager = session.stager.clone();
+    let brought = session.work(many.bring_all(wanted, &session, &watch));
     watch.end();
     let Many { tally, .. } = many;
     if tally.failed == 0 && matches!(brought, Ok(Ended::Done)) {
@@ -103,11 +102,12 @@ impl Many<'_> {
     async fn bring_all(
         &mut self,
         wanted: Vec<Wanted>,
-        (stager, mut stop): (&Stager, Stop),
+        session: &Session,
         watch: &Arc<Watch>,
     ) -> Result<Ended, Problem> {
+        let mut stop = session.stop();
         let lanes = Lanes::new(wanted);
-        let mut under_way = lanes.begin(stager, watch);
+        let mut under_way = lanes.begin(&session.stager, session.connections_max, watch);
         let ended = loop {
             let is_over = tokio::select! {
                 biased;

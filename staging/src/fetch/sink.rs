@@ -96,7 +96,7 @@ impl Sink {
     ) -> Result<Sunk, SourceError> {
         match self.goes {
             Goes::Held(held) if received.is_ok() => Ok(held.end(self.digester)),
-            Goes::Held(held) => held.write_down().await?.end(received).await,
+            Goes::Held(held) => Box::pin(held.write_down()).await?.end(received).await,
             Goes::Writing(writing) => writing.end(received).await,
         }
     }

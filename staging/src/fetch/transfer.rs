@@ -173,7 +173,8 @@ impl<'a> Source<'a> {
             Err(error) => return Ok(Tried::Failed(error, partial)),
         };
         let incoming = Incoming { metadata, offset, stream, first };
-        self.receive(incoming, partial).await
+        // Those who wait for their turn hold no room in memory for what comes after it.
+        Box::pin(self.receive(incoming, partial)).await
     }
 
     /// Whether what is here can be gone on with: only with proof that the rest belongs to it,
@@ -258,7 +259,7 @@ impl<'a> Source<'a> {
             offset == 0 && partial.is_unmade() && length.is_some_and(|all| all <= SMALL_BYTES_MAX);
         let mut sink = Sink::new(partial, metadata, offset);
         if !is_small {
-            sink = sink.write_down().await?;
+            sink = Box::pin(sink.write_down()).await?;
         }
         let mut patience = std::pin::pin!(tokio::time::sleep(SMALL_WAIT));
         let mut position = offset;
@@ -276,7 +277,9 @@ impl<'a> Source<'a> {
                 tokio::select! {
                     biased;
                     piece = &mut coming => break piece,
-                    () = &mut patience, if sink.is_held() => sink = sink.write_down().await?,
+                    () = &mut patience, if sink.is_held() => {
+                        sink = Box::pin(sink.write_down()).await?;
+                    }
                 }
             };
         };
