@@ -17,6 +17,7 @@ mod interrupt;
 mod kept;
 mod options;
 mod outputs;
+mod programs;
 mod putting;
 mod space;
 mod staging;
