@@ -1,9 +1,10 @@
 //! Settings that are not of one workflow: how much is moved at once, how long is waited, which
-//! machines may be talked to.
+//! machines may be talked to, which slots this machine has.
 //!
 //! They come from the user's `config.toml` and from `keelboat.toml` beside the workflow file,
 //! which wins key by key. Deliberately absent: credentials, which have a private file of their own.
 
+mod executors;
 mod file;
 mod read;
 
@@ -18,6 +19,7 @@ use keelboat_staging::{
 use miette::GraphicalTheme;
 
 use self::file::{Collection, File, OneLimit, Private, Staging};
+pub(crate) use self::file::{Executor, Gpus};
 use crate::diagnosis::draw;
 use crate::workflow::Problem;
 
@@ -65,7 +67,9 @@ impl SettingsError {
             Self::Absent { .. } => {
                 format!("name a file that is there, or unset {USER_FILE_VARIABLE}")
             }
-            Self::Meaning { .. } => "docs/staging.md lists the settings".to_owned(),
+            Self::Meaning { .. } => {
+                "docs/staging.md and docs/local-executor.md list the settings".to_owned()
+            }
             Self::Credentials(error) => error.hint.clone(),
         }
     }
@@ -101,6 +105,11 @@ impl Settings {
             file = own.over(file);
         }
         Ok(Self { file, credentials: Credentials::of_user()? })
+    }
+
+    /// Pools of slots of this machine, by name; `local` is the one of those who name none.
+    pub(crate) fn executors(&self) -> &BTreeMap<String, Executor> {
+        &self.file.executors
     }
 
     /// How files are moved, with this directory for those on their way.
@@ -297,6 +306,21 @@ mod tests {
         assert_eq!(file.collections, Some(vec![nowhere]));
     }
 
+    #[test]
+    fn executors_are_put_over_one_another_key_by_key() {
+        let user = "[executors.big]\ncores = 8\ngpus = 2\n[executors.local]\nmemory = \"4GiB\"\n";
+        let project = "[executors.big]\ngpus = [\"1\"]\ndisk = \"1GB\"\n";
+        let settings = settings(user, project).unwrap();
+        let big = Executor {
+            cores: Some(8),
+            memory: None,
+            gpus: Some(Gpus::Named(vec!["1".to_owned()])),
+            disk: Some(1_000_000_000),
+        };
+        assert_eq!(settings.executors().get("big"), Some(&big));
+        assert_eq!(settings.executors()["local"].memory, Some(4 << 30));
+    }
+
     /// Each mistake: what is written, its line, and what is said of it.
     #[test]
     fn mistakes_are_told_with_their_place_and_an_example() {
@@ -331,6 +355,13 @@ mod tests {
             ("[globus]\ncollections = \"x\"", 2, &["a list of tables", "[[globus.collections]]"]),
             ("[[globus.collections]]\nid = \"x\"\npath = \"/d\"", 2, &["is no id", "11111111-"]),
             ("[[globus.collections]]\npath = \"/d\"", 1, &["has no id", "path = \"/data\""]),
+            ("[executors.big]\ncore = 3", 2, &["`core`", "did you mean `cores`?"]),
+            ("[executors.big]\ncores = 0", 2, &["out of range", "cores = 8"]),
+            ("[executors.big]\nmemory = \"much\"", 2, &["is no size", "memory = \"64GiB\""]),
+            ("[executors.big]\ngpus = -1", 2, &["out of range", "gpus = 2"]),
+            ("[executors.big]\ngpus = \"all\"", 2, &["a number or a list", "gpus = 2"]),
+            ("[executors]\nbig = 3", 2, &["must be a table", "[executors.big]"]),
+            ("[executors.\"a b\"]", 1, &["cannot be the name of an executor"]),
             ("[staging]\nconnections = 3 4", 2, &["this is not TOML"]),
             ("[staging]\ntries = 1\ntries = 2", 3, &["`tries` is there twice"]),
         ];

@@ -23,7 +23,8 @@ impl Project {
 
     fn load_with(&self, set: &[(&str, &str)]) -> Result<Workflow, WorkflowErrors> {
         let set = set.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect();
-        let options = LoadOptions { set, project_dir: self.0.path().to_owned() };
+        let options =
+            LoadOptions { set, project_dir: self.0.path().to_owned(), ..LoadOptions::default() };
         Workflow::load(&self.0.path().join("flow.toml"), &options)
     }
 

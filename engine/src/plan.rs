@@ -105,6 +105,25 @@ impl Command {
     }
 }
 
+/// What kind of work a pool of slots does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Work {
+    /// Commands, as processes of their own.
+    Commands,
+    /// Functions of the program that the engine is part of.
+    Functions,
+}
+
+impl Command {
+    /// The kind of pool that it runs in.
+    pub const fn work(&self) -> Work {
+        match self {
+            Self::Shell { .. } | Self::Argv(_) => Work::Commands,
+            Self::Function { .. } => Work::Functions,
+        }
+    }
+}
+
 /// Slots of a site, or what a task takes of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Resources {
@@ -112,30 +131,58 @@ pub struct Resources {
     pub cores: u32,
     /// Memory in bytes; 0 when a task does not say.
     pub memory: u64,
+    /// GPUs; no two tasks share one.
+    pub gpus: u32,
+    /// Room for scratch files in bytes; 0 when a task does not say.
+    pub disk: u64,
 }
 
 impl Default for Resources {
     fn default() -> Self {
-        Self { cores: 1, memory: 0 }
+        Self { cores: 1, ..Self::NONE }
     }
 }
 
 impl Resources {
-    pub(crate) const NONE: Self = Self { cores: 0, memory: 0 };
+    /// Nothing.
+    pub const NONE: Self = Self { cores: 0, memory: 0, gpus: 0, disk: 0 };
 
     /// Whether all of this is there in what is free.
     pub(crate) const fn fits(self, free: Self) -> bool {
-        self.cores <= free.cores && self.memory <= free.memory
+        self.cores <= free.cores
+            && self.memory <= free.memory
+            && self.gpus <= free.gpus
+            && self.disk <= free.disk
     }
 
     /// What is left without these, which are among them.
     pub(crate) const fn less(self, taken: Self) -> Self {
-        Self { cores: self.cores - taken.cores, memory: self.memory - taken.memory }
+        Self {
+            cores: self.cores - taken.cores,
+            memory: self.memory - taken.memory,
+            gpus: self.gpus - taken.gpus,
+            disk: self.disk - taken.disk,
+        }
     }
 
     /// These and those.
     pub(crate) const fn and(self, other: Self) -> Self {
-        Self { cores: self.cores + other.cores, memory: self.memory + other.memory }
+        Self {
+            cores: self.cores + other.cores,
+            memory: self.memory + other.memory,
+            gpus: self.gpus + other.gpus,
+            disk: self.disk + other.disk,
+        }
+    }
+
+    /// The more of each.
+    pub(crate) fn largest(self, other: Self) -> Self {
+        Self {
+            cores: self.cores.max(other.cores),
+            memory: self.memory.max(other.memory),
+            gpus: self.gpus.max(other.gpus),
+            disk: self.disk.max(other.disk),
+        }
     }
 }
 
@@ -175,6 +222,15 @@ pub enum Memoize {
     Off,
     /// Run, but remember the result: `--force`.
     Refresh,
+    /// Use them and remember no new ones: `cache = "read-only"`.
+    ReadOnly,
+}
+
+impl Memoize {
+    /// Whether results are remembered for later runs.
+    pub const fn remembers(self) -> bool {
+        matches!(self, Self::On | Self::Refresh)
+    }
 }
 
 /// One task.
@@ -196,8 +252,12 @@ pub struct TaskSpec {
     pub env: Arc<BTreeMap<String, String>>,
     /// Version of what is run, as the user declares it; part of the memo key.
     pub version: Option<Arc<str>>,
-    /// Label of the executor, when one is asked for.
-    pub executor: Option<Arc<str>>,
+    /// Labels of the pools that it may run in, the preferred one first; empty: any that takes
+    /// whoever comes.
+    pub executors: Arc<[Arc<str>]>,
+    /// Of tasks that wait for the same slots those with a higher one go first, and so do the
+    /// transfers that they wait for.
+    pub priority: i32,
     /// Slots it takes.
     pub resources: Resources,
     /// How its memory grows, if it does.
@@ -229,7 +289,8 @@ impl TaskSpec {
             takes: Vec::new(),
             env: Arc::default(),
             version: None,
-            executor: None,
+            executors: Arc::default(),
+            priority: 0,
             resources: Resources::default(),
             memory_growth: None,
             timeout: None,

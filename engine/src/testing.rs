@@ -33,6 +33,7 @@ fn task(text: &str) -> TaskSpec {
     task.resources = Resources {
         cores: cores.parse().expect("cores"),
         memory: gib.parse::<u64>().expect("memory") << 30,
+        ..Resources::NONE
     };
     task.memoize = memoize;
     task.after = after.into_iter().map(Into::into).collect();

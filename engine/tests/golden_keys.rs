@@ -129,7 +129,7 @@ fn what_is_not_the_computation_is_not_in_the_key() {
     let contents = [Some(held("hello", Kind::File))];
     let key = memo_key(&base, &contents, &[]);
     type Change = (&'static str, fn(&mut TaskSpec));
-    let changes: [Change; 14] = [
+    let changes: [Change; 15] = [
         ("name", |task| task.name = "other".into()),
         ("source", |task| {
             task.inputs[0].source = Source::Urls(Arc::new(["https://host/else".into()]));
@@ -140,9 +140,12 @@ fn what_is_not_the_computation_is_not_in_the_key() {
         ("place of the output", |task| task.outputs[0].path = "else/where".into()),
         ("address of the output", |task| task.outputs[0].deliver_to = Some("s3://b/o".into())),
         ("retries", |task| task.retry.retries = 7),
-        ("resources", |task| task.resources = Resources { cores: 8, memory: 1 << 33 }),
+        ("resources", |task| {
+            task.resources = Resources { cores: 8, memory: 1 << 33, gpus: 1, disk: 9 };
+        }),
         ("timeout", |task| task.timeout = Some(Duration::from_secs(1))),
-        ("executor", |task| task.executor = Some("cluster".into())),
+        ("executors", |task| task.executors = ["cluster".into()].into()),
+        ("priority", |task| task.priority = 3),
         ("memoize", |task| task.memoize = Memoize::Refresh),
         ("after", |task| task.after.push("before".into())),
         ("generates", |task| task.generates = true),

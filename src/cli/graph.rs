@@ -17,6 +17,7 @@ use super::exit::Exit;
 use super::run::complain;
 use super::terminal::Terminal;
 use crate::driver::RunError;
+use crate::driver::labels_of;
 use crate::project::Project;
 use crate::workflow::{LoadOptions, Workflow, WorkflowErrors};
 
@@ -44,8 +45,11 @@ fn draw(args: &GraphArgs, terminal: &mut Terminal) -> Result<Drawing, RunError> 
     let file = &args.workflow.workflow;
     let project = Project::of_workflow(file)
         .map_err(RunError::setup("find the directory of the workflow file"))?;
-    let options =
-        LoadOptions { set: args.workflow.set.clone(), project_dir: project.root().to_path_buf() };
+    let options = LoadOptions {
+        set: args.workflow.set.clone(),
+        project_dir: project.root().to_path_buf(),
+        executors: labels_of(project.root()),
+    };
     let mut workflow = Workflow::load(file, &options)?;
     let mut tasks = workflow.take_tasks();
     if let Err(error) = grow(&mut workflow, &mut tasks, project.root()) {

@@ -200,8 +200,11 @@ impl Past {
     /// run was given are not known, so what it tells is for people only.
     pub(super) fn workflow(&self, run: &Run) -> Option<Workflow> {
         let file = &run.picture.engine.as_ref()?.file;
-        let options =
-            LoadOptions { project_dir: self.project.root().to_path_buf(), ..Default::default() };
+        let options = LoadOptions {
+            project_dir: self.project.root().to_path_buf(),
+            executors: crate::driver::labels_of(self.project.root()),
+            ..Default::default()
+        };
         Workflow::load(&self.project.resolve(file), &options).ok()
     }
 

@@ -21,6 +21,9 @@ use super::message::Message;
 use super::{aside, script, undeclared};
 use crate::project::file_name_of;
 
+/// By these the libraries of Nvidia and AMD know which GPUs a task has.
+const GPU_VARIABLES: [&str; 2] = ["CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"];
+
 /// All that an attempt needs, apart from the core that decided on it.
 #[derive(Debug)]
 pub(crate) struct Attempt {
@@ -31,6 +34,8 @@ pub(crate) struct Attempt {
     timeout: Option<Duration>,
     /// Slots that it has.
     slots: Resources,
+    /// The GPUs that it has, as their driver knows them.
+    gpus: String,
     inputs: Vec<(InputSpec, Content)>,
     outputs: Vec<OutputSpec>,
     scratch: PathBuf,
@@ -53,6 +58,7 @@ impl Attempt {
             env: spec.env.clone(),
             timeout: spec.timeout,
             slots: core.held(id.task),
+            gpus: edges.gpus(core.pool(id.task), core.gpus(id.task)).join(","),
             inputs: inputs.collect(),
             outputs: spec.outputs.clone(),
             scratch: edges.project.scratch().join(directory),
@@ -88,6 +94,11 @@ impl Attempt {
         env.insert("KEELBOAT_CORES".to_owned(), self.slots.cores.to_string());
         if let Some(memory) = self.memory() {
             env.insert("KEELBOAT_MEMORY".to_owned(), memory.to_string());
+        }
+        if self.slots.gpus > 0 {
+            for variable in GPU_VARIABLES {
+                env.insert(variable.to_owned(), self.gpus.clone());
+            }
         }
         executor.begin(LaunchSpec {
             attempt: self.id,

@@ -15,6 +15,7 @@ use super::logs::Logs;
 use super::message::Message;
 use super::observe::Board;
 use super::pool::Pool;
+use super::pools::LocalPool;
 use crate::project::{Project, RunDir};
 
 /// From SIGTERM to SIGKILL.
@@ -35,6 +36,8 @@ pub(crate) struct Edges {
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) board: Arc<Board>,
     pub(crate) threads: usize,
+    /// The slots of this machine.
+    pub(crate) pools: Vec<LocalPool>,
     /// Whether results are kept for later.
     pub(crate) remembers: bool,
     /// Read bytes again rather than believe their stamps.
@@ -48,6 +51,12 @@ impl Edges {
     /// Tells the loop. When the loop is gone the run is over, and nobody needs to know.
     pub(crate) fn tell(&self, message: Message) {
         tell(&self.messages, message);
+    }
+
+    /// The names of a pool's GPUs of these numbers.
+    pub(crate) fn gpus(&self, pool: u16, numbers: &[u32]) -> Vec<&str> {
+        let names = self.pools.get(usize::from(pool)).map_or(&[][..], |local| &local.gpus);
+        numbers.iter().filter_map(|at| names.get(*at as usize)).map(String::as_str).collect()
     }
 
     /// What runs attempts.

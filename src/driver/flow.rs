@@ -14,6 +14,7 @@ use super::hold::Held;
 use super::late::Late;
 use super::observe::{Observer as _, Start};
 use super::open::{self, Identity, Manner, Opened};
+use super::pools;
 use super::program::Program;
 use super::{Driver, Report, RunError};
 use crate::flow::{Config, EventBoard, Handle, Remember, Side, Watcher, Workers, set_inside};
@@ -66,8 +67,9 @@ fn open(config: &Config, watcher: &mut Watcher) -> Result<(Opened, Handle, Arc<P
     }
     let (run, workflow, resumed) = (begun.run.id(), &*config.name, begun.resumed);
     watcher.started(&Start { run, workflow, resumed, tasks: 0 });
-    let manner = Manner { cores: open::cores(config.cores), strict: config.strict, remembers };
-    let threads = usize::try_from(manner.cores).unwrap_or(1);
+    let pools = pools::pools(&settings, config.cores, project.root());
+    let manner = Manner { pools, strict: config.strict, remembers };
+    let threads = manner.threads();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads.max(2))
         .thread_name("network")
@@ -86,7 +88,7 @@ fn open(config: &Config, watcher: &mut Watcher) -> Result<(Opened, Handle, Arc<P
     let workers =
         Workers::start(threads).map_err(RunError::setup("start threads for functions"))?;
     let edges =
-        open::connect(&manner, (project, begun.run), remembered, late, (&runtime, messages))?;
+        open::connect(manner, (project, begun.run), remembered, late, (&runtime, messages))?;
     let opened = Opened {
         core: begun.core,
         program: Program::Flow(Box::new(Side::new(handle.clone(), workers))),

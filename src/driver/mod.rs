@@ -18,6 +18,7 @@ mod observe;
 mod open;
 mod plan;
 mod pool;
+mod pools;
 mod program;
 mod recall;
 mod room;
@@ -46,6 +47,7 @@ pub use error::RunError;
 pub use observe::{Observer, Start, TransferView, View};
 pub(crate) use open::{WARDEN_COMMAND, has_warden, is_unfinished, turn_off_if_warden};
 pub use plan::{Plan, Verdict, plan};
+pub(crate) use pools::labels_of;
 pub use targets::means;
 
 use self::attempt::Attempt;
@@ -194,9 +196,9 @@ impl<'a> Driver<'a> {
     fn drive(&mut self) -> Result<RunOutcome, RunError> {
         let mut actions = Vec::new();
         let now = self.clock.now();
-        let capacity = open::capacity(self.edges.threads);
+        let pools = self.edges.pools.iter().map(|local| local.pool.clone()).collect();
         self.core.resume(now, &mut actions);
-        self.core.step(now, Event::SiteJoined { site: SiteId::HOME, capacity }, &mut actions);
+        self.core.step(now, Event::SiteJoined { site: SiteId::HOME, pools }, &mut actions);
         loop {
             self.carry_out(&mut actions)?;
             if let Some(outcome) = self.outcome {

@@ -7,9 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use keelboat_checkpoint::{Journal, ObjectCache, ProjectLock, Recovered, host_name};
 use keelboat_engine::core::{Core, GraphError, History, Options as CoreOptions, Urgency};
-use keelboat_engine::{
-    Digest, Digester, Fact, Resources, RunOutcome, Stamped, TaskSpec, Timestamp,
-};
+use keelboat_engine::{Digest, Digester, Fact, RunOutcome, Stamped, TaskSpec, Timestamp};
 use keelboat_executors::{LocalConfig, WardenCommand};
 use keelboat_staging::{Recycler, StagingConfig};
 
@@ -20,6 +18,7 @@ use super::late::Late;
 use super::logs::Logs;
 use super::message::Message;
 use super::observe::{Board, Observer, Start};
+use super::pools::{self, LOCAL, LocalPool};
 use super::program::{FromFile, Program};
 use super::{RunError, RunOptions, targets};
 use crate::project::{Project, RunDir};
@@ -53,7 +52,7 @@ pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<
     // A project that was never run gets no state directory before its workflow is understood.
     let known = project.state().is_dir();
     let early = known.then(|| Held::take(&project, &token, observer)).transpose()?;
-    let (workflow, tasks) = load(options, &project)?;
+    let (workflow, tasks) = load(options, &project, &settings)?;
     for problem in workflow.warnings() {
         observer.warning(&problem.located());
     }
@@ -61,7 +60,8 @@ pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<
         Some(held) => held,
         None => Held::take(&project, &token, observer)?,
     };
-    warn_of_odd_tasks(&workflow, &tasks, options, observer);
+    let pools = pools::pools(&settings, options.jobs, project.root());
+    warn_of_odd_tasks(&workflow, &tasks, &pools, observer);
     let plan = plan_identity(&workflow, options);
     let (lock, mut remembered) = held.remembered()?;
     let (run, earlier) = choose_run(&project, remembered.last.take(), plan, observer);
@@ -93,8 +93,8 @@ pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<
         ..settings.staging(project.partial())
     };
     let late = Late::new(staging, LocalConfig { warden: warden()?, token });
-    let manner = Manner { cores: cores(options.jobs), strict: options.strict, remembers: true };
-    let edges = connect(&manner, (project, begun.run), remembered, late, (&runtime, messages))?;
+    let manner = Manner { pools, strict: options.strict, remembers: true };
+    let edges = connect(manner, (project, begun.run), remembered, late, (&runtime, messages))?;
     let (targets, force) = (options.targets.clone(), options.force.clone());
     Ok(Opened {
         core: begun.core,
@@ -113,15 +113,22 @@ pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<
 fn warn_of_odd_tasks(
     workflow: &Workflow,
     tasks: &[TaskSpec],
-    options: &RunOptions,
+    pools: &[LocalPool],
     observer: &mut dyn Observer,
 ) {
     if tasks.is_empty() && workflow.is_complete() {
         observer.warning("the workflow has no tasks: there is nothing to do");
     }
-    let cores = cores(options.jobs);
-    let mut larger = tasks.iter().filter(|task| task.resources.cores > cores);
+    let cores = |task: &TaskSpec| {
+        let may = |pool: &&LocalPool| {
+            let label = &pool.pool.label;
+            task.executors.contains(label) || task.executors.is_empty() && **label == *LOCAL
+        };
+        pools.iter().filter(may).map(|local| local.pool.capacity.cores).max().unwrap_or(u32::MAX)
+    };
+    let mut larger = tasks.iter().filter(|task| task.resources.cores > cores(task));
     if let Some(first) = larger.next() {
+        let cores = cores(first);
         let others = larger.count();
         let more = if others > 0 { format!(" and {others} more") } else { String::new() };
         observer.warning(&format!(
@@ -192,19 +199,28 @@ pub(super) fn begin(
 
 /// How a run works.
 pub(super) struct Manner {
-    pub(super) cores: u32,
+    /// The slots of this machine, those of most tasks first.
+    pub(super) pools: Vec<LocalPool>,
     pub(super) strict: bool,
     pub(super) remembers: bool,
 }
 
+impl Manner {
+    /// Cores of the pool that most tasks run in.
+    pub(super) fn threads(&self) -> usize {
+        let cores = self.pools.first().map_or(1, |local| local.pool.capacity.cores);
+        usize::try_from(cores).unwrap_or(1)
+    }
+}
+
 pub(super) fn connect(
-    manner: &Manner,
+    manner: Manner,
     (project, run): (Project, RunDir),
     Remembered { memo, digests, .. }: Remembered,
     late: Late,
     (runtime, messages): (&tokio::runtime::Runtime, SyncSender<Message>),
 ) -> Result<Edges, RunError> {
-    let threads = usize::try_from(manner.cores).unwrap_or(1);
+    let threads = manner.threads();
     let recycler = Recycler::new(project.scratch());
     Ok(Edges {
         memo,
@@ -218,6 +234,7 @@ pub(super) fn connect(
         runtime: runtime.handle().clone(),
         board: Arc::new(Board::default()),
         threads,
+        pools: manner.pools,
         remembers: manner.remembers,
         strict: manner.strict,
         run,
@@ -231,8 +248,13 @@ pub(super) fn connect(
 pub(crate) fn load(
     options: &RunOptions,
     project: &Project,
+    settings: &Settings,
 ) -> Result<(Workflow, Vec<TaskSpec>), RunError> {
-    let load = LoadOptions { set: options.set.clone(), project_dir: project.root().to_path_buf() };
+    let load = LoadOptions {
+        set: options.set.clone(),
+        project_dir: project.root().to_path_buf(),
+        executors: pools::labels(settings),
+    };
     let mut workflow = Workflow::load(&options.workflow, &load)?;
     let mut tasks = workflow.take_tasks();
     let unknown_yet = |name: &str| {
@@ -376,22 +398,6 @@ pub(super) fn warden() -> Result<WardenCommand, RunError> {
         None => std::env::current_exe().map_err(RunError::setup("find this program's own file"))?,
     };
     Ok(WardenCommand { program, args: vec![WARDEN_COMMAND.into()] })
-}
-
-pub(super) fn cores(jobs: Option<u32>) -> u32 {
-    let machine = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    jobs.unwrap_or_else(|| u32::try_from(machine).unwrap_or(u32::MAX)).max(1)
-}
-
-/// The slots of this machine: the cores that may be used, and all of its memory.
-pub(super) fn capacity(cores: usize) -> Resources {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = meminfo.lines().find_map(|line| {
-        let kib = line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim();
-        kib.parse::<u64>().ok()
-    });
-    let memory = total.map_or(u64::MAX, |kib| kib << 10);
-    Resources { cores: u32::try_from(cores).unwrap_or(u32::MAX), memory }
 }
 
 /// First an interrupt drains, then it stops; a termination stops at once.

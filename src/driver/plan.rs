@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use keelboat_checkpoint::{DigestCache, MemoStore, ObjectCache, is_executable};
-use keelboat_engine::core::{Action, Core, Event, History, Options, Phase, Recall};
+use keelboat_engine::core::{Action, Core, Event, History, Options, Phase, Pool, Recall};
 use keelboat_engine::{
     Fact, Failure, FailureClass, FileId, Kind, MemoKey, Reason, Resources, Reuse, SiteId, Source,
     TaskId, TaskName, Timestamp,
@@ -12,12 +12,14 @@ use keelboat_engine::{
 use keelboat_staging::{address_digest, redact};
 
 use super::edges::Memory;
-use super::{RunError, RunOptions, open, recall, targets};
+use super::{RunError, RunOptions, open, pools, recall, targets};
 use crate::project::Project;
+use crate::settings::Settings;
 use crate::workflow::Workflow;
 
 /// More slots than any plan has tasks.
-const SLOTS: Resources = Resources { cores: 1 << 30, memory: 1 << 60 };
+const SLOTS: Resources =
+    Resources { cores: 1 << 30, memory: 1 << 60, gpus: 1 << 30, disk: 1 << 60 };
 
 /// What would happen to a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,11 +55,14 @@ pub struct Plan {
 pub fn plan(options: &RunOptions) -> Result<Plan, RunError> {
     let project = Project::of_workflow(&options.workflow)
         .map_err(RunError::setup("find the directory of the workflow file"))?;
-    let (workflow, tasks) = open::load(options, &project)?;
+    let settings = Settings::load(Some(project.root()))?;
+    let (workflow, tasks) = open::load(options, &project, &settings)?;
+    let labels = pools::labels(&settings);
+    let pools = labels.into_iter().map(|label| Pool::new(label, SLOTS)).collect();
     let core_options = Options { keep_going: true, ..Options::default() };
     let core = open::core(&workflow, tasks, History::default(), core_options)?;
     let mut planner = Planner::new(core, (workflow, options.clone()), project)?;
-    planner.run();
+    planner.run(pools);
     let count = planner.core.counts().total;
     let tasks = (0..count).map(TaskId).map(|task| planner.verdict(task)).collect();
     let workflow = planner.workflow.name().to_owned();
@@ -118,11 +123,11 @@ impl Planner {
         })
     }
 
-    fn run(&mut self) {
+    fn run(&mut self, pools: Vec<Pool>) {
         let now = Timestamp::default();
         let mut actions = Vec::new();
         self.core.resume(now, &mut actions);
-        let home = Event::SiteJoined { site: SiteId::HOME, capacity: SLOTS };
+        let home = Event::SiteJoined { site: SiteId::HOME, pools };
         self.core.step(now, home, &mut actions);
         let mut open = VecDeque::from(actions);
         while let Some(action) = open.pop_front() {

@@ -16,8 +16,13 @@ pub fn means(target: &str, task: &TaskSpec) -> bool {
 /// Marks the tasks that are forced.
 pub(super) fn force(tasks: &mut [TaskSpec], forced: &[String]) {
     for task in tasks.iter_mut() {
-        if forced.iter().any(|target| means(target, task)) && task.memoize == Memoize::On {
-            task.memoize = Memoize::Refresh;
+        if forced.iter().any(|target| means(target, task)) {
+            task.memoize = match task.memoize {
+                Memoize::On => Memoize::Refresh,
+                // Nothing of it is to be remembered.
+                Memoize::ReadOnly => Memoize::Off,
+                other => other,
+            };
         }
     }
 }

@@ -36,7 +36,11 @@ impl Options {
         TaskSpec {
             env: Arc::new(self.env.clone()),
             version: self.version.clone(),
-            resources: Resources { cores: self.cores.unwrap_or(1), memory: self.memory },
+            resources: Resources {
+                cores: self.cores.unwrap_or(1),
+                memory: self.memory,
+                ..Resources::NONE
+            },
             timeout: self.timeout,
             retry: self.retry.clone(),
             memoize: match self.cache.unwrap_or_default() {

@@ -10,6 +10,28 @@ pub(super) struct File {
     pub(super) staging: Staging,
     /// Collections whose files are on this machine.
     pub(super) collections: Option<Vec<Collection>>,
+    /// Pools of slots of this machine, by name.
+    pub(super) executors: BTreeMap<String, Executor>,
+}
+
+/// Slots of this machine that are given out together. What is absent is not said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Executor {
+    pub(crate) cores: Option<u32>,
+    /// Bytes.
+    pub(crate) memory: Option<u64>,
+    pub(crate) gpus: Option<Gpus>,
+    /// Bytes.
+    pub(crate) disk: Option<u64>,
+}
+
+/// Which GPUs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Gpus {
+    /// So many of those that no other one names.
+    Count(u32),
+    /// These, as their driver knows them.
+    Named(Vec<String>),
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -87,6 +109,7 @@ impl File {
                 hosts: one_over(over.hosts, under_staging.hosts),
             },
             collections: self.collections.or(under.collections),
+            executors: executors_over(self.executors, under.executors),
         }
     }
 }
@@ -99,6 +122,20 @@ fn one_over(
         let limit = under.entry(name).or_default();
         limit.connections = connections.or(limit.connections);
         limit.bandwidth = bandwidth.or(limit.bandwidth);
+    }
+    under
+}
+
+fn executors_over(
+    over: BTreeMap<String, Executor>,
+    mut under: BTreeMap<String, Executor>,
+) -> BTreeMap<String, Executor> {
+    for (name, Executor { cores, memory, gpus, disk }) in over {
+        let executor = under.entry(name).or_default();
+        executor.cores = cores.or(executor.cores);
+        executor.memory = memory.or(executor.memory);
+        executor.gpus = gpus.or_else(|| executor.gpus.take());
+        executor.disk = disk.or(executor.disk);
     }
     under
 }

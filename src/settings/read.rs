@@ -47,22 +47,29 @@ pub(super) fn read(name: &str, text: &str, directory: &Path) -> Result<File, Vec
     let (mut sources, mut problems) = (Sources::default(), Problems::default());
     let file = sources.add(name, text.into());
     let table = syntax::parse(file, text, &sources, &mut problems);
-    let reader = Reader { file, sources: &sources, problems: &mut problems };
+    let reader = Reader { file, sources: &sources, problems: &mut problems, executors: &[] };
     let said = table.map(|table| Reading { reader, directory }.file(&table)).unwrap_or_default();
     let problems = problems.into_list();
     if problems.is_empty() { Ok(said) } else { Err(problems) }
 }
 
-struct Reading<'a> {
-    reader: Reader<'a>,
+pub(super) struct Reading<'a> {
+    pub(super) reader: Reader<'a>,
     directory: &'a Path,
 }
 
 impl Reading<'_> {
     fn file(&mut self, table: &DeTable<'_>) -> File {
-        self.reader.check_keys(table, &["staging", "globus"], "the settings");
+        self.reader.check_keys(table, &["staging", "globus", "executors"], "the settings");
         let staging = table.get("staging").map(|value| self.staging(value)).unwrap_or_default();
-        File { staging, collections: table.get("globus").and_then(|value| self.globus(value)) }
+        File {
+            staging,
+            collections: table.get("globus").and_then(|value| self.globus(value)),
+            executors: table
+                .get("executors")
+                .map(|value| self.executors(value))
+                .unwrap_or_default(),
+        }
     }
 
     fn staging(&mut self, value: &Spot<'_>) -> Staging {
@@ -92,7 +99,7 @@ impl Reading<'_> {
     }
 
     /// A whole number from 1 on.
-    fn count(&mut self, table: &DeTable<'_>, key: &str, example: u32) -> Option<u32> {
+    pub(super) fn count(&mut self, table: &DeTable<'_>, key: &str, example: u32) -> Option<u32> {
         let value = table.get(key)?;
         let help = format!("write a whole number from 1 to {COUNT_MAX}, such as {key} = {example}");
         let Some(number) = integer_of(value.get_ref()) else {
@@ -107,7 +114,7 @@ impl Reading<'_> {
     }
 
     /// A string that means something else.
-    fn parsed<T>(
+    pub(super) fn parsed<T>(
         &mut self,
         table: &DeTable<'_>,
         key: &str,
@@ -120,7 +127,7 @@ impl Reading<'_> {
         if parsed.is_none() {
             let noun = match key {
                 "bandwidth" | "rate_min" => "rate",
-                "space_max" | "unpacked_max" => "size",
+                "space_max" | "unpacked_max" | "memory" | "disk" => "size",
                 _ => "time",
             };
             self.report(table.get(key)?, format!("{text:?} is no {noun}"), &help);
@@ -247,7 +254,7 @@ impl Reading<'_> {
         Some(Collection { id: text.as_ref().to_owned(), path, root })
     }
 
-    fn report(&mut self, value: &Spot<'_>, message: String, help: &str) {
+    pub(super) fn report(&mut self, value: &Spot<'_>, message: String, help: &str) {
         let problem = self.reader.problem(value.span(), message).help(help);
         self.reader.problems.push(problem);
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keelboat_engine::{MemoryGrowth, RetryPolicy};
+use keelboat_engine::{Memoize, MemoryGrowth, RetryPolicy};
 use minijinja::value::{Enumerator, Object, Value};
 
 use super::problem::Place;
@@ -90,13 +90,16 @@ pub(super) struct Options {
     pub(super) env: BTreeMap<Arc<str>, Text>,
     pub(super) cores: Option<u32>,
     pub(super) memory: Option<Memory>,
+    pub(super) gpus: Option<u32>,
+    pub(super) disk: Option<u64>,
+    pub(super) priority: Option<i32>,
     pub(super) timeout: Option<Duration>,
     pub(super) retries: Option<u32>,
     pub(super) rules: RuleLists,
     pub(super) backoff: Option<(Duration, Duration)>,
-    pub(super) cache: Option<bool>,
+    pub(super) cache: Option<Memoize>,
     pub(super) version: Option<Text>,
-    pub(super) executor: Option<Arc<str>>,
+    pub(super) executors: Option<Arc<[Arc<str>]>>,
     pub(super) shell: Option<Arc<[String]>>,
 }
 
@@ -119,13 +122,16 @@ impl Options {
             env,
             cores: self.cores.or(defaults.cores),
             memory: self.memory.or(defaults.memory),
+            gpus: self.gpus.or(defaults.gpus),
+            disk: self.disk.or(defaults.disk),
+            priority: self.priority.or(defaults.priority),
             timeout: self.timeout.or(defaults.timeout),
             retries: self.retries.or(defaults.retries),
             rules: self.rules.over(&defaults.rules),
             backoff: self.backoff.or(defaults.backoff),
             cache: self.cache.or(defaults.cache),
             version: self.version.or_else(|| defaults.version.clone()),
-            executor: self.executor.or_else(|| defaults.executor.clone()),
+            executors: self.executors.or_else(|| defaults.executors.clone()),
             shell: self.shell.or_else(|| defaults.shell.clone()),
         }
     }

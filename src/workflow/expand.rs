@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use keelboat_engine::{Memoize, Resources, TaskSpec};
+use keelboat_engine::{Resources, TaskSpec};
 use minijinja::value::Value;
 
 use super::build::Builder;
@@ -149,15 +149,18 @@ impl<'t> Expander<'_, '_, 't> {
             takes: Vec::new(),
             env,
             version,
-            executor: options.executor.clone(),
+            executors: options.executors.clone().unwrap_or_default(),
+            priority: options.priority.unwrap_or_default(),
             resources: Resources {
                 cores: options.cores.unwrap_or(1),
                 memory: options.memory.map_or(0, |memory| memory.first),
+                gpus: options.gpus.unwrap_or_default(),
+                disk: options.disk.unwrap_or_default(),
             },
             memory_growth: options.memory.and_then(|memory| memory.growth),
             timeout: options.timeout,
             retry: options.retry(),
-            memoize: if options.cache.unwrap_or(true) { Memoize::On } else { Memoize::Off },
+            memoize: options.cache.unwrap_or_default(),
             generates: false,
         };
         let collision = collisions::find(self.context.directory.sources, declaration, &task);

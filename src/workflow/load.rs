@@ -39,6 +39,7 @@ pub(super) struct Loader {
     /// Files that are being read, each included by the one before it.
     stack: Vec<PathBuf>,
     done: HashSet<PathBuf>,
+    executors: Vec<String>,
 }
 
 impl Loader {
@@ -54,6 +55,10 @@ impl Loader {
             own_files: OwnFiles::default(),
             stack: Vec::new(),
             done: HashSet::new(),
+            executors: match options.executors.as_slice() {
+                [] => vec!["local".to_owned()],
+                known => known.to_vec(),
+            },
         };
         loader.identity.update(b"keelboat-workflow\0\x01");
         loader.file(path, None, &Options::default());
@@ -142,8 +147,8 @@ impl Loader {
         table: &DeTable<'_>,
         defaults: &Options,
     ) -> (Vec<Text>, Options) {
-        let Self { sources, problems, .. } = self;
-        let mut reader = Reader { file, sources, problems };
+        let Self { sources, problems, executors, .. } = self;
+        let mut reader = Reader { file, sources, problems, executors };
         reader.check_keys(table, &ROOT_KEYS, "the workflow file");
         let own = table.get("defaults").map(|value| reader.defaults(value)).unwrap_or_default();
         let defaults = own.over(defaults);
@@ -181,8 +186,8 @@ impl Loader {
     }
 
     fn workflow(&mut self, file: u32, value: &Spot<'_>) {
-        let Self { sources, problems, .. } = self;
-        let mut reader = Reader { file, sources, problems };
+        let Self { sources, problems, executors, .. } = self;
+        let mut reader = Reader { file, sources, problems, executors };
         let help = "write [workflow] on a line of its own, and name = \"…\" below it";
         let Some(table) = reader.table(value, "workflow", help) else {
             return;

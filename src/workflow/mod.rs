@@ -71,6 +71,8 @@ pub struct LoadOptions {
     pub set: Vec<(String, String)>,
     /// The directory that paths of tasks, tables and globs are relative to.
     pub project_dir: PathBuf,
+    /// Names of the executors that tasks may ask for; `local` alone when empty.
+    pub executors: Vec<String>,
 }
 
 /// Reads what an output holds, by its path as in [`keelboat_engine::OutputSpec::path`].

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::declaration::{CommandText, Declaration, Memory, Options, Scalar, Text};
+use super::near::suggestion;
 use super::problem::Place;
 use super::reader::{NameRule, Reader, Spot, in_order, integer_of, scalar_of};
 use super::units;
 
-use keelboat_engine::MemoryGrowth;
+use keelboat_engine::{Memoize, MemoryGrowth};
 use toml::de::{DeTable, DeValue};
 
 /// The keys of a task.
-pub(super) const TASK_KEYS: [&str; 21] = [
+pub(super) const TASK_KEYS: [&str; 24] = [
     "foreach",
     "inputs",
     "outputs",
@@ -24,6 +25,9 @@ pub(super) const TASK_KEYS: [&str; 21] = [
     "env",
     "cores",
     "memory",
+    "gpus",
+    "disk",
+    "priority",
     "timeout",
     "retries",
     "retry_on",
@@ -38,10 +42,13 @@ pub(super) const TASK_KEYS: [&str; 21] = [
 ];
 
 /// The keys of `[defaults]`.
-pub(super) const OPTION_KEYS: [&str; 14] = [
+pub(super) const OPTION_KEYS: [&str; 17] = [
     "env",
     "cores",
     "memory",
+    "gpus",
+    "disk",
+    "priority",
     "timeout",
     "retries",
     "retry_on",
@@ -55,11 +62,10 @@ pub(super) const OPTION_KEYS: [&str; 14] = [
     "shell",
 ];
 
-/// The executors of this version.
-pub(super) const EXECUTORS: [&str; 1] = ["local"];
-
 const CORES_MAX: i64 = 65_536;
 const RETRIES_MAX: i64 = 1_000;
+const GPUS_MAX: i64 = 1_024;
+const PRIORITIES: std::ops::RangeInclusive<i64> = -1_000_000..=1_000_000;
 
 /// By how much memory grows that does, in thousandths, when nobody says; and what can be said.
 const GROWTH_FACTOR: u32 = 2_000;
@@ -177,20 +183,26 @@ impl Reader<'_> {
             table.get("cores").and_then(|value| self.integer(value, "cores", 1..=CORES_MAX));
         let retries =
             table.get("retries").and_then(|value| self.integer(value, "retries", 0..=RETRIES_MAX));
+        let gpus = table.get("gpus").and_then(|value| self.integer(value, "gpus", 0..=GPUS_MAX));
+        let priority =
+            table.get("priority").and_then(|value| self.integer(value, "priority", PRIORITIES));
         let version_help = "write it in quotes, such as version = \"2\"";
         Options {
             env: table.get("env").map(|value| self.env(value)).unwrap_or_default(),
             cores: cores.and_then(|cores| u32::try_from(cores).ok()),
             memory: table.get("memory").and_then(|value| self.memory(value)),
+            gpus: gpus.and_then(|gpus| u32::try_from(gpus).ok()),
+            disk: table.get("disk").and_then(|value| self.size(value, "disk")),
+            priority: priority.and_then(|priority| i32::try_from(priority).ok()),
             timeout: table.get("timeout").and_then(|value| self.duration(value, "timeout")),
             retries: retries.and_then(|retries| u32::try_from(retries).ok()),
             rules: self.retry_rules(table),
             backoff: table.get("backoff").and_then(|value| self.backoff(value)),
-            cache: self.bool(table.get("cache"), "cache"),
+            cache: table.get("cache").and_then(|value| self.cache(value)),
             version: table
                 .get("version")
                 .and_then(|value| self.text(value, "version", version_help)),
-            executor: table.get("executor").and_then(|value| self.executor(value)),
+            executors: table.get("executor").and_then(|value| self.executors(value)),
             shell: table.get("shell").and_then(|value| self.shell(value)),
         }
     }
@@ -338,16 +350,44 @@ impl Reader<'_> {
         Some((min, max))
     }
 
-    fn executor(&mut self, value: &Spot<'_>) -> Option<Arc<str>> {
-        let text = self.text(value, "executor", "write executor = \"local\"")?;
-        if EXECUTORS.contains(&text.value.as_ref()) {
-            return Some(text.value);
+    /// One name, or several of which the first that is free is taken.
+    fn executors(&mut self, value: &Spot<'_>) -> Option<Arc<[Arc<str>]>> {
+        let help = "write executor = \"local\", or a list of names";
+        let names = match value.get_ref().as_array() {
+            Some(_) => self.texts(value, "executor", help)?,
+            None => vec![self.text(value, "executor", help)?],
+        };
+        let before = self.problems.len();
+        for name in &names {
+            if self.executors.iter().any(|known| **known == *name.value) {
+                continue;
+            }
+            let known = self.executors.iter().map(String::as_str);
+            let near = suggestion(&name.value, known, "executor");
+            let stop = if near.ends_with('?') { "" } else { ";" };
+            let problem = self
+                .sources
+                .problem(name.place, format!("there is no executor `{}`", name.value))
+                .help(format!(
+                    "{near}{stop} others are made by [executors.{}] in keelboat.toml",
+                    if name.value.is_empty() { "NAME" } else { &name.value }
+                ));
+            self.problems.push(problem);
         }
-        let problem = self
-            .problem(value.span(), format!("there is no executor `{}`", text.value))
-            .help("this version has one executor: \"local\"");
-        self.problems.push(problem);
-        None
+        (self.problems.len() == before).then(|| names.into_iter().map(|name| name.value).collect())
+    }
+
+    fn cache(&mut self, value: &Spot<'_>) -> Option<Memoize> {
+        if value.get_ref().as_str() == Some("read-only") {
+            return Some(Memoize::ReadOnly);
+        }
+        let Some(uses) = value.get_ref().as_bool() else {
+            let help = "write true or false without quotes, or \"read-only\": use earlier results, \
+                        and remember no new ones";
+            self.wrong_kind(value, "cache", "true, false or \"read-only\"", help);
+            return None;
+        };
+        Some(if uses { Memoize::On } else { Memoize::Off })
     }
 
     fn shell(&mut self, value: &Spot<'_>) -> Option<Arc<[String]>> {

@@ -18,6 +18,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) file: u32,
     pub(crate) sources: &'a Sources,
     pub(crate) problems: &'a mut Problems,
+    /// Executors that tasks may ask for.
+    pub(crate) executors: &'a [String],
 }
 
 impl Reader<'_> {

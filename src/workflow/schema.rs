@@ -49,6 +49,13 @@ struct OptionsTable {
     cores: Option<u32>,
     /// Memory with a unit, such as "4GiB", or the first and the most of it.
     memory: Option<Memory>,
+    /// GPUs; no two tasks share one.
+    #[schemars(range(max = 1024))]
+    gpus: Option<u32>,
+    /// Room for scratch files with a unit, such as "50GB".
+    disk: Option<String>,
+    /// Of tasks that wait for the same slots those with a higher one go first, 0 when left out.
+    priority: Option<i32>,
     /// The longest that one attempt may run, such as "2h".
     timeout: Option<String>,
     /// Tries after the first one.
@@ -64,12 +71,12 @@ struct OptionsTable {
     retry_cost: Option<BTreeMap<String, Cost>>,
     /// The wait before a retry, such as "5s", or the shortest and the longest one.
     backoff: Option<Backoff>,
-    /// Whether earlier results may be used.
-    cache: Option<bool>,
+    /// Whether earlier results are used and new ones remembered.
+    cache: Option<Cache>,
     /// Version of what is run, part of the memo key.
     version: Option<String>,
-    /// Where it runs.
-    executor: Option<Executor>,
+    /// The executor that it runs in, or several of which the first that is free is taken.
+    executor: Option<OneOrMany<String>>,
     /// The shell for `run`, such as `["bash", "-euo", "pipefail", "-c"]`.
     shell: Option<Vec<String>>,
 }
@@ -99,6 +106,13 @@ struct TaskTable {
     cores: Option<u32>,
     /// Memory with a unit, such as "4GiB", or the first and the most of it.
     memory: Option<Memory>,
+    /// GPUs; no two tasks share one.
+    #[schemars(range(max = 1024))]
+    gpus: Option<u32>,
+    /// Room for scratch files with a unit, such as "50GB".
+    disk: Option<String>,
+    /// Of tasks that wait for the same slots those with a higher one go first, 0 when left out.
+    priority: Option<i32>,
     /// The longest that one attempt may run, such as "2h".
     timeout: Option<String>,
     /// Tries after the first one.
@@ -114,12 +128,12 @@ struct TaskTable {
     retry_cost: Option<BTreeMap<String, Cost>>,
     /// The wait before a retry, such as "5s", or the shortest and the longest one.
     backoff: Option<Backoff>,
-    /// Whether earlier results may be used.
-    cache: Option<bool>,
+    /// Whether earlier results are used and new ones remembered.
+    cache: Option<Cache>,
     /// Version of what is run, part of the memo key.
     version: Option<String>,
-    /// Where it runs.
-    executor: Option<Executor>,
+    /// The executor that it runs in, or several of which the first that is free is taken.
+    executor: Option<OneOrMany<String>>,
     /// The shell for `run`, such as `["bash", "-euo", "pipefail", "-c"]`.
     shell: Option<Vec<String>>,
 }
@@ -140,12 +154,18 @@ enum Scalar {
 }
 
 #[derive(JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum Executor {
-    Local,
+#[serde(untagged)]
+enum Cache {
+    Both(bool),
+    Half(HalfOfTheCache),
 }
 
-/// Retries, such as 0, 0.5 or 2, or "all".
+#[derive(JsonSchema)]
+enum HalfOfTheCache {
+    #[serde(rename = "read-only")]
+    ReadOnly,
+}
+
 #[derive(JsonSchema)]
 #[serde(untagged)]
 enum Cost {

@@ -27,7 +27,7 @@ fn copy(name: &str) -> Project {
 fn all_examples_load() {
     for (name, tasks) in [("hello", 4), ("sweep", 38), ("demo", 1), ("variants", 13)] {
         let project_dir = directory(name);
-        let options = LoadOptions { set: Vec::new(), project_dir: project_dir.clone() };
+        let options = LoadOptions { project_dir: project_dir.clone(), ..LoadOptions::default() };
         match Workflow::load(&project_dir.join("flow.toml"), &options) {
             Ok(workflow) => assert!(workflow.tasks().len() >= tasks, "{name}"),
             Err(errors) => panic!("{name}: {errors}: {:?}", errors.problems()),

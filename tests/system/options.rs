@@ -121,3 +121,110 @@ memory = "40MiB"
     let failed = run.events().into_iter().find(|event| event["event"] == "failed");
     assert_eq!(failed.expect("stays fails")["failure"]["shortage"], "memory");
 }
+
+#[test]
+fn tasks_get_gpus_of_their_own_and_their_executor() {
+    let project = Project::new(
+        r#"
+[task.g]
+foreach = { n = { range = 6 } }
+outputs = { o = "out/g{{ n }}" }
+run = """
+@count g
+echo "$CUDA_VISIBLE_DEVICES $ROCR_VISIBLE_DEVICES $KEELBOAT_CORES" > {{ outputs.o }}
+mkdir @outside/held-$CUDA_VISIBLE_DEVICES
+sleep 0.05
+rmdir @outside/held-$CUDA_VISIBLE_DEVICES
+"""
+gpus = 1
+executor = ["fast", "local"]
+
+[task.plain]
+outputs = { o = "out/plain" }
+run = "echo ${CUDA_VISIBLE_DEVICES-none} > {{ outputs.o }}"
+"#,
+    );
+    project.write(
+        "keelboat.toml",
+        "[executors.fast]\ncores = 2\ngpus = [\"3\", \"GPU-5f\"]\n[executors.local]\ngpus = 1\n",
+    );
+    let mut command = project.command(&["run", "flow.toml"]);
+    command.env("CUDA_VISIBLE_DEVICES", "none");
+    project.start(command).wait().assert_code(0);
+    let mut seen: Vec<String> = (0..6).map(|n| project.read(format!("out/g{n}"))).collect();
+    seen.sort_unstable();
+    seen.dedup();
+    let known = ["0 0 1\n", "3 3 1\n", "GPU-5f GPU-5f 1\n", "none none 1\n"];
+    assert!(seen.iter().all(|line| known.contains(&line.as_str())), "{seen:?}");
+    assert!(seen.len() > 1, "the first one alone did all: {seen:?}");
+    assert_eq!(project.read("out/plain"), "none\n", "as this program has it");
+}
+
+#[test]
+fn the_most_urgent_goes_first() {
+    let project = Project::new(
+        r#"
+[task.low]
+run = "echo low >> @outside/order"
+priority = -1
+
+[task.usual]
+run = "echo usual >> @outside/order"
+
+[task.high]
+run = "echo high >> @outside/order"
+priority = 10
+
+[task.disk]
+run = "echo disk >> @outside/order"
+disk = "1MB"
+priority = 5
+"#,
+    );
+    project.run_well(&["-j1"]);
+    let order = project.read(project.outside("order"));
+    // The first one may have its turn before the others are known.
+    let order: Vec<&str> = order.lines().collect();
+    let rest: Vec<&str> = order.iter().copied().skip(1).collect();
+    let expected = ["high", "disk", "usual", "low"];
+    let first = order[0];
+    let expected: Vec<&str> = expected.into_iter().filter(|name| *name != first).collect();
+    assert_eq!(rest, expected, "after {first}");
+}
+
+#[test]
+fn what_no_executor_has_and_executors_that_are_not_there_are_told() {
+    let project = Project::new("[task.t]\nrun = ':'\ngpus = 3\nexecutor = \"fast\"\n");
+    project.write("keelboat.toml", "[executors.fast]\ncores = 1\ngpus = 2\n");
+    let run = project.start(project.command(&["run", "flow.toml"])).wait();
+    run.assert_code(1);
+    run.assert_said(&[
+        "failed t: it asks for 3 GPUs, and the largest site has 2",
+        "lower `gpus` of the task",
+    ]);
+    project.write("keelboat.toml", "[executors.fat]\ncores = 1\n");
+    let run = project.start(project.command(&["run", "flow.toml"])).wait();
+    run.assert_code(2);
+    run.assert_said(&["flow.toml:4", "there is no executor `fast`", "did you mean `fat`?"]);
+}
+
+#[test]
+fn a_cache_that_is_read_only_is_used_and_not_filled() {
+    let workflow = |cache: &str, text: &str| {
+        format!(
+            "[task.t]\noutputs = {{ o = 'out/t' }}\nrun = \"@count t; echo {text} > \
+             {{{{ outputs.o }}}}\"\ncache = {cache}\n"
+        )
+    };
+    let project = Project::new(&workflow("'read-only'", "a"));
+    project.run_well(&[]);
+    project.run_well(&[]);
+    assert_eq!(project.count("t"), 2, "nothing was remembered");
+    project.set_workflow(&workflow("true", "a"));
+    project.run_well(&[]);
+    project.set_workflow(&workflow("'read-only'", "a"));
+    let run = project.run_well(&[]);
+    assert_eq!((project.count("t"), run.tasks("reused")), (3, vec!["t".to_owned()]));
+    project.run_well(&["--force", "t"]);
+    assert_eq!(project.count("t"), 4);
+}

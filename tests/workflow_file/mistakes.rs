@@ -43,6 +43,12 @@ pub(crate) const MISTAKES: &[(&str, &str)] = &[
          memory = { first = '1GiB', factor = 1, most = '2GiB' }\n",
     ),
     (
+        "bad_slots",
+        "[defaults]\nexecutor = 'locl'\n[task.t]\nrun = 'a'\ngpus = -1\ndisk = 5\n\
+         priority = 'high'\nexecutor = ['local', 'gpu']\ncache = 'readonly'\n[task.u]\nrun = 'a'\n\
+         executor = 3\npriority = 5000000000\n",
+    ),
+    (
         "run_and_argv",
         "[task.t]\nrun = 'a'\nargv = ['a']\n[task.u]\ncores = 1\n[task.v]\nargv = []\n",
     ),

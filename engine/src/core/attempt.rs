@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::task::Counted;
 use super::{Action, Core, Course, Phase, Urgency};
 use crate::{
-    AttemptId, AttemptOutcome, Fact, Failure, FailureClass, MemoRecord, Memoize, Response,
-    Shortage, SiteId, TaskId, Usage, key_parts,
+    AttemptId, AttemptOutcome, Fact, Failure, FailureClass, MemoRecord, Response, Shortage, SiteId,
+    TaskId, Usage, key_parts,
 };
 
 /// Attempts of one task in a row that may be lost through no fault of its own or cost nothing, and
@@ -50,7 +50,7 @@ impl Core {
             parts: key_parts(spec, &self.contents_read(task), &self.values(task)),
             record: record.clone(),
             usage,
-            memoized: spec.memoize != Memoize::Off,
+            memoized: spec.memoize.remembers(),
         };
         super::record(fact, actions);
         self.on_done(task, record, site, Counted::Completed, actions);
@@ -175,8 +175,10 @@ impl Core {
         let state = &mut self.tasks[task.index()];
         if state.due <= self.now {
             state.phase = Phase::Ready;
-            self.ready.insert((state.counted == Counted::No, task));
-            self.ahead.insert(task);
+            let (kind, first_time) = (state.kind, state.counted == Counted::No);
+            let turn = self.turn(task);
+            self.ready.insert(kind, (first_time, turn.0, task));
+            self.ahead.insert(turn);
             return;
         }
         state.phase = Phase::Backoff;

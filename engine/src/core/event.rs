@@ -1,8 +1,10 @@
 //! What the core is told, and what it asks for. Neither carries a closure or a handle.
 
+use std::sync::Arc;
+
 use crate::{
     AttemptId, AttemptOutcome, Content, Fact, Failure, FileId, MemoKey, MemoRecord, Reason,
-    Resources, Reuse, RunOutcome, SiteId, TaskId, TaskSpec,
+    Resources, Reuse, RunOutcome, SiteId, TaskId, TaskSpec, Work,
 };
 
 /// A fact from outside, in the past tense.
@@ -14,8 +16,8 @@ pub enum Event {
     SiteJoined {
         /// The place.
         site: SiteId,
-        /// Its slots.
-        capacity: Resources,
+        /// Its slots, in at least one pool; the pools share its files.
+        pools: Vec<Pool>,
     },
     /// A place is gone, with all files and attempts on it. Nothing more is reported of it.
     SiteLost {
@@ -115,6 +117,35 @@ pub enum Event {
         /// The task.
         task: TaskId,
     },
+}
+
+/// Slots of a site that are given out together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// What tasks name it by.
+    pub label: Arc<str>,
+    /// What alone it runs; `None`: everything.
+    pub only: Option<Work>,
+    /// Who gets a place in it.
+    pub admission: Admission,
+    /// Its slots.
+    pub capacity: Resources,
+}
+
+impl Pool {
+    /// A pool for everything and everybody.
+    pub fn new(label: impl Into<Arc<str>>, capacity: Resources) -> Self {
+        Self { label: label.into(), only: None, admission: Admission::Anyone, capacity }
+    }
+}
+
+/// Who gets a place in a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Admission {
+    /// Tasks that name it, and those that name none.
+    Anyone,
+    /// Tasks that name it.
+    WhoAsks,
 }
 
 /// How soon a run is to end.

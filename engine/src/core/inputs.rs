@@ -318,7 +318,7 @@ impl Core {
         match verdict {
             Recall::Hit { record, reuse } if self.fits(task, &record) => {
                 let spec = self.spec(task);
-                let (name, memoized) = (spec.name.clone(), spec.memoize != Memoize::Off);
+                let (name, memoized) = (spec.name.clone(), spec.memoize.remembers());
                 let record_left = record.clone();
                 let fact = Fact::Reused { task: name, key, record: record_left, reuse, memoized };
                 super::record(fact, actions);

@@ -18,8 +18,8 @@ impl Core {
             self.check_task(task);
         }
         assert_eq!(running, self.counts.running, "running tasks are counted");
-        let ready = |(_, task): &(bool, TaskId)| self.phase(*task) == Phase::Ready;
-        assert!(self.ready.iter().all(ready), "what is in the ready set is ready");
+        let mut ready = self.ready.tasks();
+        assert!(ready.all(|task| self.phase(task) == Phase::Ready), "what is among them is ready");
         let waits = |(_, task): &(_, TaskId)| self.phase(*task) == Phase::Backoff;
         assert!(self.timers.iter().all(waits), "what has a timer waits for its next try");
     }
@@ -49,8 +49,9 @@ impl Core {
         assert!(counted, "{task} is {:?} and counted as {:?}", state.phase, state.counted);
         let is_revived = state.counted != Counted::No && !state.phase.is_final();
         assert_eq!(is_revived, self.reviving.contains(&task), "{task} is done again, or is not");
-        let ready = u32::from(self.ready.contains(&(true, task)))
-            + u32::from(self.ready.contains(&(false, task)));
+        let turn = self.turn(task).0;
+        let is_ready = |first_time| self.ready.contains(state.kind, (first_time, turn, task));
+        let ready = u32::from(is_ready(true)) + u32::from(is_ready(false));
         assert_eq!(u32::from(state.phase == Phase::Ready), ready, "{task} is ready once");
         let due = self.timers.contains(&(state.due, task));
         assert!(state.phase != Phase::Backoff || due || self.stopping(), "{task} wakes up again");

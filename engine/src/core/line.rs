@@ -10,6 +10,8 @@ pub(super) type Key = (FileId, SiteId);
 /// What a transfer is good for; the greater goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct Use {
+    /// The highest priority of the tasks that lack it.
+    pub(super) urgency: Option<i32>,
     /// Tasks that lack nothing else.
     pub(super) unblocks: u32,
     /// Tasks that lack it.
@@ -17,10 +19,16 @@ pub(super) struct Use {
 }
 
 impl Use {
-    /// The same as one number, for those who order what is asked for.
+    /// The same as one number, for those who order what is asked for. What is more urgent than
+    /// usual is in the upper half, what is less so in the lower one.
     pub(super) fn priority(self) -> u8 {
         let few = |count: u32| u8::try_from(count.min(15)).unwrap_or(15);
-        few(self.unblocks) * 16 + few(self.waiting)
+        let usual = few(self.unblocks) * 16 + few(self.waiting);
+        match self.urgency.unwrap_or_default() {
+            1.. => 128 + usual / 2,
+            0 => usual,
+            _ => usual / 2,
+        }
     }
 }
 
@@ -80,6 +88,7 @@ impl Line {
         let Some((rank, from)) = self.ranks.get_mut(&key) else { return };
         let ordered = self.ordered.entry(*from).or_default();
         ordered.remove(rank);
+        rank.0.0.urgency = rank.0.0.urgency.max(more.urgency);
         rank.0.0.unblocks += more.unblocks;
         rank.0.0.waiting += more.waiting;
         ordered.insert(*rank, key);

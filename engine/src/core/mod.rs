@@ -19,20 +19,23 @@ mod kept;
 mod line;
 mod lookup;
 mod placement;
+mod ready;
 mod result;
+mod site;
 mod task;
 mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use event::{Action, Counts, Event, Options, Recall, StageFrom, Urgency};
+pub use event::{Action, Admission, Counts, Event, Options, Pool, Recall, StageFrom, Urgency};
 pub use graph::{FileNode, Graph, GraphError, TaskNode};
 pub use history::History;
 pub use task::Phase;
 
 use self::graph::number;
 use self::kept::Kept;
-use self::placement::Sites;
+use self::ready::Ready;
+use self::site::Sites;
 use self::task::{Counted, FileState, Knowledge, TaskState};
 use self::transfer::Transfers;
 use crate::{
@@ -54,10 +57,10 @@ pub struct Core {
     kept: Kept,
     /// Tasks of which it is being asked whether they have a result.
     recalling: BTreeSet<TaskId>,
-    /// Tasks that have to run and have no place; those whose result was lost first (`false`).
-    ready: BTreeSet<(bool, TaskId)>,
+    /// Tasks that have to run and have no place.
+    ready: Ready,
     /// Those of them whose remote inputs nobody has asked for ahead.
-    ahead: BTreeSet<TaskId>,
+    ahead: BTreeSet<site::Turn>,
     timers: BTreeSet<(Timestamp, TaskId)>,
     counts: Counts,
     /// Tasks that are counted and are done again, since their results were lost.
@@ -117,7 +120,7 @@ impl Core {
             transfers: Transfers::new(options.transfers_max),
             kept: Kept::default(),
             recalling: BTreeSet::new(),
-            ready: BTreeSet::new(),
+            ready: Ready::default(),
             ahead: BTreeSet::new(),
             timers: BTreeSet::new(),
             counts: Counts::default(),
@@ -149,7 +152,7 @@ impl Core {
         }
         match event {
             Event::TimePassed => {}
-            Event::SiteJoined { site, capacity } => self.sites.join(site, capacity),
+            Event::SiteJoined { site, pools } => self.sites.join(site, pools),
             Event::SiteLost { site, cause } => self.on_site_lost(site, &cause, actions),
             Event::Staged { file, site, content } => self.on_staged(file, site, content, actions),
             Event::StageFailed { file, site, failure } => {
@@ -263,7 +266,10 @@ impl Core {
                 })
             }
             Phase::Recalling => Some("the memo store".to_owned()),
-            Phase::Ready => Some("a place to run".to_owned()),
+            Phase::Ready => Some(match node.spec.executors.as_ref() {
+                [] => "a place to run".to_owned(),
+                labels => format!("a place at {}", labels.join(" or ")),
+            }),
             Phase::Fetching(site) => Some(format!("inputs on their way to {site}")),
             Phase::Queued(site) => Some(format!("free slots at {site}")),
             Phase::Backoff => Some("its next try".to_owned()),
@@ -276,6 +282,7 @@ impl Core {
         let first = self.graph.add(specs)?;
         for node in &self.graph.tasks()[first.index()..] {
             let mut state = TaskState::new(node.waits_for);
+            state.kind = self.ready.kind_of(&node.spec);
             if let Some(remembered) = self.history.task(&node.spec.name) {
                 state.ordinal = remembered.ordinal;
                 state.failures = remembered.failures;

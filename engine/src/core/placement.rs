@@ -1,133 +1,55 @@
 //! Placement: which task runs where. A ready task first gets a place, its inputs are brought
 //! there, and when all are there and slots are free, it is launched.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
+use super::site::{Place, PlaceId, Turn};
 use super::task::Knowledge;
 use super::{Action, Core, Course, Phase};
 use crate::{Fact, Failure, FailureClass, FileId, Resources, SiteId, TaskId};
 
-/// A task at the head of a site's queue that does not fit is passed by at most so many others.
+/// A task at the head of a place's queue that does not fit is passed by at most so many others.
 const PASSED_MAX: u32 = 16;
 
-/// Ready tasks that find no site with room are passed by at most so many others in one step.
+/// Ready tasks that find no place with room are passed by at most so many others of their kind in
+/// one step.
 const READY_PASSED_MAX: u32 = 64;
 
-#[derive(Debug, Default)]
-pub(super) struct Sites {
-    all: BTreeMap<SiteId, Site>,
-    /// Sites at which something can have become possible to launch.
-    stirred: BTreeSet<SiteId>,
-    publishing: usize,
-}
-
-#[derive(Debug)]
-struct Site {
-    capacity: Resources,
-    free: Resources,
-    /// Tasks with a place that do not run yet, so that inputs come while others compute.
-    placed: BTreeSet<TaskId>,
-    /// Those of them that have all inputs.
-    queued: BTreeSet<TaskId>,
-    running: BTreeSet<TaskId>,
-    publishing: BTreeSet<TaskId>,
-    /// Launches past the head of the queue since it last fitted.
-    passed: u32,
-}
-
-impl Site {
-    fn new(capacity: Resources) -> Self {
-        Self {
-            capacity,
-            free: capacity,
-            placed: BTreeSet::new(),
-            queued: BTreeSet::new(),
-            running: BTreeSet::new(),
-            publishing: BTreeSet::new(),
-            passed: 0,
-        }
-    }
-
-    fn has_room(&self) -> bool {
-        self.capacity.cores > 0 && self.placed.len() < 4 + 4 * self.capacity.cores as usize
-    }
-
-    /// What a task takes of this site: no more cores than there are, so that a task which asks
-    /// for more runs alone.
-    fn share(&self, wanted: Resources) -> Resources {
-        Resources { cores: wanted.cores.min(self.capacity.cores), ..wanted }
-    }
-
-    fn fits(&self, wanted: Resources) -> bool {
-        self.share(wanted).fits(self.free)
-    }
-
-    fn busy(&self) -> usize {
-        self.placed.len() + self.running.len()
-    }
-}
-
-impl Sites {
-    pub(super) fn join(&mut self, site: SiteId, capacity: Resources) {
-        self.all.entry(site).or_insert_with(|| Site::new(capacity));
-    }
-
-    pub(super) const fn any_publishing(&self) -> bool {
-        self.publishing > 0
-    }
-
-    pub(super) fn running(&self) -> impl Iterator<Item = TaskId> {
-        self.all.values().flat_map(|site| site.running.iter().copied())
-    }
-
-    /// Whether there is no place but the engine's own machine.
-    pub(super) fn is_only_home(&self) -> bool {
-        self.all.keys().all(|site| *site == SiteId::HOME)
-    }
-
-    /// Sites without cores hold files and run nothing.
-    fn memory_max(&self) -> Option<u64> {
-        let able = self.all.values().filter(|site| site.capacity.cores > 0);
-        able.map(|site| site.capacity.memory).max()
-    }
-}
-
 impl Core {
-    /// Gives places to ready tasks, first come first served, as long as sites have room. Tasks
-    /// whose result was lost need no room: those that hold it may be waiting for them.
+    /// Gives places to ready tasks, the most urgent first, as long as there is room. Tasks whose
+    /// result was lost need no room: those that hold it may be waiting for them.
     pub(super) fn place_ready(&mut self, actions: &mut Vec<Action>) {
-        let mut passed = 0;
-        let mut from = Bound::Unbounded;
-        while passed < READY_PASSED_MAX && self.course == Course::Going {
-            let next = self.ready.range((from, Bound::Unbounded)).next().copied();
-            let Some((first_time, task)) = next else { return };
-            if first_time && !self.sites.all.values().any(Site::has_room) {
-                return;
-            }
+        let mut walk = self.ready.walk();
+        while self.course == Course::Going {
+            let next = self.ready.next(&walk, READY_PASSED_MAX, |kind, (first_time, ..)| {
+                !first_time || self.sites.open_to(kind).any(|(_, place)| place.has_room())
+            });
+            let Some((kind, rank)) = next else { return };
+            let (first_time, _, task) = rank;
             let wanted = self.wanted(task);
-            let memory_max = self.sites.memory_max();
-            if let Some(max) = memory_max.filter(|max| wanted.memory > *max) {
-                self.fail(task, too_large(wanted, max), actions);
-            } else if let Some(site) = self.choose_site(task, wanted, first_time) {
-                self.ready.remove(&(first_time, task));
-                self.tasks[task.index()].asks = wanted;
-                self.at(site).placed.insert(task);
-                self.fetch(task, site, actions);
+            if let Some(failure) = self.too_large(task, wanted) {
+                self.fail(task, failure, actions);
+            } else if let Some(id) = self.choose_place(task, wanted, first_time) {
+                self.ready.remove(kind, rank);
+                let state = &mut self.tasks[task.index()];
+                (state.asks, state.pool) = (wanted, id.1);
+                self.at(id).placed.insert(task);
+                self.fetch(task, id.0, actions);
             } else {
-                passed += 1;
-                from = Bound::Excluded((first_time, task));
+                walk.pass(kind, rank);
             }
         }
     }
 
     /// What a task's next attempt takes: more memory after each time that it ran out.
     fn wanted(&self, task: TaskId) -> Resources {
-        let (spec, times) = (self.spec(task), self.tasks[task.index()].shortages);
+        let (spec, state) = (self.spec(task), &self.tasks[task.index()]);
         let mut wanted = spec.resources;
-        if let Some(growth) = spec.memory_growth.filter(|_| times > 0) {
-            let largest = self.sites.memory_max().unwrap_or(u64::MAX);
-            wanted.memory = growth.grown(wanted.memory, times, largest);
+        if let Some(growth) = spec.memory_growth.filter(|_| state.shortages > 0) {
+            let largest = self.sites.memory_max(self.ready.kind(state.kind), wanted);
+            let largest = largest.unwrap_or(u64::MAX);
+            wanted.memory = growth.grown(wanted.memory, state.shortages, largest);
         }
         wanted
     }
@@ -144,27 +66,55 @@ impl Core {
         self.tasks[task.index()].held
     }
 
-    /// The site with the most of a task's input bytes, then the least busy one.
-    fn choose_site(&self, task: TaskId, wanted: Resources, needs_room: bool) -> Option<SiteId> {
-        let able = self.sites.all.iter().filter(|(_, site)| {
-            site.capacity.cores > 0
-                && (site.has_room() || !needs_room)
-                && wanted.memory <= site.capacity.memory
-        });
+    /// The numbers of the GPUs that a task holds which runs; each is below what its pool has.
+    pub fn gpus(&self, task: TaskId) -> &[u32] {
+        self.sites.gpus(task)
+    }
+
+    /// The pool of its site in which a task has its place, as a number in the site's list.
+    pub fn pool(&self, task: TaskId) -> u16 {
+        self.tasks[task.index()].pool
+    }
+
+    /// Why no place that there is could ever run a task, if that is so.
+    fn too_large(&self, task: TaskId, wanted: Resources) -> Option<Failure> {
+        let kind = self.ready.kind(self.tasks[task.index()].kind);
+        let mut open = self.sites.open_to(kind).peekable();
+        open.peek()?;
+        let mut most = Resources::NONE;
+        for (_, place) in open {
+            if place.is_able(wanted) {
+                return None;
+            }
+            most = most.largest(place.pool.capacity);
+        }
+        Some(too_large(wanted, most))
+    }
+
+    /// Of several that a task names the first that is free; then the place with the most of its
+    /// input bytes, then the least busy one.
+    fn choose_place(&self, task: TaskId, wanted: Resources, needs_room: bool) -> Option<PlaceId> {
+        let kind = self.ready.kind(self.tasks[task.index()].kind);
+        let able = self
+            .sites
+            .open_to(kind)
+            .filter(|(_, place)| (place.has_room() || !needs_room) && place.is_able(wanted));
         let mut able = able.peekable();
         let only = able.next()?;
         if able.peek().is_none() {
-            return Some(*only.0);
+            return Some(only.0);
         }
+        let has_choice = kind.labels.len() > 1;
         std::iter::once(only)
             .chain(able)
-            .max_by_key(|(id, site)| {
-                let whole = wanted.cores <= site.capacity.cores;
-                let free = site.fits(wanted);
-                let near = self.bytes_at(task, **id);
-                (whole, near, free, std::cmp::Reverse((site.busy(), **id)))
+            .max_by_key(|(id, place)| {
+                let whole = wanted.cores <= place.pool.capacity.cores;
+                let free = place.fits(wanted);
+                let choice = has_choice.then(|| (free, kind.preference(&place.pool)));
+                let near = self.bytes_at(task, id.0);
+                (whole, choice, near, free, Reverse((place.busy(), *id)))
             })
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
     }
 
     fn bytes_at(&self, task: TaskId, site: SiteId) -> u64 {
@@ -209,8 +159,19 @@ impl Core {
 
     fn queue(&mut self, task: TaskId, site: SiteId) {
         self.tasks[task.index()].phase = Phase::Queued(site);
-        self.at(site).queued.insert(task);
-        self.sites.stirred.insert(site);
+        let (turn, id) = (self.turn(task), (site, self.pool(task)));
+        self.at(id).queued.insert(turn);
+        self.sites.stirred.insert(id);
+        let kind = self.ready.kind(self.tasks[task.index()].kind);
+        if kind.labels.len() > 1 {
+            // A pool that has nothing to do may take it over.
+            let pools: Vec<PlaceId> = self.sites.pools_of(site).map(|(id, _)| *id).collect();
+            self.sites.stirred.extend(pools);
+        }
+    }
+
+    pub(super) fn turn(&self, task: TaskId) -> Turn {
+        (Reverse(self.spec(task).priority), task)
     }
 
     /// One of the files that a placed task lacks is there.
@@ -226,42 +187,45 @@ impl Core {
         self.raise_last(task);
     }
 
-    /// Launches what has its inputs and fits, in order; what does not fit is passed by others
+    /// Launches what has its inputs and fits, in turn; what does not fit is passed by others
     /// for a while, and then waited for. Whether any was launched.
     pub(super) fn launch_queued(&mut self, actions: &mut Vec<Action>) -> bool {
         let mut launched = false;
-        while let Some(site) = self.sites.stirred.pop_first() {
+        while let Some(id) = self.sites.stirred.pop_first() {
             let mut skipped = 0;
-            while let Some(task) = self.next_to_launch(site, &mut skipped) {
+            while let Some(task) =
+                self.next_to_launch(id, &mut skipped).or_else(|| self.take_over(id))
+            {
                 // Inputs can have been lost since they came.
-                if self.lacking(task, site).next().is_none() {
-                    self.launch(task, site, actions);
+                if self.lacking(task, id.0).next().is_none() {
+                    self.launch(task, id, actions);
                     launched = true;
                 } else {
-                    self.at(site).queued.remove(&task);
-                    self.fetch(task, site, actions);
+                    let turn = self.turn(task);
+                    self.at(id).queued.remove(&turn);
+                    self.fetch(task, id.0, actions);
                 }
             }
         }
         launched
     }
 
-    fn next_to_launch(&mut self, id: SiteId, skipped: &mut usize) -> Option<TaskId> {
-        let site = self.sites.all.get(&id)?;
-        if site.free.cores == 0 || self.course != Course::Going {
+    fn next_to_launch(&mut self, id: PlaceId, skipped: &mut usize) -> Option<TaskId> {
+        let place = self.sites.all.get(&id)?;
+        if place.free.cores == 0 || self.course != Course::Going {
             return None;
         }
-        let fitting = site
+        let fitting = place
             .queued
             .iter()
             .skip(*skipped)
-            .position(|task| site.fits(self.tasks[task.index()].asks))?;
+            .position(|(_, task)| place.fits(self.tasks[task.index()].asks))?;
         let at = *skipped + fitting;
-        let task = *site.queued.iter().nth(at)?;
+        let (_, task) = *place.queued.iter().nth(at)?;
         *skipped = at;
         if at == 0 {
             self.at(id).passed = 0;
-        } else if site.passed >= PASSED_MAX {
+        } else if place.passed >= PASSED_MAX {
             return None;
         } else {
             self.at(id).passed += 1;
@@ -269,14 +233,46 @@ impl Core {
         Some(task)
     }
 
-    fn launch(&mut self, task: TaskId, site: SiteId, actions: &mut Vec<Action>) {
-        let asks = self.tasks[task.index()].asks;
-        let place = self.at(site);
+    /// A pool with nothing in its queue takes over what waits for slots of another one of its site,
+    /// if that may run here too.
+    fn take_over(&mut self, id: PlaceId) -> Option<TaskId> {
+        let place = self.sites.all.get(&id)?;
+        if place.free.cores == 0 || !place.queued.is_empty() || self.course != Course::Going {
+            return None;
+        }
+        let may_run = |(_, task): &Turn| {
+            let state = &self.tasks[task.index()];
+            self.ready.kind(state.kind).admits(&place.pool) && place.fits(state.asks)
+        };
+        let others = self.sites.pools_of(id.0).filter(|(other, _)| **other != id);
+        let first = |(other, waits): (&PlaceId, &Place)| {
+            let has_to_wait = |turn: &&Turn| !waits.fits(self.tasks[turn.1.index()].asks);
+            let turn = waits.queued.iter().find(|turn| has_to_wait(turn) && may_run(turn))?;
+            Some((*turn, *other))
+        };
+        let (turn, from) = others.filter_map(first).min()?;
+        let task = turn.1;
+        let before = self.at(from);
+        before.placed.remove(&task);
+        before.queued.remove(&turn);
+        // What waited behind it may be possible there now.
+        self.sites.stirred.insert(from);
+        self.tasks[task.index()].pool = id.1;
+        let place = self.at(id);
+        place.placed.insert(task);
+        place.queued.insert(turn);
+        Some(task)
+    }
+
+    fn launch(&mut self, task: TaskId, id: PlaceId, actions: &mut Vec<Action>) {
+        let (asks, turn) = (self.tasks[task.index()].asks, self.turn(task));
+        let site = id.0;
+        let place = self.at(id);
         let share = place.share(asks);
         place.placed.remove(&task);
-        place.queued.remove(&task);
+        place.queued.remove(&turn);
         place.running.insert(task);
-        place.free = place.free.less(share);
+        self.sites.take(id, task, share);
         self.counts.running += 1;
         self.forget_read_before(task);
         let state = &mut self.tasks[task.index()];
@@ -298,7 +294,8 @@ impl Core {
     pub(super) fn begin_publishing(&mut self, task: TaskId, site: SiteId) {
         self.leave(task);
         self.tasks[task.index()].phase = Phase::Publishing(site);
-        self.at(site).publishing.insert(task);
+        let id = (site, self.pool(task));
+        self.at(id).publishing.insert(task);
         self.sites.publishing += 1;
     }
 
@@ -315,13 +312,16 @@ impl Core {
     /// Takes a task out of every queue and gives back its slots; its next phase is the caller's.
     pub(super) fn leave(&mut self, task: TaskId) {
         let phase = self.phase(task);
+        let id = phase.site().map(|site| (site, self.pool(task)));
         match phase {
             Phase::Recalling => {
                 self.recalling.remove(&task);
             }
             Phase::Ready => {
-                self.ready.remove(&(true, task));
-                self.ready.remove(&(false, task));
+                let (turn, kind) = (self.turn(task), self.tasks[task.index()].kind);
+                for first_time in [true, false] {
+                    self.ready.remove(kind, (first_time, turn.0, task));
+                }
             }
             Phase::Backoff => {
                 self.timers.remove(&(self.tasks[task.index()].due, task));
@@ -332,84 +332,113 @@ impl Core {
                     self.transfers.forget_waiter(file, site, task);
                 }
             }
-            Phase::Running(site) => {
+            Phase::Running(_) => {
                 self.counts.running -= 1;
                 let held = std::mem::replace(&mut self.tasks[task.index()].held, Resources::NONE);
-                if let Some(place) = self.sites.all.get_mut(&site) {
-                    self.sites.stirred.insert(site);
-                    place.free = place.free.and(held);
+                if let Some(id) = id {
+                    self.sites.give_back(id, task, held);
                 }
             }
             // A head of the queue that is gone may have been what others waited behind.
-            Phase::Queued(site) => {
-                self.sites.stirred.insert(site);
-            }
+            Phase::Queued(_) => self.sites.stirred.extend(id),
             Phase::Publishing(_) => self.sites.publishing -= 1,
             _ => {}
         }
-        if let Some(place) = phase.site().and_then(|site| self.sites.all.get_mut(&site)) {
+        let turn = self.turn(task);
+        if let Some(place) = id.and_then(|id| self.sites.all.get_mut(&id)) {
             place.placed.remove(&task);
-            place.queued.remove(&task);
+            place.queued.remove(&turn);
             place.running.remove(&task);
             place.publishing.remove(&task);
         }
     }
 
     pub(super) fn on_site_lost(&mut self, site: SiteId, cause: &str, actions: &mut Vec<Action>) {
-        let Some(lost) = self.sites.all.remove(&site) else { return };
+        let lost = self.sites.remove(site);
+        if lost.is_empty() {
+            return;
+        }
         self.transfers.on_site_lost(site);
         for file in &mut self.files {
             file.replicas.retain(|replica| *replica != site);
         }
-        for task in lost.placed {
+        let tasks = |of: fn(&Place) -> &BTreeSet<TaskId>| -> BTreeSet<TaskId> {
+            lost.iter().flat_map(|place| of(place).iter().copied()).collect()
+        };
+        for task in tasks(|place| &place.placed) {
             self.leave(task);
             self.make_ready(task);
         }
-        for task in lost.running.into_iter().chain(lost.publishing) {
+        let (running, publishing) = (tasks(|p| &p.running), tasks(|p| &p.publishing));
+        for task in running.into_iter().chain(publishing) {
             let cause = format!("site {site} was lost: {cause}");
             let failure = Failure::new(FailureClass::InfrastructureLost, cause);
             self.on_attempt_failed(task, failure, Default::default(), actions);
         }
     }
 
-    fn at(&mut self, site: SiteId) -> &mut Site {
-        self.sites.all.get_mut(&site).expect("tasks have places only at sites that are there")
+    fn at(&mut self, id: PlaceId) -> &mut Place {
+        self.sites.all.get_mut(&id).expect("tasks have places only at sites that are there")
     }
 
     #[cfg(test)]
     pub(super) fn check_site_invariants(&self) {
-        for (id, site) in &self.sites.all {
-            let running = site.running.iter().map(|task| self.held(*task));
-            let all = running.fold(site.free, Resources::and);
-            assert_eq!(all, site.capacity, "slots of {id} add up");
-            assert!(
-                site.queued.is_subset(&site.placed),
-                "what is queued at {id} has a place there"
-            );
-            for task in &site.placed {
-                let share = site.share(self.tasks[task.index()].asks);
-                assert!(share.fits(site.capacity), "{task} can be launched at {id}");
+        self.sites.check_gpus();
+        for (id, place) in &self.sites.all {
+            let running = place.running.iter().map(|task| self.held(*task));
+            let all = running.fold(place.free, Resources::and);
+            assert_eq!(all, place.pool.capacity, "slots of {id:?} add up");
+            for (_, task) in &place.queued {
+                assert!(place.placed.contains(task), "{task} is queued where it has its place");
+            }
+            for task in &place.placed {
+                assert!(place.is_able(self.tasks[task.index()].asks), "{task} can run at {id:?}");
+                let kind = self.ready.kind(self.tasks[task.index()].kind);
+                assert!(kind.admits(&place.pool), "{task} may run at {id:?}");
                 let phase = self.phase(*task);
-                let queued = site.queued.contains(task);
-                let expected = if queued { Phase::Queued(*id) } else { Phase::Fetching(*id) };
-                assert_eq!(phase, expected, "{task} has a place at {id}");
+                let queued = place.queued.contains(&self.turn(*task));
+                let expected = if queued { Phase::Queued(id.0) } else { Phase::Fetching(id.0) };
+                assert_eq!(phase, expected, "{task} has a place at {id:?}");
             }
-            for task in &site.running {
-                assert_eq!(self.phase(*task), Phase::Running(*id), "{task} runs at {id}");
+            for task in place.placed.iter().chain(&place.running).chain(&place.publishing) {
+                assert_eq!(self.pool(*task), id.1, "{task} knows its pool");
             }
-            for task in &site.publishing {
-                assert_eq!(self.phase(*task), Phase::Publishing(*id), "{task} publishes at {id}");
+            for task in &place.running {
+                assert_eq!(self.phase(*task), Phase::Running(id.0), "{task} runs at {id:?}");
+            }
+            for task in &place.publishing {
+                assert_eq!(self.phase(*task), Phase::Publishing(id.0), "{task} publishes there");
             }
         }
     }
 }
 
-fn too_large(wanted: Resources, memory_max: u64) -> Failure {
-    let cause = format!(
-        "it asks for {} MiB of memory, and the largest site has {} MiB",
-        wanted.memory >> 20,
-        memory_max >> 20
+/// Says of what there is not enough at any place, if it is one thing.
+fn too_large(wanted: Resources, most: Resources) -> Failure {
+    let lacks = [
+        (wanted.memory > most.memory, "memory", mebibytes(wanted.memory, most.memory, "memory")),
+        (
+            wanted.gpus > most.gpus,
+            "gpus",
+            format!("{} GPUs, and {}", wanted.gpus, largest(most.gpus)),
+        ),
+        (wanted.disk > most.disk, "disk", mebibytes(wanted.disk, most.disk, "disk")),
+    ];
+    let lacking = lacks.into_iter().find(|(lacks, ..)| *lacks);
+    let key = lacking.as_ref().map_or("memory", |(_, key, _)| *key);
+    let cause = lacking.map_or_else(
+        || "no one site has as much memory, disk and GPUs as it asks for".to_owned(),
+        |(_, _, text)| format!("it asks for {text}"),
     );
     Failure::new(FailureClass::OutOfResources, cause)
-        .with_hint("lower `memory` of the task, or run it where there is more")
+        .with_hint(format!("lower `{key}` of the task, or run it where there is more"))
+}
+
+fn mebibytes(wanted: u64, most: u64, what: &str) -> String {
+    let largest = largest(format_args!("{} MiB", most >> 20));
+    format!("{} MiB of {what}, and {largest}", wanted >> 20)
+}
+
+fn largest(most: impl std::fmt::Display) -> String {
+    format!("the largest site has {most}")
 }

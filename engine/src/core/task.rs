@@ -84,6 +84,10 @@ pub(crate) struct TaskState {
     pub(crate) counted: Counted,
     /// It is not tried again before.
     pub(crate) due: Timestamp,
+    /// What kind of place it can have.
+    pub(crate) kind: u32,
+    /// The pool of its site that it has its place in.
+    pub(crate) pool: u16,
     /// Slots that it asks for, once it has a place: what other sites have may change meanwhile.
     pub(crate) asks: Resources,
     /// Slots that it holds, as many as it asked for or the site has.
@@ -121,6 +125,8 @@ impl TaskState {
             cancelled: false,
             counted: Counted::No,
             due: Timestamp::default(),
+            kind: 0,
+            pool: 0,
             asks: Resources::NONE,
             held: Resources::NONE,
             shortages: 0,

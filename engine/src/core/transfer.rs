@@ -266,7 +266,11 @@ impl Transfers {
             .wanted
             .values()
             .filter(|want| want.from.is_some() && want.stage == Stage::UnderWay(StageFrom::Origin));
-        assert_eq!(from_hosts.count(), self.hosts.iter().sum(), "shares of hosts are counted");
+        assert_eq!(
+            from_hosts.count(),
+            self.hosts.iter().sum::<usize>(),
+            "shares of hosts are counted"
+        );
         self.line.check_invariants();
         let from_sites: usize = self.loads.values().sum();
         let site = |want: &&Want| matches!(want.stage, Stage::UnderWay(StageFrom::Site(_)));
@@ -287,7 +291,8 @@ impl Core {
         });
         want.waiting.extend(task);
         let waiting = u32::from(task.is_some());
-        line.raise((file, site), Use { unblocks: 0, waiting });
+        let urgency = task.map(|task| self.graph.task(task).spec.priority);
+        line.raise((file, site), Use { urgency, unblocks: 0, waiting });
     }
 
     /// A task lacks one thing only: if that is a file that is to be brought, it is worth more.
@@ -308,26 +313,30 @@ impl Core {
             _ => self.transfers.waits(*file, site, task),
         });
         if let Some(file) = last {
-            self.transfers.line.raise((file, site), Use { unblocks: 1, waiting: 0 });
+            let urgency = Some(self.spec(task).priority);
+            let more = Use { urgency, unblocks: 1, waiting: 0 };
+            self.transfers.line.raise((file, site), more);
         }
     }
 
     /// What a transfer is good for now. Of very many who wait some are enough to know that.
     fn use_of(&self, (file, site): Key) -> Use {
         let placed = self.transfers.wanted.get(&(file, site)).map_or(&[][..], |want| &want.waiting);
-        let placed = placed.iter().map(|task| self.tasks[task.index()].lacking);
+        let placed = placed.iter().map(|task| (*task, self.tasks[task.index()].lacking));
         let is_unknown = self.files[file.index()].knowledge == Knowledge::Unknown;
         let readers = self.graph.readers(file).filter(|_| site == SiteId::HOME);
         let unplaced = readers.take(LOOKED_AT_MAX).filter_map(|reader| {
             let state = &self.tasks[reader.task.index()];
-            match state.phase {
-                Phase::Waiting if is_unknown => Some(state.missing),
-                Phase::Ready => Some(u32::MAX),
-                _ => None,
-            }
+            let missing = match state.phase {
+                Phase::Waiting if is_unknown => state.missing,
+                Phase::Ready => u32::MAX,
+                _ => return None,
+            };
+            Some((reader.task, missing))
         });
         let mut found = Use::default();
-        for missing in placed.take(LOOKED_AT_MAX).chain(unplaced) {
+        for (task, missing) in placed.take(LOOKED_AT_MAX).chain(unplaced) {
+            found.urgency = found.urgency.max(Some(self.spec(task).priority));
             found.unblocks += u32::from(missing == 1);
             found.waiting += 1;
         }
@@ -372,7 +381,7 @@ impl Core {
     /// and have no place yet. Where there are several sites nobody knows yet which will need it.
     pub(super) fn prefetch(&mut self) {
         while self.transfers.has_spare() && self.sites.is_only_home() {
-            let Some(task) = self.ahead.pop_first() else { return };
+            let Some((_, task)) = self.ahead.pop_first() else { return };
             if self.phase(task) != Phase::Ready {
                 continue;
             }

@@ -73,15 +73,16 @@ impl Life<'_, '_> {
     /// What will happen to the engine's surroundings.
     fn schedule(&mut self) {
         let world = &mut *self.world;
-        world.capacity.clear();
-        for (at, capacity) in world.plan.sites.iter().enumerate() {
+        world.pools.clear();
+        world.queued.clear();
+        for (at, pools) in world.plan.sites.iter().enumerate() {
             let site = if at == 0 { SiteId::HOME } else { SiteId(world.next_site) };
             world.next_site += u16::from(at > 0);
             // The engine's own machine is there first.
             let late = at > 0 && world.chance.one_in(3);
             let when =
                 if late { (50, 400) } else { (u64::from(at > 0) * 6, u64::from(at > 0) * 9) };
-            world.later(when, Deed::Join(site, *capacity));
+            world.later(when, Deed::Join(site, pools.clone()));
             if at > 0 && world.chance.one_in(2) {
                 world.later((60, 900), Deed::Die(site));
             }
@@ -193,13 +194,18 @@ impl Life<'_, '_> {
 
     /// Marks how things stand after a step.
     fn observe(&mut self, core: &Core, resumed: bool) {
-        let sites = !self.world.capacity.is_empty();
+        let sites = !self.world.pools.is_empty();
         let at_shares = core.hosts_are_at_their_shares();
         self.world.marks.hit_if(at_shares, Mark::HostsAtTheirShares);
         for (at, node) in core.graph().tasks().iter().enumerate() {
             let phase = core.phase(TaskId(u32::try_from(at).unwrap()));
             let marks = &mut *self.world.marks;
             marks.hit_if(matches!(phase, Phase::Queued(_)), Mark::Contention);
+            let task = TaskId(u32::try_from(at).unwrap());
+            match phase {
+                Phase::Queued(site) => self.world.queued.insert(task, (site, core.pool(task))),
+                _ => self.world.queued.remove(&task),
+            };
             marks.hit_if(phase == Phase::Ready && sites, Mark::NoRoom);
             if resumed && phase == Phase::Done {
                 let delivered = |fact: &Fact| match fact {
@@ -298,8 +304,7 @@ impl Life<'_, '_> {
             }
             Action::Launch { attempt, site } => {
                 let key = self.oracle.check_launch(attempt, site, self.world, core, self.model);
-                let (spec, held) = (core.spec(attempt.task).clone(), core.held(attempt.task));
-                let running = Attempt { spec, site, held, key, killed: false, publishing: false };
+                let running = Attempt::new(attempt, site, key, core);
                 self.world.attempts.insert(attempt, running);
                 self.world.later((10, 150), Deed::End(attempt));
             }
@@ -391,7 +396,7 @@ impl Life<'_, '_> {
 pub(super) fn after_life(world: &mut World<'_>) {
     world.pending.clear();
     world.attempts.clear();
-    world.capacity.clear();
+    world.pools.clear();
     let lost: Vec<String> = world
         .held
         .iter()

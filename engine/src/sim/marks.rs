@@ -13,6 +13,7 @@ macro_rules! marks {
 }
 
 marks! {
+    GpusBesideOthers, FirstChoice, OtherChoice, TakenOver, UrgentFirst,
     Contention, NoRoom, PassedOver, AloneOnItsSite, TooLarge,
     SiteJoinedLate, SiteLostWithRunning, SiteLostWithPublishing, SiteLostWithFetching,
     SiteLostWithOnlyReplica, ResultRevived, ResultMadeAgain,
@@ -26,7 +27,7 @@ marks! {
     CrashedAmongActions, PowerCutLostFacts, FailuresRememberedAfterCrash,
     Grown, GrownAfterCrash, GrownUnderFailure, GrowthRefused, GrowthFailed,
     RecalledInPlace, RecalledRestored, MissedAtFirst, MissedDamaged, RecalledKnownOfUncached,
-    RecalledKnownOfForced, EarlyCutoff,
+    RecalledKnownOfForced, RecalledKnownOfReadOnly, EarlyCutoff,
     AbsentSource, AbsentOutput, InsideDirectory, DeclaredDigestBrought, DeclaredDigestWrong,
     SourceMissing, SourceBroken,
     TransferRetried, TransferFromSite, TransferSourceGone, TransferDamaged, TransferForMany,

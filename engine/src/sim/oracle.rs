@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use super::marks::Mark;
 use super::model::{Ending, Model};
 use super::plan::{FINAL, FREE, HALF, LOSS_COST, NOT_FOUND, SKIPS, held_name, source_name};
-use super::world::World;
-use crate::core::{Core, Phase};
+use super::world::{Attempt, World};
+use crate::core::{Admission, Core, Phase, Pool};
 use crate::{
     AttemptId, Digest, Exit, Fact, Failure, FailureClass, KeyPart, MemoKey, MemoRecord, Memoize,
-    Reason, Reuse, RunOutcome, Shortage, SiteId, TaskName, TaskSpec, Timestamp, memo_key,
+    Reason, Resources, Reuse, RunOutcome, Shortage, SiteId, TaskId, TaskName, TaskSpec, Timestamp,
+    Work, memo_key,
 };
 
 /// What the oracle remembers of a run by itself.
@@ -109,7 +110,7 @@ impl Oracle {
             }
             Fact::Reused { task, reuse, memoized, .. } => {
                 let spec = core.spec(core.graph().find(task).unwrap());
-                assert_eq!(*memoized, spec.memoize != Memoize::Off, "{task} is memoized or not");
+                assert_eq!(*memoized, spec.memoize.remembers(), "{task} is memoized or not");
                 let read = |name: &TaskName| {
                     let outputs = &core.spec(core.graph().find(name).unwrap()).outputs;
                     let mut inputs = spec.inputs.iter().map(|input| source_name(&input.source));
@@ -254,7 +255,7 @@ impl Oracle {
         let spec = core.spec(core.graph().find(name).unwrap());
         let damaged = world.doubted.contains("memo");
         let missed = self.missed.get(name) == Some(&key);
-        if spec.memoize == Memoize::On
+        if matches!(spec.memoize, Memoize::On | Memoize::ReadOnly)
             && !missed
             && let Some(record) = world.memo.get(&key)
         {
@@ -299,7 +300,7 @@ impl Oracle {
         world.marks.hit_if(!exact, Mark::FailedFast);
         for (at, node) in core.graph().tasks().iter().enumerate() {
             let name = &node.spec.name;
-            let phase = core.phase(crate::TaskId(u32::try_from(at).unwrap()));
+            let phase = core.phase(TaskId(u32::try_from(at).unwrap()));
             let ending = model.endings()[name];
             let agrees = match phase {
                 Phase::Done => ending == Ending::Done,
@@ -309,7 +310,7 @@ impl Oracle {
             };
             assert!(agrees, "{name} is {phase:?} where the model says {ending:?}; {failed:?}");
             if phase == Phase::Done {
-                assert_eq!(core.key(crate::TaskId(u32::try_from(at).unwrap())), model.key(name));
+                assert_eq!(core.key(TaskId(u32::try_from(at).unwrap())), model.key(name));
                 for (out, file) in node.outputs.iter().enumerate() {
                     let (left, right) = (core.content(*file), model.output(name, out));
                     assert_eq!(left, right, "{name} left what a serial run leaves");
@@ -323,24 +324,66 @@ impl Oracle {
 }
 
 fn check_slots(id: AttemptId, site: SiteId, world: &mut World<'_>, core: &Core) {
-    let capacity = world.capacity[&site];
-    let running = world.attempts.values().filter(|a| a.site == site && !a.publishing);
-    let mut held: Vec<_> = running.map(|attempt| attempt.held).collect();
-    held.push(core.held(id.task));
-    let cores: u32 = held.iter().map(|held| held.cores).sum();
-    let memory: u64 = held.iter().map(|held| held.memory).sum();
-    assert!(cores <= capacity.cores, "cores of {site}: {cores} of {}", capacity.cores);
-    assert!(memory <= capacity.memory, "memory of {site}: {memory} of {}", capacity.memory);
-    let spec = core.spec(id.task);
-    let held = core.held(id.task);
-    assert_eq!(held.cores, spec.resources.cores.min(capacity.cores), "{} has its cores", spec.name);
-    let asked = spec.resources.memory;
-    let is_right = held.memory == asked || spec.memory_growth.is_some() && held.memory > asked;
-    assert!(is_right, "{} asks for {asked} of memory, and has {}", spec.name, held.memory);
-    let alone = core.spec(id.task).resources.cores > capacity.cores;
-    world.marks.hit_if(alone, Mark::AloneOnItsSite);
-    let passed = (0..id.task.0).any(|t| core.phase(crate::TaskId(t)) == Phase::Queued(site));
+    let (spec, held, number) = (core.spec(id.task), core.held(id.task), core.pool(id.task));
+    let pool = world.pools[&site][usize::from(number)].clone();
+    let here = |a: &&Attempt| a.site == site && a.pool == number && !a.publishing;
+    let running: Vec<&Attempt> = world.attempts.values().filter(here).collect();
+    let before = running.iter().fold(Resources::NONE, |all, attempt| all.and(attempt.held));
+    assert!(before.and(held).fits(pool.capacity), "{held:?} in {pool:?} beside {before:?}");
+    let gpus = core.gpus(id.task);
+    assert_eq!(gpus.len(), held.gpus as usize, "{} has its GPUs", spec.name);
+    let shared = running.iter().flat_map(|attempt| &attempt.gpus).find(|gpu| gpus.contains(gpu));
+    assert_eq!(shared, None, "no two tasks share a GPU");
+    world.marks.hit_if(before.gpus > 0 && held.gpus > 0, Mark::GpusBesideOthers);
+    assert!(gpus.iter().all(|gpu| *gpu < pool.capacity.gpus), "{} has GPUs that are", spec.name);
+
+    let asked =
+        Resources { cores: spec.resources.cores.min(pool.capacity.cores), ..spec.resources };
+    let grown = Resources { memory: held.memory.max(asked.memory), ..asked };
+    let is_right = held == asked || spec.memory_growth.is_some() && held == grown;
+    assert!(is_right, "{} asks for {asked:?}, and has {held:?}", spec.name);
+    assert_ne!(pool.only, Some(Work::Functions), "{} is a command", spec.name);
+    let may = match spec.executors.as_ref() {
+        [] => pool.admission == Admission::Anyone,
+        labels => labels.contains(&pool.label),
+    };
+    assert!(may, "{} runs in one of {:?}, not in {}", spec.name, spec.executors, pool.label);
+    let choice = spec.executors.iter().position(|label| *label == pool.label);
+    world.marks.hit_if(choice == Some(0), Mark::FirstChoice);
+    world.marks.hit_if(choice > Some(0), Mark::OtherChoice);
+
+    check_turn(id, (site, number), &pool, before, world, core);
+    world.marks.hit_if(spec.resources.cores > pool.capacity.cores, Mark::AloneOnItsSite);
+    let passed = (0..id.task.0).any(|t| core.phase(TaskId(t)) == Phase::Queued(site));
     world.marks.hit_if(passed, Mark::PassedOver);
+}
+
+/// Nobody who waited there already, goes before it and would have fitted still waits.
+fn check_turn(
+    id: AttemptId,
+    place: (SiteId, u16),
+    pool: &Pool,
+    before: Resources,
+    world: &mut World<'_>,
+    core: &Core,
+) {
+    let turn = |task: TaskId| (std::cmp::Reverse(core.spec(task).priority), task);
+    let elsewhere = world.queued.get(&id.task).is_some_and(|other| *other != place);
+    world.marks.hit_if(elsewhere, Mark::TakenOver);
+    for (&other, at) in &world.queued {
+        let waits = core.phase(other) == Phase::Queued(place.0) && core.pool(other) == place.1;
+        let is_fixed = core.spec(other).memory_growth.is_none();
+        if *at != place || !waits || !is_fixed || turn(other) > turn(id.task) {
+            continue;
+        }
+        let resources = core.spec(other).resources;
+        let share = Resources { cores: resources.cores.min(pool.capacity.cores), ..resources };
+        let fits = before.and(share).fits(pool.capacity);
+        assert!(!fits, "{} goes before {}", core.spec(other).name, core.spec(id.task).name);
+    }
+    let urgent = core.spec(id.task).priority > 0;
+    let overtaken = world.queued.iter().any(|(other, at)| *at == place && *other < id.task);
+    world.marks.hit_if(urgent && overtaken, Mark::UrgentFirst);
 }
 
 /// The exit code of a failure, where the task's rules know it; 0 where not.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::chance::Chance;
-use crate::core::Options;
+use crate::core::{Admission, Options, Pool};
 use crate::{
     Command, Digest, Exit, FailureClass, FailureKind, InputSpec, Kind, Memoize, MemoryGrowth,
-    OutputSpec, Resources, Response, RetryRule, Source, TaskName, TaskSpec,
+    OutputSpec, Resources, Response, RetryRule, Source, TaskName, TaskSpec, Work,
 };
 
 /// How a task's attempts end, whatever else happens to them.
@@ -80,13 +80,35 @@ pub(super) struct Plan {
     pub(super) needs: BTreeMap<TaskName, u64>,
     pub(super) sources: BTreeMap<String, SourceFate>,
     /// Slots of the sites, HOME first.
-    pub(super) sites: Vec<Resources>,
+    pub(super) sites: Vec<Vec<Pool>>,
     pub(super) options: Options,
     /// Task and output whose delivery fails.
     pub(super) undeliverable: Vec<(TaskName, usize)>,
     /// Sources change and tasks differ from attempt to attempt while the run goes on: only what
     /// holds in any world is checked.
     pub(super) restless: bool,
+}
+
+/// A pool of the engine's own machine for those who name it, and one of each site that is not it.
+const SIDE: &str = "side";
+const NODE: &str = "node";
+
+/// The engine's own machine, where every task can run.
+fn home(chance: &mut Chance) -> Vec<Pool> {
+    let cores = u32::try_from(chance.span(1, 3)).unwrap();
+    let capacity = Resources { cores, memory: 8 << 30, gpus: 2, disk: 8 << 30 };
+    let mut side = Pool::new(SIDE, Resources { cores: 1, memory: 6 << 30, ..capacity });
+    side.only = Some(Work::Commands);
+    side.admission = Admission::WhoAsks;
+    let mut functions = Pool::new("threads", Resources { cores: 4, ..capacity });
+    functions.only = Some(Work::Functions);
+    vec![Pool::new("local", capacity), side, functions]
+}
+
+/// Another machine.
+pub(super) fn node(cores: u32, gib: u64) -> Pool {
+    let gpus = u32::try_from(gib % 3).unwrap();
+    Pool::new(NODE, Resources { cores, memory: gib << 30, gpus, disk: gib << 30 })
 }
 
 /// More than any site has.
@@ -144,11 +166,10 @@ impl Plan {
     pub(super) fn random(seed: u64) -> Self {
         let mut chance = Chance::new(seed);
         let trouble = if chance.one_in(3) { 0 } else { 4 + chance.below(12) };
-        let mut sites =
-            vec![Resources { cores: u32::try_from(chance.span(1, 3)).unwrap(), memory: 8 << 30 }];
+        let mut sites = vec![home(&mut chance)];
         for _ in 0..chance.below(4) {
             let cores = u32::try_from(chance.span(1, 2)).unwrap();
-            sites.push(Resources { cores, memory: chance.span(2, 8) << 30 });
+            sites.push(vec![node(cores, chance.span(2, 8))]);
         }
         let options = Options {
             open: false,
@@ -276,6 +297,17 @@ impl Builder {
             spec.resources.cores = 9;
         }
         spec.resources.memory = chance.span(0, 5) << 30;
+        spec.resources.gpus = if chance.one_in(6) { 1 + u32::from(chance.one_in(3)) } else { 0 };
+        spec.resources.disk = if chance.one_in(4) { chance.span(0, 5) << 30 } else { 0 };
+        spec.priority = [0, 0, 0, 0, 5, -5][chance.below(6)];
+        let labels: &[&str] = match chance.below(12) {
+            0 => &[SIDE],
+            1 => &[SIDE, "local"],
+            2 => &[NODE, SIDE],
+            3 => &["local", SIDE, NODE],
+            _ => &[],
+        };
+        spec.executors = labels.iter().map(|label| Arc::from(*label)).collect();
         if chance.one_in(5) {
             // It needs more than it asks for, though no more than one site has that stays.
             let factor = u32::try_from(chance.span(1_200, 3_000)).unwrap();
@@ -289,6 +321,7 @@ impl Builder {
         spec.memoize = match chance.below(8) {
             0 => Memoize::Off,
             1 => Memoize::Refresh,
+            2 => Memoize::ReadOnly,
             _ => Memoize::On,
         };
         let has_rules = chance.one_in(2);

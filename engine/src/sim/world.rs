@@ -9,10 +9,10 @@ use super::gate::Gate;
 use super::marks::{Mark, Marks};
 use super::model::{content, inner, written};
 use super::plan::{
-    FINAL, FREE, Fate, Growth, HALF, NOT_FOUND, Plan, SKIPS, SourceFate, held_name, source_digest,
-    source_name,
+    FINAL, FREE, Fate, Growth, HALF, NOT_FOUND, Plan, SKIPS, SourceFate, held_name, node,
+    source_digest, source_name,
 };
-use crate::core::{Core, Event, FileNode, Recall, StageFrom, Urgency};
+use crate::core::{Core, Event, FileNode, Pool, Recall, StageFrom, Urgency};
 use crate::queue::TicketId;
 use crate::{
     AttemptId, AttemptOutcome, Content, Digest, Exit, Failure, FailureClass, FileId, Kind, MemoKey,
@@ -23,7 +23,7 @@ use crate::{
 /// Something that is under way outside of the core, or will happen to it.
 #[derive(Debug, Clone)]
 pub(super) enum Deed {
-    Join(SiteId, Resources),
+    Join(SiteId, Vec<Pool>),
     Die(SiteId),
     Stage {
         file: FileId,
@@ -54,11 +54,28 @@ pub(super) enum Deed {
 pub(super) struct Attempt {
     pub(super) spec: TaskSpec,
     pub(super) site: SiteId,
+    pub(super) pool: u16,
     /// Slots that it holds.
     pub(super) held: Resources,
+    pub(super) gpus: Vec<u32>,
     pub(super) key: MemoKey,
     pub(super) killed: bool,
     pub(super) publishing: bool,
+}
+
+impl Attempt {
+    pub(super) fn new(id: AttemptId, site: SiteId, key: MemoKey, core: &Core) -> Self {
+        Self {
+            spec: core.spec(id.task).clone(),
+            site,
+            pool: core.pool(id.task),
+            held: core.held(id.task),
+            gpus: core.gpus(id.task).to_vec(),
+            key,
+            killed: false,
+            publishing: false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -76,7 +93,10 @@ pub(super) struct World<'a> {
     pub(super) versions: BTreeMap<String, u32>,
     /// What each site that is there holds, by path or address.
     pub(super) held: BTreeMap<SiteId, BTreeMap<String, Content>>,
-    pub(super) capacity: BTreeMap<SiteId, Resources>,
+    /// The slots of each site that is there.
+    pub(super) pools: BTreeMap<SiteId, Vec<Pool>>,
+    /// Tasks that waited for slots after the last step, and where.
+    pub(super) queued: BTreeMap<TaskId, (SiteId, u16)>,
     pub(super) next_site: u16,
     pub(super) objects: BTreeSet<Digest>,
     pub(super) memo: BTreeMap<MemoKey, MemoRecord>,
@@ -111,7 +131,8 @@ impl<'a> World<'a> {
             rooms_made: 0,
             versions: BTreeMap::new(),
             held: BTreeMap::from([(SiteId::HOME, BTreeMap::new())]),
-            capacity: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            queued: BTreeMap::new(),
             next_site: 1,
             objects: BTreeSet::new(),
             memo: BTreeMap::new(),
@@ -178,11 +199,11 @@ impl<'a> World<'a> {
     /// Carries out what was under way; what comes of it, if anything is reported.
     pub(super) fn carry_out(&mut self, deed: Deed, core: &Core) -> Option<Event> {
         match deed {
-            Deed::Join(site, capacity) => {
+            Deed::Join(site, pools) => {
                 self.marks.hit_if(core.counts().running > 0, Mark::SiteJoinedLate);
                 self.held.entry(site).or_default();
-                self.capacity.insert(site, capacity);
-                Some(Event::SiteJoined { site, capacity })
+                self.pools.insert(site, pools.clone());
+                Some(Event::SiteJoined { site, pools })
             }
             Deed::Die(site) => self.die(site),
             Deed::Stage { file, site, from, begun } => self.stage(core, (file, site), from, begun),
@@ -240,7 +261,7 @@ impl<'a> World<'a> {
 
     fn die(&mut self, site: SiteId) -> Option<Event> {
         let lost = self.held.remove(&site)?;
-        self.capacity.remove(&site)?;
+        self.pools.remove(&site)?;
         let only = |name: &&String| !self.held.values().any(|held| held.contains_key(*name));
         let produced = |name: &&String| name.starts_with("o/");
         let only_there = lost.keys().filter(produced).any(|name| only(&name));
@@ -254,7 +275,7 @@ impl<'a> World<'a> {
         if self.chance.one_in(2) {
             let again = SiteId(self.next_site);
             self.next_site += 1;
-            self.later((10, 300), Deed::Join(again, Resources { cores: 2, memory: 6 << 30 }));
+            self.later((10, 300), Deed::Join(again, vec![node(2, 6)]));
         }
         Some(Event::SiteLost { site, cause: "power".to_owned() })
     }
@@ -365,8 +386,11 @@ impl<'a> World<'a> {
             known.is_some() && spec.memoize == Memoize::Refresh,
             Mark::RecalledKnownOfForced,
         );
+        let is_own = known.is_some() && !self.memo.contains_key(&key);
+        let is_read_only = spec.memoize == Memoize::ReadOnly;
+        self.marks.hit_if(is_own && is_read_only, Mark::RecalledKnownOfReadOnly);
         let remembered = match spec.memoize {
-            Memoize::On => self.memo.get(&key).cloned().or(known),
+            Memoize::On | Memoize::ReadOnly => self.memo.get(&key).cloned().or(known),
             Memoize::Off | Memoize::Refresh => known,
         };
         let Some(record) = remembered else {

@@ -4,17 +4,18 @@ mod attempts;
 mod directories;
 mod files;
 mod growth;
+mod pools;
 mod resuming;
 mod retrying;
 mod size;
 mod stopping;
 
-use super::{Action, Core, Event, History, Options, Recall, StageFrom, Urgency};
+use super::{Action, Admission, Core, Event, History, Options, Pool, Recall, StageFrom, Urgency};
 use crate::testing::tasks;
 use crate::{
     AttemptId, AttemptOutcome, Content, Digest, Exit, Fact, Failure, FailureClass, FileId, Kind,
     MemoRecord, OutputRecord, Reason, Resources, Reuse, Shortage, SiteId, Source, TaskId, TaskSpec,
-    Timestamp, Usage,
+    Timestamp, Usage, Work,
 };
 
 /// Runs a script under the default options (fail-fast, no retries of transfers).
@@ -111,10 +112,8 @@ impl Script {
                 Event::TimePassed
             }
             "join" => {
-                let (cores, gib) = more.split_once(' ').unwrap_or((more, "8"));
-                let memory = gib.parse::<u64>().expect("memory") << 30;
-                let capacity = Resources { cores: cores.parse().expect("cores"), memory };
-                Event::SiteJoined { site: at(what), capacity }
+                let pools = more.split('+').map(|text| pool(text.trim()));
+                Event::SiteJoined { site: at(what), pools: pools.collect() }
             }
             "lost" => Event::SiteLost { site: at(what), cause: "power".to_owned() },
             "staged" | "unstaged" => {
@@ -208,6 +207,29 @@ impl Script {
 
 fn content(bytes: &str, kind: Kind) -> Content {
     Content { digest: Digest::of(bytes.as_bytes()), bytes: bytes.len() as u64, kind }
+}
+
+/// `cores gib gpus disk` for everybody, `label: cores …` for those who ask, `label! cores …` for
+/// functions.
+fn pool(text: &str) -> Pool {
+    let (label, numbers) = text.split_once([':', '!']).unwrap_or(("local", text));
+    let mut numbers =
+        numbers.split_whitespace().map(|number| number.parse::<u64>().expect("slots"));
+    let mut next = |usual: u64| numbers.next().unwrap_or(usual);
+    let capacity = Resources {
+        cores: next(0).try_into().expect("cores"),
+        memory: next(8) << 30,
+        gpus: next(0).try_into().expect("gpus"),
+        disk: next(0) << 30,
+    };
+    let mut pool = Pool::new(label, capacity);
+    if text.contains(':') {
+        pool.admission = Admission::WhoAsks;
+    }
+    if text.contains('!') {
+        pool.only = Some(Work::Functions);
+    }
+    pool
 }
 
 /// The failure of a class, or of an exit code (`code 75`).

@@ -280,3 +280,19 @@ fn a_rule_may_let_running_out_of_memory_cost_something_and_it_grows_all_the_same
     assert_eq!(gib(&script, "a"), 2);
     script.run("ended a memory => failed a (out of resources), finish failed");
 }
+
+/// Seed 5,181 of the simulator: it asked for as much memory as a site had that lacked the rest.
+#[test]
+fn it_grows_to_what_those_sites_have_that_have_the_rest() {
+    let mut tasks = growing("a#2: -> x", None);
+    tasks[0].resources.gpus = 1;
+    let mut script = Script::of(tasks, History::default(), Options::default());
+    script.run(
+        "start          => recall a
+         join 0 1 3 1   =>
+         join 1 1 8     =>
+         miss a         => launch a.1@0
+         ended a memory => launch a.2@0",
+    );
+    assert_eq!(gib(&script, "a"), 3);
+}
