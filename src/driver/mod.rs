@@ -59,6 +59,7 @@ pub(crate) use self::flow::{BegunFlow, begin as begin_flow};
 pub(crate) use self::message::Message;
 use self::message::Missed;
 use self::program::Program;
+use crate::flow::pause_until;
 
 /// Events that are taken in before their actions are carried out.
 const EVENTS_BATCH_MAX: usize = 4_096;
@@ -214,7 +215,8 @@ impl<'a> Driver<'a> {
 
     /// Waits for messages and feeds the core with them.
     fn take_in(&mut self, actions: &mut Vec<Action>) -> Result<(), RunError> {
-        match self.inbox.recv_timeout(self.wait()) {
+        let next = self.early().map_or_else(|| self.inbox.recv_timeout(self.wait()), Ok);
+        match next {
             Ok(message) => self.on_message(message, actions)?,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Err(RunError::EdgesGone),
@@ -229,6 +231,19 @@ impl<'a> Driver<'a> {
             self.core.step(now, Event::TimePassed, actions);
         }
         Ok(())
+    }
+
+    /// What comes within a moment: to sleep and to be woken takes longer than a small function.
+    fn early(&self) -> Option<Message> {
+        let Program::Flow(side) = &self.program else { return None };
+        let mut early = None;
+        side.set_watched(true);
+        pause_until(|| {
+            early = self.inbox.try_recv().ok();
+            early.is_some() || side.is_awaited()
+        });
+        let is_awaited = side.set_watched(false);
+        early.or_else(|| is_awaited.then_some(Message::Program))
     }
 
     /// What the program asked for; also when there was no room for a message of it.

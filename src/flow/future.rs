@@ -14,6 +14,7 @@ use super::cell::{Cell, Ended, TaskState};
 use super::error::TaskError;
 use super::handle::Handle;
 use super::value::{self, Step};
+use super::workers::pause_until;
 
 /// The value that a task will have. Cheap to clone; await it in any runtime, or [`wait`](Self::wait)
 /// for it in blocking code.
@@ -236,6 +237,13 @@ pub(crate) fn block<F>(
     until: Option<Instant>,
     mut poll: impl FnMut(&Waker) -> Option<F>,
 ) -> Option<F> {
+    let mut early = None;
+    if pause_until(|| {
+        early = poll(Waker::noop());
+        early.is_some()
+    }) {
+        return early;
+    }
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     loop {
         if let Some(found) = poll(&waker) {

@@ -1,6 +1,7 @@
 //! How futures and functions reach the engine's loop.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +20,10 @@ pub(crate) struct Handle(Arc<Shared>);
 
 struct Shared {
     messages: SyncSender<Message>,
+    /// Whether there is a request, for those who look without the lock.
+    is_filled: AtomicBool,
+    /// Whether the loop looks by itself before it sleeps.
+    is_watched: AtomicBool,
     inbox: Mutex<Inbox>,
 }
 
@@ -82,7 +87,8 @@ impl Work {
 
 impl Handle {
     pub(crate) fn new(messages: SyncSender<Message>) -> Self {
-        Self(Arc::new(Shared { messages, inbox: Mutex::default() }))
+        let (is_filled, is_watched) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self(Arc::new(Shared { messages, is_filled, is_watched, inbox: Mutex::default() }))
     }
 
     pub(crate) fn submit(&self, submission: Submission) {
@@ -106,8 +112,9 @@ impl Handle {
         }
         let was_empty = inbox.requests.is_empty();
         inbox.requests.push(request);
+        self.0.is_filled.store(true, Ordering::SeqCst);
         drop(inbox);
-        if was_empty {
+        if was_empty && !self.0.is_watched.load(Ordering::SeqCst) {
             // When there is no room, the loop is busy: it looks into the inbox before it waits.
             let _full = self.0.messages.try_send(Message::Program);
         }
@@ -116,7 +123,20 @@ impl Handle {
 
     /// What came since.
     pub(crate) fn take(&self) -> Vec<Request> {
-        std::mem::take(&mut self.inbox().requests)
+        let mut inbox = self.inbox();
+        self.0.is_filled.store(false, Ordering::SeqCst);
+        std::mem::take(&mut inbox.requests)
+    }
+
+    /// Whether anything came since. While this is asked again and again, nobody has to wake the loop.
+    pub(crate) fn is_filled(&self) -> bool {
+        self.0.is_filled.load(Ordering::SeqCst)
+    }
+
+    /// Says whether the loop looks by itself. True: something is there.
+    pub(crate) fn set_watched(&self, is_watched: bool) -> bool {
+        self.0.is_watched.store(is_watched, Ordering::SeqCst);
+        self.is_filled()
     }
 
     /// Nothing more is taken; what came last is given back.

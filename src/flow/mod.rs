@@ -49,7 +49,7 @@ pub use function::Begun;
 pub(crate) use events::{Board as EventBoard, Watcher};
 pub(crate) use handle::Handle;
 pub(crate) use side::Side;
-pub(crate) use workers::Workers;
+pub(crate) use workers::{Workers, pause_until};
 
 use crate::driver::{self, Report, RunError};
 use crate::workflow::free;

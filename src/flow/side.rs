@@ -66,6 +66,16 @@ impl Side {
         Self { handle, workers, entries, repeated, calls }
     }
 
+    /// Whether the program asked for something.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.handle.is_filled()
+    }
+
+    /// Says whether the loop looks by itself; whether the program asked for something.
+    pub(crate) fn set_watched(&self, is_watched: bool) -> bool {
+        self.handle.set_watched(is_watched)
+    }
+
     /// Takes in what the program asked for since.
     pub(crate) fn take_in(&mut self, core: &mut Core, now: Timestamp, edges: &Edges) -> TakenIn {
         let mut taken = TakenIn::default();
@@ -121,15 +131,16 @@ impl Side {
             specs.push(spec);
             entries.push(Entry { cell, work });
         }
-        if core.submit(now, specs.clone(), actions).is_ok() {
-            return self.entries.extend(entries.into_iter().map(Some));
-        }
+        let specs = match core.submit(now, specs, actions) {
+            Ok(_) => return self.entries.extend(entries.into_iter().map(Some)),
+            Err((_, specs)) => specs,
+        };
         // One of them cannot be; the others can.
         for (spec, entry) in specs.into_iter().zip(entries) {
             let name = Arc::clone(&spec.name);
             match core.submit(now, vec![spec], actions) {
                 Ok(_) => self.entries.push(Some(entry)),
-                Err(error) => {
+                Err((error, _)) => {
                     let failure = Failure::new(FailureClass::Permanent, error.to_string());
                     entry.cell.end(Err(TaskError::failed(&name, failure)));
                 }

@@ -1,7 +1,26 @@
 //! Threads that call functions.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long somebody looks for what comes next before the thread sleeps.
+const MOMENT: Duration = Duration::from_micros(30);
+
+/// Waits until this holds, for a moment and without sleeping; others run meanwhile. Whether it does.
+pub(crate) fn pause_until(mut holds: impl FnMut() -> bool) -> bool {
+    let begun = Instant::now();
+    loop {
+        if holds() {
+            return true;
+        }
+        if begun.elapsed() >= MOMENT {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+}
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -10,9 +29,14 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Clone)]
 pub(crate) struct Workers(Arc<Shared>);
 
+#[derive(Default)]
 struct Shared {
     queue: Mutex<Queue>,
     filled: Condvar,
+    /// Jobs in the queue, for those who look at it without its lock.
+    length: AtomicUsize,
+    /// Whether a thread looks for the next job before it sleeps; one is enough.
+    is_watched: AtomicBool,
 }
 
 #[derive(Default)]
@@ -24,8 +48,7 @@ struct Queue {
 
 impl Workers {
     pub(crate) fn start(threads: usize) -> std::io::Result<Self> {
-        let shared = Shared { queue: Mutex::default(), filled: Condvar::new() };
-        let workers = Self(Arc::new(shared));
+        let workers = Self(Arc::new(Shared::default()));
         for at in 0..threads {
             let own = workers.clone();
             std::thread::Builder::new().name(format!("call-{at}")).spawn(move || own.work())?;
@@ -36,7 +59,11 @@ impl Workers {
     pub(crate) fn submit(&self, job: impl FnOnce() + Send + 'static) {
         let mut queue = self.queue();
         queue.jobs.push_back(Box::new(job));
-        let is_awaited = queue.idle > 0;
+        let length = queue.jobs.len();
+        self.0.length.store(length, Ordering::SeqCst);
+        // Who watches takes one; each further one needs somebody to be woken.
+        let watching = usize::from(self.0.is_watched.load(Ordering::SeqCst));
+        let is_awaited = queue.idle > 0 && length > watching;
         drop(queue);
         if is_awaited {
             self.0.filled.notify_one();
@@ -61,8 +88,12 @@ impl Workers {
                 return;
             }
             if let Some(job) = queue.jobs.pop_front() {
+                self.0.length.store(queue.jobs.len(), Ordering::SeqCst);
                 drop(queue);
                 job();
+                if self.0.length.load(Ordering::SeqCst) == 0 {
+                    self.watch();
+                }
                 queue = self.queue();
                 continue;
             }
@@ -70,6 +101,15 @@ impl Workers {
             queue = self.0.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
             queue.idle -= 1;
         }
+    }
+
+    /// Looks for the next job for a moment: it mostly comes sooner than a thread can be woken.
+    fn watch(&self) {
+        if self.0.is_watched.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        pause_until(|| self.0.length.load(Ordering::SeqCst) > 0);
+        self.0.is_watched.store(false, Ordering::SeqCst);
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

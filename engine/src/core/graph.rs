@@ -159,6 +159,11 @@ impl Graph {
     /// Adds tasks, all or none, and returns the first new number.
     pub fn add(&mut self, specs: Vec<TaskSpec>) -> Result<TaskId, GraphError> {
         self.check(&specs)?;
+        Ok(self.add_checked(specs))
+    }
+
+    /// Adds tasks that [`check`](Self::check) found nothing wrong with.
+    pub(super) fn add_checked(&mut self, specs: Vec<TaskSpec>) -> TaskId {
         let first = TaskId(number(self.tasks.len()));
         self.make_room(&specs);
         for (task, spec) in (first.0..).map(TaskId).zip(specs) {
@@ -183,7 +188,7 @@ impl Graph {
         for task in (first.0..number(self.tasks.len())).map(TaskId) {
             self.connect(task);
         }
-        Ok(first)
+        first
     }
 
     /// Large workflows come at once, and growing step by step would cost as much as adding.

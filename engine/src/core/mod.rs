@@ -184,15 +184,18 @@ impl Core {
     /// the first one. They may take, read and come after what is there or among them.
     ///
     /// # Errors
-    /// They do not fit with each other or with what is there.
+    /// They do not fit with each other or with what is there, and are given back.
     pub fn submit(
         &mut self,
         now: Timestamp,
         tasks: Vec<TaskSpec>,
         actions: &mut Vec<Action>,
-    ) -> Result<TaskId, GraphError> {
+    ) -> Result<TaskId, (GraphError, Vec<TaskSpec>)> {
         self.now = self.now.max(now);
-        let first = self.add_tasks(tasks)?;
+        if let Err(error) = self.graph.check(&tasks) {
+            return Err((error, tasks));
+        }
+        let first = self.add_checked(tasks);
         if self.course != Course::Over {
             self.begin_tasks(first, actions);
             self.proceed(actions);
@@ -279,7 +282,12 @@ impl Core {
     }
 
     fn add_tasks(&mut self, specs: Vec<TaskSpec>) -> Result<TaskId, GraphError> {
-        let first = self.graph.add(specs)?;
+        self.graph.check(&specs)?;
+        Ok(self.add_checked(specs))
+    }
+
+    fn add_checked(&mut self, specs: Vec<TaskSpec>) -> TaskId {
+        let first = self.graph.add_checked(specs);
         for node in &self.graph.tasks()[first.index()..] {
             let mut state = TaskState::new(node.waits_for);
             state.kind = self.ready.kind_of(&node.spec);
@@ -296,7 +304,7 @@ impl Core {
         for task in (first.0..self.counts.total).map(TaskId) {
             self.keep_for(task);
         }
-        Ok(first)
+        first
     }
 
     /// Begins the tasks from this number on: asks for their source files, and starts those that

@@ -7,7 +7,7 @@ use crate::{FileId, Kind, Source, TaskName, TaskSpec};
 type NewOutputs<'a> = Lookup<&'a str, (u32, Kind)>;
 
 impl Graph {
-    pub(super) fn check(&self, specs: &[TaskSpec]) -> Result<(), GraphError> {
+    pub(in crate::core) fn check(&self, specs: &[TaskSpec]) -> Result<(), GraphError> {
         let names = self.check_names(specs)?;
         let outputs = self.check_outputs(specs)?;
         check_circles(specs, &names, &outputs)
