@@ -326,7 +326,7 @@ impl<'a> Driver<'a> {
     }
 
     fn feed(&mut self, mut event: Event, actions: &mut Vec<Action>) {
-        if room::look(&mut event, &self.edges.project.scratch()) {
+        if room::look(&mut event, &self.edges.project) {
             self.edges.lacked_room.store(true, Ordering::Relaxed);
         }
         if let Event::AttemptEnded(outcome) = &mut event

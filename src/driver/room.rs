@@ -6,14 +6,17 @@ use keelboat_engine::core::Event;
 use keelboat_engine::{AttemptOutcome, FailureClass};
 use nix::sys::statvfs::statvfs;
 
+use crate::project::Project;
+
 /// A disk with less is full, in bytes.
 const ROOM_MIN: u64 = 64 << 10;
 
 /// Tells of a full disk where a task just says that it failed. Returns whether what happened did so
 /// because the disk is full.
-pub(super) fn look(event: &mut Event, scratch: &Path) -> bool {
+pub(super) fn look(event: &mut Event, project: &Project) -> bool {
     match event {
-        Event::AttemptEnded(outcome) => {
+        Event::AttemptEnded(outcome) if outcome.result.is_err() => {
+            let scratch = &project.scratch();
             explain(outcome, scratch);
             let failure = outcome.result.as_ref().err();
             failure.is_some_and(|failure| failure.class == FailureClass::OutOfResources)

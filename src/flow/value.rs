@@ -4,6 +4,8 @@
 //! can be, and the entries of maps are sorted by the bytes of their keys. So equal values have equal
 //! digests, on every machine and in whatever order a hash map was walked.
 
+use std::cell::Cell;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -30,10 +32,22 @@ pub(crate) fn encode(value: &(impl Serialize + ?Sized)) -> Result<Vec<u8>, Codec
     Ok(bytes)
 }
 
+/// What the decoder has for texts that it does not give away. Longer ones are no names of fields.
+const SCRATCH_BYTES: usize = 4096;
+
+thread_local! {
+    /// Kept, since most values are much shorter than it takes to clear it.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// The value that these bytes are.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     let mut rest = bytes;
-    let value = ciborium::from_reader(&mut rest).map_err(|error| {
+    let mut scratch = SCRATCH.take();
+    scratch.resize(SCRATCH_BYTES, 0);
+    let value = ciborium::de::from_reader_with_buffer(&mut rest, &mut scratch);
+    SCRATCH.set(scratch);
+    let value = value.map_err(|error| {
         let text = match error {
             ciborium::de::Error::Semantic(_, text) => text,
             other => other.to_string(),
