@@ -25,7 +25,7 @@ struct Epidemic {
     infected_percent: f64,
 }
 
-/// Kermack and McKendrick's model, by steps of a day.
+/// The classical model of an epidemic (susceptible, infected, recovered), by steps of a day.
 fn epidemic(infects_a_day: f64, days: f64) -> Epidemic {
     let (mut healthy, mut ill) = (0.999, 0.001);
     let (mut peak, mut peak_day) = (ill, 0);
