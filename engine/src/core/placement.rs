@@ -20,6 +20,9 @@ impl Core {
     /// Gives places to ready tasks, the most urgent first, as long as there is room. Tasks whose
     /// result was lost need no room: those that hold it may be waiting for them.
     pub(super) fn place_ready(&mut self, actions: &mut Vec<Action>) {
+        if self.ready.is_empty() {
+            return;
+        }
         let mut walk = self.ready.walk();
         while self.course == Course::Going {
             let next = self.ready.next(&walk, READY_PASSED_MAX, |kind, (first_time, ..)| {
@@ -32,9 +35,8 @@ impl Core {
                 self.fail(task, failure, actions);
             } else if let Some(id) = self.choose_place(task, wanted, first_time) {
                 self.ready.remove(kind, rank);
-                let state = &mut self.tasks[task.index()];
-                (state.asks, state.pool) = (wanted, id.1);
-                self.at(id).placed.insert(task);
+                self.tasks[task.index()].pool = id.1;
+                self.at(id).placed.insert(task, wanted);
                 self.fetch(task, id.0, actions);
             } else {
                 walk.pass(kind, rank);
@@ -63,7 +65,15 @@ impl Core {
 
     /// What a task that runs holds of its site's slots, as many as it asked for or the site has.
     pub fn held(&self, task: TaskId) -> Resources {
-        self.tasks[task.index()].held
+        let place = self.place(task);
+        let held = place.and_then(|place| place.running.get(&task));
+        held.copied().unwrap_or(Resources::NONE)
+    }
+
+    /// The place that a task has.
+    fn place(&self, task: TaskId) -> Option<&Place> {
+        let site = self.phase(task).site()?;
+        self.sites.all.get(&(site, self.pool(task)))
     }
 
     /// The numbers of the GPUs that a task holds which runs; each is below what its pool has.
@@ -215,11 +225,8 @@ impl Core {
         if place.free.cores == 0 || self.course != Course::Going {
             return None;
         }
-        let fitting = place
-            .queued
-            .iter()
-            .skip(*skipped)
-            .position(|(_, task)| place.fits(self.tasks[task.index()].asks))?;
+        let fitting =
+            place.queued.iter().skip(*skipped).position(|(_, task)| place.has_slots(*task))?;
         let at = *skipped + fitting;
         let (_, task) = *place.queued.iter().nth(at)?;
         *skipped = at;
@@ -240,45 +247,40 @@ impl Core {
         if place.free.cores == 0 || !place.queued.is_empty() || self.course != Course::Going {
             return None;
         }
-        let may_run = |(_, task): &Turn| {
-            let state = &self.tasks[task.index()];
-            self.ready.kind(state.kind).admits(&place.pool) && place.fits(state.asks)
+        let may_run = |task: TaskId, asks: Resources| {
+            let kind = self.ready.kind(self.tasks[task.index()].kind);
+            kind.admits(&place.pool) && place.fits(asks)
         };
         let others = self.sites.pools_of(id.0).filter(|(other, _)| **other != id);
         let first = |(other, waits): (&PlaceId, &Place)| {
-            let has_to_wait = |turn: &&Turn| !waits.fits(self.tasks[turn.1.index()].asks);
-            let turn = waits.queued.iter().find(|turn| has_to_wait(turn) && may_run(turn))?;
+            let turn = waits.queued.iter().find(|(_, task)| {
+                let asks = waits.placed.get(task);
+                !waits.has_slots(*task) && asks.is_some_and(|asks| may_run(*task, *asks))
+            })?;
             Some((*turn, *other))
         };
         let (turn, from) = others.filter_map(first).min()?;
         let task = turn.1;
         let before = self.at(from);
-        before.placed.remove(&task);
+        let asks = before.placed.remove(&task)?;
         before.queued.remove(&turn);
         // What waited behind it may be possible there now.
         self.sites.stirred.insert(from);
         self.tasks[task.index()].pool = id.1;
         let place = self.at(id);
-        place.placed.insert(task);
+        place.placed.insert(task, asks);
         place.queued.insert(turn);
         Some(task)
     }
 
     fn launch(&mut self, task: TaskId, id: PlaceId, actions: &mut Vec<Action>) {
-        let (asks, turn) = (self.tasks[task.index()].asks, self.turn(task));
-        let site = id.0;
-        let place = self.at(id);
-        let share = place.share(asks);
-        place.placed.remove(&task);
-        place.queued.remove(&turn);
-        place.running.insert(task);
-        self.sites.take(id, task, share);
+        let (site, turn) = (id.0, self.turn(task));
+        self.sites.take(id, turn);
         self.counts.running += 1;
         self.forget_read_before(task);
         let state = &mut self.tasks[task.index()];
         state.phase = Phase::Running(site);
         state.ordinal += 1;
-        state.held = share;
         let attempt = state.attempt(task);
         let reasons = state.reasons.clone();
         let fact = Fact::AttemptStarted {
@@ -334,9 +336,8 @@ impl Core {
             }
             Phase::Running(_) => {
                 self.counts.running -= 1;
-                let held = std::mem::replace(&mut self.tasks[task.index()].held, Resources::NONE);
                 if let Some(id) = id {
-                    self.sites.give_back(id, task, held);
+                    self.sites.give_back(id, task);
                 }
             }
             // A head of the queue that is gone may have been what others waited behind.
@@ -362,14 +363,15 @@ impl Core {
         for file in &mut self.files {
             file.replicas.retain(|replica| *replica != site);
         }
-        let tasks = |of: fn(&Place) -> &BTreeSet<TaskId>| -> BTreeSet<TaskId> {
-            lost.iter().flat_map(|place| of(place).iter().copied()).collect()
-        };
-        for task in tasks(|place| &place.placed) {
+        let placed: BTreeSet<TaskId> = lost.iter().flat_map(|p| p.placed.keys()).copied().collect();
+        for task in placed {
             self.leave(task);
             self.make_ready(task);
         }
-        let (running, publishing) = (tasks(|p| &p.running), tasks(|p| &p.publishing));
+        let running: BTreeSet<TaskId> =
+            lost.iter().flat_map(|p| p.running.keys()).copied().collect();
+        let publishing: BTreeSet<TaskId> =
+            lost.iter().flat_map(|p| &p.publishing).copied().collect();
         for task in running.into_iter().chain(publishing) {
             let cause = format!("site {site} was lost: {cause}");
             let failure = Failure::new(FailureClass::InfrastructureLost, cause);
@@ -385,14 +387,13 @@ impl Core {
     pub(super) fn check_site_invariants(&self) {
         self.sites.check_gpus();
         for (id, place) in &self.sites.all {
-            let running = place.running.iter().map(|task| self.held(*task));
-            let all = running.fold(place.free, Resources::and);
+            let all = place.running.values().copied().fold(place.free, Resources::and);
             assert_eq!(all, place.pool.capacity, "slots of {id:?} add up");
             for (_, task) in &place.queued {
-                assert!(place.placed.contains(task), "{task} is queued where it has its place");
+                assert!(place.placed.contains_key(task), "{task} is queued where it has its place");
             }
-            for task in &place.placed {
-                assert!(place.is_able(self.tasks[task.index()].asks), "{task} can run at {id:?}");
+            for (task, asks) in &place.placed {
+                assert!(place.is_able(*asks), "{task} can run at {id:?}");
                 let kind = self.ready.kind(self.tasks[task.index()].kind);
                 assert!(kind.admits(&place.pool), "{task} may run at {id:?}");
                 let phase = self.phase(*task);
@@ -400,10 +401,11 @@ impl Core {
                 let expected = if queued { Phase::Queued(id.0) } else { Phase::Fetching(id.0) };
                 assert_eq!(phase, expected, "{task} has a place at {id:?}");
             }
-            for task in place.placed.iter().chain(&place.running).chain(&place.publishing) {
+            let waiting = place.placed.keys().chain(place.running.keys());
+            for task in waiting.chain(&place.publishing) {
                 assert_eq!(self.pool(*task), id.1, "{task} knows its pool");
             }
-            for task in &place.running {
+            for task in place.running.keys() {
                 assert_eq!(self.phase(*task), Phase::Running(id.0), "{task} runs at {id:?}");
             }
             for task in &place.publishing {

@@ -80,6 +80,10 @@ impl Ready {
         self.kinds[kind as usize].1.remove(&rank);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.kinds.iter().all(|(_, tasks)| tasks.is_empty())
+    }
+
     pub(super) fn walk(&self) -> Walk {
         Walk { steps: vec![Step { from: Bound::Unbounded, passed: 0 }; self.kinds.len()] }
     }

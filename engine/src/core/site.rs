@@ -29,11 +29,13 @@ pub(super) struct Place {
     pub(super) pool: Pool,
     pub(super) free: Resources,
     gpus_taken: BTreeSet<u32>,
-    /// Tasks with a place that do not run yet, so that inputs come while others compute.
-    pub(super) placed: BTreeSet<TaskId>,
+    /// Tasks with a place that do not run yet, so that inputs come while others compute; with what
+    /// they ask for, since what other sites have may change meanwhile.
+    pub(super) placed: BTreeMap<TaskId, Resources>,
     /// Those of them that have all inputs.
     pub(super) queued: BTreeSet<Turn>,
-    pub(super) running: BTreeSet<TaskId>,
+    /// With the slots that they hold: as many as they asked for or there are.
+    pub(super) running: BTreeMap<TaskId, Resources>,
     pub(super) publishing: BTreeSet<TaskId>,
     /// Launches past the head of the queue since it last fitted.
     pub(super) passed: u32,
@@ -45,9 +47,9 @@ impl Place {
             free: pool.capacity,
             pool,
             gpus_taken: BTreeSet::new(),
-            placed: BTreeSet::new(),
+            placed: BTreeMap::new(),
             queued: BTreeSet::new(),
-            running: BTreeSet::new(),
+            running: BTreeMap::new(),
             publishing: BTreeSet::new(),
             passed: 0,
         }
@@ -71,6 +73,11 @@ impl Place {
     /// Whether a task could run here, if nothing else did.
     pub(super) fn is_able(&self, wanted: Resources) -> bool {
         self.runs() && self.share(wanted).fits(self.pool.capacity)
+    }
+
+    /// Whether a task that has its place here could run now.
+    pub(super) fn has_slots(&self, task: TaskId) -> bool {
+        self.placed.get(&task).is_some_and(|wanted| self.fits(*wanted))
     }
 
     pub(super) fn fits(&self, wanted: Resources) -> bool {
@@ -101,7 +108,7 @@ impl Sites {
     pub(super) fn remove(&mut self, site: SiteId) -> Vec<Place> {
         let ids: Vec<PlaceId> = self.pools_of(site).map(|(id, _)| *id).collect();
         let places: Vec<Place> = ids.iter().filter_map(|id| self.all.remove(id)).collect();
-        for task in places.iter().flat_map(|place| &place.running) {
+        for task in places.iter().flat_map(|place| place.running.keys()) {
             self.gpus.remove(task);
         }
         places
@@ -116,7 +123,7 @@ impl Sites {
     }
 
     pub(super) fn running(&self) -> impl Iterator<Item = TaskId> {
-        self.all.values().flat_map(|place| place.running.iter().copied())
+        self.all.values().flat_map(|place| place.running.keys().copied())
     }
 
     /// Whether there is no place but the engine's own machine.
@@ -136,9 +143,14 @@ impl Sites {
         able.map(|(_, place)| place.pool.capacity.memory).max()
     }
 
-    /// Gives a task its slots.
-    pub(super) fn take(&mut self, id: PlaceId, task: TaskId, share: Resources) {
+    /// Gives a task that has its place there its slots.
+    pub(super) fn take(&mut self, id: PlaceId, turn: Turn) {
+        let (_, task) = turn;
         let Some(place) = self.all.get_mut(&id) else { return };
+        let Some(asks) = place.placed.remove(&task) else { return };
+        let share = place.share(asks);
+        place.queued.remove(&turn);
+        place.running.insert(task, share);
         place.free = place.free.less(share);
         if share.gpus > 0 {
             self.gpus.insert(task, place.take_gpus(share.gpus));
@@ -146,9 +158,10 @@ impl Sites {
     }
 
     /// Takes them back.
-    pub(super) fn give_back(&mut self, id: PlaceId, task: TaskId, held: Resources) {
+    pub(super) fn give_back(&mut self, id: PlaceId, task: TaskId) {
         let gpus = self.gpus.remove(&task).unwrap_or_default();
         let Some(place) = self.all.get_mut(&id) else { return };
+        let Some(held) = place.running.remove(&task) else { return };
         self.stirred.insert(id);
         place.free = place.free.and(held);
         place.gpus_taken.retain(|number| !gpus.contains(number));
@@ -161,7 +174,7 @@ impl Sites {
     #[cfg(test)]
     pub(super) fn check_gpus(&self) {
         for (id, place) in &self.all {
-            let held = place.running.iter().flat_map(|task| self.gpus(*task));
+            let held = place.running.keys().flat_map(|task| self.gpus(*task));
             let numbers: Vec<u32> = held.copied().collect();
             let distinct: BTreeSet<u32> = numbers.iter().copied().collect();
             assert_eq!(distinct.len(), numbers.len(), "no two tasks share a GPU of {id:?}");

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{
-    AttemptId, Digest, Failure, MemoKey, Reason, Resources, SiteId, TaskId, Timestamp, Usage,
-};
+use crate::{AttemptId, Digest, Failure, MemoKey, Reason, SiteId, TaskId, Timestamp, Usage};
 
 /// Where a task stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,10 +86,6 @@ pub(crate) struct TaskState {
     pub(crate) kind: u32,
     /// The pool of its site that it has its place in.
     pub(crate) pool: u16,
-    /// Slots that it asks for, once it has a place: what other sites have may change meanwhile.
-    pub(crate) asks: Resources,
-    /// Slots that it holds, as many as it asked for or the site has.
-    pub(crate) held: Resources,
     /// How often it ran out of memory.
     pub(crate) shortages: u32,
 }
@@ -127,8 +121,6 @@ impl TaskState {
             due: Timestamp::default(),
             kind: 0,
             pool: 0,
-            asks: Resources::NONE,
-            held: Resources::NONE,
             shortages: 0,
         }
     }
