@@ -3,6 +3,8 @@
 //! The root package introduces the parts to each other: the [`workflow`] file becomes tasks, the
 //! [`driver`] runs them with the decisions of `keelboat-engine` and the deeds of the edge crates,
 //! and [`cli`] shows people what happens.
+//!
+//! Programs that are workflows themselves begin at [`flow`].
 
 pub mod cli;
 mod demo;
@@ -17,7 +19,20 @@ pub mod workflow;
 /// To be called first in `main` of a program that runs commands by a [`flow::Flow`].
 ///
 /// A small process starts and ends the commands, so that none is left when the program is killed.
-/// It is the program itself, started once more: this call is where it turns off.
+/// It is the program itself, started once more: this call is where it turns off. So nothing should
+/// come before it, not even a runtime. Programs that run no commands do not need it.
+///
+/// ```no_run
+/// use keelboat::flow::{Config, Flow};
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     keelboat::init();
+///     let flow = Flow::open(Config::new("."))?;
+///     let made = flow.command("date > {{ outputs.now }}").output("now", "now.txt").submit();
+///     println!("{}", made.output("now").wait()?.display());
+///     Ok(())
+/// }
+/// ```
 pub fn init() {
     driver::turn_off_if_warden();
 }

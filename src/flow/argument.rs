@@ -21,6 +21,24 @@ use super::value::{self, CodecError, Step};
 /// * a `&str`, for a `String`.
 ///
 /// `M` tells these apart; it is found by the compiler and never written.
+///
+/// ```
+/// # use keelboat::flow::{Config, Flow, Future};
+/// # let directory = tempfile::tempdir()?;
+/// # let flow = Flow::open(Config::new(directory.path()))?;
+/// # use std::collections::BTreeMap;
+/// fn total(prices: BTreeMap<String, u64>, discount: Option<u64>) -> u64 {
+///     prices.values().sum::<u64>() - discount.unwrap_or_default()
+/// }
+/// fn price(item: String) -> u64 {
+///     item.len() as u64
+/// }
+/// let priced = ["rope", "anchor"].map(|item| (item.to_owned(), flow.call(price, (item,))));
+/// let prices: BTreeMap<String, Future<u64>> = priced.into();
+/// let total = flow.call(total, (prices, Some(3)));
+/// assert_eq!(total.wait()?, 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Argument<P, M> {
     #[doc(hidden)]
     fn lower(self, lowering: &mut Lowering) -> Result<(), CodecErrorOf>;
@@ -288,6 +306,17 @@ impl<K: Serialize, P, V: LateArgument<P>, S> LateArgument<HashMap<K, P>> for Has
 }
 
 /// The arguments of one call, for the parameters `P`.
+/// A tuple with one [`Argument`] for each of them; `()` for none, `(x,)` for one.
+///
+/// ```
+/// # use keelboat::flow::{Config, Flow};
+/// # let directory = tempfile::tempdir()?;
+/// # let flow = Flow::open(Config::new(directory.path()))?;
+/// assert_eq!(flow.call(|| 1, ()).wait()?, 1);
+/// assert_eq!(flow.call(|x: u8| x, (2,)).wait()?, 2);
+/// assert_eq!(flow.call(|x: u8, y: String| (x, y), (3, "y")).wait()?, (3, "y".to_owned()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Arguments<P, M> {
     #[doc(hidden)]
     fn lower(self, lowering: &mut Lowering) -> Result<(), CodecErrorOf>;

@@ -15,6 +15,31 @@ use super::options::{Cache, Options, option_methods};
 use crate::workflow::free;
 
 /// A function with options, ready to be called any number of times.
+///
+/// ```
+/// # use keelboat::flow::{Cache, Config, Flow};
+/// # let directory = tempfile::tempdir()?;
+/// # let flow = Flow::open(Config::new(directory.path()))?;
+/// # use std::time::Duration;
+/// fn simulate(seed: u64) -> Result<u64, String> {
+///     seed.checked_mul(3).ok_or_else(|| "the seed is too large".to_owned())
+/// }
+/// let simulate = flow
+///     .function(simulate)
+///     .name("simulate")
+///     .version("2.1")
+///     .cores(1)
+///     .memory(256 << 20)
+///     .timeout(Duration::from_mins(5))
+///     .retries(3)
+///     .backoff(Duration::from_millis(10), Duration::from_secs(1))
+///     .cache(Cache::On);
+/// let tripled = [1, 2, 3].map(|seed| simulate.try_call((seed,)));
+/// for (seed, tripled) in (1..).zip(tripled) {
+///     assert_eq!(tripled.wait()?, 3 * seed);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "nothing happens before it is called"]
 pub struct FunctionTask<'f, F> {

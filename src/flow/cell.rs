@@ -7,6 +7,16 @@ use std::task::Waker;
 use super::error::TaskError;
 
 /// Where a task stands.
+///
+/// ```
+/// # use keelboat::flow::{Config, Flow, TaskState};
+/// # let directory = tempfile::tempdir()?;
+/// # let flow = Flow::open(Config::new(directory.path()))?;
+/// let future = flow.call(|| 1, ());
+/// future.wait()?;
+/// assert_eq!(future.state(), TaskState::Done);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskState {
     /// It waits: for others, for files, for a place to run, or for its next try.

@@ -20,6 +20,28 @@ use crate::workflow::free;
 ///
 /// Its text sees `{{ inputs.LABEL }}`, `{{ outputs.LABEL }}` and what [`arg`](Self::arg) gave it, as
 /// in a workflow file: values are quoted for the shell.
+///
+/// ```no_run
+/// # use keelboat::flow::{Config, Flow};
+/// # let directory = tempfile::tempdir()?;
+/// # let flow = Flow::open(Config::new(directory.path()))?;
+/// # use std::time::Duration;
+/// let aligned = flow
+///     .command("align -t 4 {{ flags }} {{ inputs.reads }} > {{ outputs.bam }}")
+///     .arg("flags", ["--seed", "7"])
+///     .env("LC_ALL", "C")
+///     .input("reads", flow.file("ftp://host/reads.fq.gz").or_from("https://mirror/reads.fq.gz"))
+///     .output("bam", "out/reads.bam")
+///     .to("s3://bucket/reads.bam")
+///     .name("align")
+///     .cores(4)
+///     .memory(4 << 30)
+///     .timeout(Duration::from_hours(2))
+///     .retries(3)
+///     .submit();
+/// aligned.output("bam").wait()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing happens before it is submitted"]
 pub struct CommandTask<'f> {
@@ -53,6 +75,22 @@ struct Written {
 }
 
 /// Something that a command can read: a [`File`], an output of a task, or a path or address.
+///
+/// ```no_run
+/// # use keelboat::flow::{Config, Flow};
+/// # let directory = tempfile::tempdir()?;
+/// # let flow = Flow::open(Config::new(directory.path()))?;
+/// let sorted = flow.command("sort {{ inputs.a }} > {{ outputs.b }}").input("a", "words.txt");
+/// let sorted = sorted.output("b", "sorted.txt").submit();
+/// let both = flow
+///     .command("cat {{ inputs.all }} > {{ outputs.both }}")
+///     .input("all", sorted.output("b"))
+///     .input("all", flow.file("sftp://host/more.txt"))
+///     .output("both", "both.txt")
+///     .submit();
+/// both.done().wait()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Readable {
     #[doc(hidden)]
     fn reads(self, flow: &Flow) -> ReadOf;
@@ -230,6 +268,16 @@ impl<'f> CommandTask<'f> {
 }
 
 /// A command that was submitted.
+///
+/// ```no_run
+/// # use keelboat::flow::{Config, Flow};
+/// # let directory = tempfile::tempdir()?;
+/// # let flow = Flow::open(Config::new(directory.path()))?;
+/// let made = flow.command("date > {{ outputs.now }}").output("now", "now.txt").submit();
+/// println!("it will be at {}", made.output("now").path().display());
+/// made.done().wait()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct CommandRun {
     cell: Arc<Cell>,

@@ -3,6 +3,16 @@
 use std::path::{Path, PathBuf};
 
 /// What happens to tasks that are not done when a flow is closed or dropped.
+///
+/// ```
+/// # use keelboat::flow::{Config, Flow, OnClose};
+/// # let directory = tempfile::tempdir()?;
+/// let flow = Flow::open(Config::new(directory.path()).on_drop(OnClose::Cancel))?;
+/// let endless = flow.call(async || std::future::pending::<u64>().await, ());
+/// drop(flow);
+/// assert!(endless.wait().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnClose {
     /// All of them run to their end.
@@ -15,6 +25,14 @@ pub enum OnClose {
 }
 
 /// What a flow remembers.
+///
+/// ```
+/// # use keelboat::flow::{Config, Flow, Remember};
+/// # let directory = tempfile::tempdir()?;
+/// let flow = Flow::open(Config::new(directory.path()).remember(Remember::Nothing))?;
+/// assert_eq!(flow.call(|| 1, ()).wait()?, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Remember {
     /// Results, for this program when it is started again and for later ones.
@@ -25,6 +43,20 @@ pub enum Remember {
 }
 
 /// Where a flow keeps what it remembers, and how it works.
+///
+/// ```
+/// # use keelboat::flow::{Config, Flow, OnClose};
+/// # let directory = tempfile::tempdir()?;
+/// let config = Config::new(directory.path())
+///     .name("nightly")
+///     .cores(4)
+///     .on_drop(OnClose::Drain)
+///     .offline()
+///     .strict();
+/// let flow = Flow::open(config)?;
+/// # drop(flow);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Config {
     pub(crate) directory: PathBuf,
@@ -52,6 +84,16 @@ impl Config {
     }
 
     /// For the directory of this settings file (`keelboat.toml`).
+    ///
+    /// ```
+    /// # use keelboat::flow::Config;
+    /// # let directory = tempfile::tempdir()?;
+    /// # let file = directory.path().join("keelboat.toml");
+    /// std::fs::write(&file, "[staging]\nretries = 3\n")?;
+    /// let config = Config::from_file(&file)?;
+    /// assert!(Config::from_file("other.toml").is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// It is not there, or is called something else.

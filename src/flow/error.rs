@@ -9,6 +9,24 @@ use keelboat_engine::{Failure, FailureClass};
 ///
 /// A task that could not run because another one failed carries that one's error, and so on to the
 /// root: [`causes`](TaskError::causes) walks from there.
+///
+/// ```
+/// # use keelboat::flow::{Config, FailureClass, Flow};
+/// # let directory = tempfile::tempdir()?;
+/// # let flow = Flow::open(Config::new(directory.path()))?;
+/// fn read(name: String) -> Result<u64, String> {
+///     Err(format!("there is no {name}"))
+/// }
+/// let number = flow.try_call(read, ("chart",));
+/// let double = flow.function(|x: u64| 2 * x).name("double").call((number,));
+/// let error = double.wait().unwrap_err();
+/// assert!(error.task().starts_with("double["));
+/// let [root, last] = &error.causes()[..] else { panic!("two tasks") };
+/// assert!(root.to_string().ends_with("failed: there is no chart"));
+/// assert!(last.to_string().contains("did not run: it needs read["));
+/// assert_eq!(error.class(), FailureClass::Transient);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct TaskError(Arc<Inner>);
 

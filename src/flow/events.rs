@@ -10,6 +10,18 @@ use crate::driver::{Observer, Start, View};
 
 /// Facts in their order, each after it is durable. Those that nobody takes wait: drop it when it is
 /// not needed any more.
+///
+/// ```
+/// # use keelboat::flow::{Config, Flow};
+/// # let directory = tempfile::tempdir()?;
+/// # let flow = Flow::open(Config::new(directory.path()))?;
+/// # use std::time::Duration;
+/// let events = flow.events();
+/// flow.call(|| 1, ()).wait()?;
+/// let first = events.wait_next_for(Duration::from_secs(60)).expect("something happens");
+/// println!("{:?} at {:?}", first.fact, first.at);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Events(Receiver<Stamped>);
 

@@ -10,6 +10,25 @@ use crate::workflow::free;
 
 /// A file or directory that tasks read: of the project, or at one or more addresses. Nothing is
 /// looked at before a task needs it; then it is fetched once, and proven.
+///
+/// ```no_run
+/// # use keelboat::flow::{Config, Flow};
+/// # let directory = tempfile::tempdir()?;
+/// # let flow = Flow::open(Config::new(directory.path()))?;
+/// let reference = flow
+///     .file("https://host/ref.fa.gz")
+///     .or_from("ftp://mirror/ref.fa.gz")
+///     .sha256("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08");
+/// let samples = flow.file("samples").directory();
+/// let index = flow
+///     .command("index {{ inputs.reference }} {{ inputs.samples }} > {{ outputs.index }}")
+///     .input("reference", reference)
+///     .input("samples", samples)
+///     .output("index", "out/index")
+///     .submit();
+/// # let _ = index;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct File {
     /// The first is the one that was asked for, the others are mirrors.

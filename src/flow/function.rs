@@ -13,6 +13,21 @@ use super::future::Future;
 use super::value::{self, CodecError};
 
 /// What a function returns: any value that can be encoded and read back.
+///
+/// ```
+/// # use keelboat::flow::{Config, Flow};
+/// # let directory = tempfile::tempdir()?;
+/// # let flow = Flow::open(Config::new(directory.path()))?;
+/// # use serde::{Deserialize, Serialize};
+/// #[derive(Serialize, Deserialize)]
+/// struct Position {
+///     latitude: f64,
+///     longitude: f64,
+/// }
+/// let harbour = flow.call(|| Position { latitude: 53.5, longitude: 10.0 }, ());
+/// assert_eq!(harbour.field::<f64>("latitude").wait()?, 53.5);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Value: Serialize + DeserializeOwned + Send + 'static {}
 impl<T: Serialize + DeserializeOwned + Send + 'static> Value for T {}
 
@@ -58,12 +73,46 @@ pub(crate) trait Body: Send + Sync {
 /// a type that can be read from its encoding (`serde`).
 ///
 /// Closures have to name the types of their parameters.
+///
+/// ```
+/// # use keelboat::flow::{Config, Flow};
+/// # let directory = tempfile::tempdir()?;
+/// # let flow = Flow::open(Config::new(directory.path()))?;
+/// fn repeat(text: String, times: usize) -> String {
+///     text.repeat(times)
+/// }
+/// async fn later(text: String) -> String {
+///     tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+///     text
+/// }
+/// let sentence = flow.call(later, (flow.call(repeat, ("go ", 3)),));
+/// let words = flow.call(|text: String| text.split_whitespace().count(), (sentence,));
+/// assert_eq!(words.wait()?, 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Function<P, R, M>: Send + Sync + 'static {
     #[doc(hidden)]
     fn begin(&self, arguments: &[u8]) -> Begun;
 }
 
 /// A function that returns a `Result`: an error is a failure of the task.
+/// Anything that `?` takes is such an error, and so are texts. What the error says of its causes is told too.
+///
+/// ```
+/// # use keelboat::flow::{Config, Flow};
+/// # let directory = tempfile::tempdir()?;
+/// # let flow = Flow::open(Config::new(directory.path()))?;
+/// # use std::path::PathBuf;
+/// type Problem = Box<dyn std::error::Error + Send + Sync>;
+///
+/// fn first_number(path: PathBuf) -> Result<u64, Problem> {
+///     let text = std::fs::read_to_string(path)?;
+///     Ok(text.split_whitespace().next().ok_or("it is empty")?.parse()?)
+/// }
+/// # std::fs::write(directory.path().join("numbers"), "12 13")?;
+/// assert_eq!(flow.try_call(first_number, (flow.file("numbers"),)).wait()?, 12);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait TryFunction<P, R, M>: Send + Sync + 'static {
     #[doc(hidden)]
     fn begin(&self, arguments: &[u8]) -> Begun;
@@ -71,6 +120,23 @@ pub trait TryFunction<P, R, M>: Send + Sync + 'static {
 
 /// A function that submits further tasks and returns the [`Future`] of one of them, whose value is
 /// its own.
+///
+/// ```
+/// # use keelboat::flow::{Config, Flow, Future};
+/// # let directory = tempfile::tempdir()?;
+/// # let flow = Flow::open(Config::new(directory.path()))?;
+/// fn halve(x: u64) -> u64 {
+///     x / 2
+/// }
+/// /// Halves until it is small.
+/// fn shrink(flow: &Flow, x: u64) -> Future<u64> {
+///     let own = flow.clone();
+///     let next = move |x: u64| if x < 10 { own.call(halve, (x,)) } else { shrink(&own, x / 2) };
+///     flow.join(next, (x,))
+/// }
+/// assert_eq!(shrink(&flow, 100).wait()?, 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait JoinFunction<P, R, M>: Send + Sync + 'static {
     #[doc(hidden)]
     fn begin(&self, arguments: &[u8]) -> Begun;

@@ -21,6 +21,17 @@ use super::workers::pause_until;
 ///
 /// Pass it as an argument to [`Flow::call`](super::Flow::call) without waiting: that call then runs
 /// when the value is there. A future that is dropped does not end its task.
+///
+/// ```
+/// # use keelboat::flow::{Config, Flow};
+/// # let directory = tempfile::tempdir()?;
+/// # let flow = Flow::open(Config::new(directory.path()))?;
+/// let three = flow.call(|x: u64| x + 1, (2,));
+/// let six = flow.call(|x: u64| x * 2, (&three,));
+/// assert_eq!(six.wait()?, 6);
+/// assert_eq!(three.wait()?, 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Future<T> {
     cell: Arc<Cell>,
     steps: Arc<[Step]>,
@@ -53,18 +64,51 @@ impl<T> Future<T> {
 
     /// Says that nobody wants the value any more. The task ends as cancelled, unless it is done;
     /// those that need it do not run.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let endless = flow.call(async || std::future::pending::<u64>().await, ());
+    /// let next = flow.call(|x: u64| x, (&endless,));
+    /// endless.cancel();
+    /// assert!(next.wait().unwrap_err().is_cancelled());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn cancel(&self) {
         self.handle.cancel(&self.cell);
     }
 
     /// A field of the value: of a struct, or of a map with texts as keys. Does not wait; what is not
     /// there is an error of whoever asks for it.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow, Future};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// # use std::collections::BTreeMap;
+    /// let scores = flow.call(|| BTreeMap::from([("ada".to_owned(), 3), ("grace".to_owned(), 4)]), ());
+    /// let ada: Future<u64> = scores.field("ada");
+    /// assert_eq!(ada.wait()?, 3);
+    /// assert!(scores.field::<u64>("alan").wait().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn field<U>(&self, name: &str) -> Future<U> {
         self.part(Step::Field(name.into()))
     }
 
     /// An item of the value, which is a list or a tuple, from 0. Does not wait.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow, Future};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let pair = flow.call(|| (7, "seven".to_owned()), ());
+    /// let name: Future<String> = pair.index(1);
+    /// assert_eq!(name.wait()?, "seven");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn index<U>(&self, index: usize) -> Future<U> {
         self.part(Step::Index(index))
@@ -82,6 +126,18 @@ impl<T> Future<T> {
 
 impl<T: DeserializeOwned> Future<T> {
     /// The value, if it is there; `None`: not yet.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let future = flow.call(|| 1, ());
+    /// match future.try_get() {
+    ///     Some(result) => println!("it is {}", result?),
+    ///     None => println!("not yet"),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn try_get(&self) -> Option<Result<T, TaskError>> {
         self.cell.ended().map(|ended| self.read(&ended))
     }
@@ -96,6 +152,17 @@ impl<T: DeserializeOwned> Future<T> {
     }
 
     /// Blocks until the value is there, at most for so long; `None`: it was not. The task goes on.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// # use std::time::Duration;
+    /// let endless = flow.call(async || std::future::pending::<u64>().await, ());
+    /// assert!(endless.wait_for(Duration::from_millis(5)).is_none());
+    /// endless.cancel();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn wait_for(&self, span: Duration) -> Option<Result<T, TaskError>> {
         let found = block(Some(Instant::now() + span), |waker| self.cell.poll(waker));
         found.map(|ended| self.read(&ended))
@@ -145,6 +212,21 @@ impl<T> fmt::Debug for Future<T> {
 
 /// An output of a task: a file or directory that will be in its place, and where it is sent if it
 /// is to be sent somewhere. Its value is the path.
+///
+/// ```no_run
+/// # use keelboat::flow::{Config, Flow};
+/// # let directory = tempfile::tempdir()?;
+/// # let flow = Flow::open(Config::new(directory.path()))?;
+/// # use std::path::PathBuf;
+/// fn size(path: PathBuf) -> std::io::Result<u64> {
+///     Ok(path.metadata()?.len())
+/// }
+/// let made = flow.command("seq 1000 > {{ outputs.list }}").output("list", "list.txt").submit();
+/// let list = made.output("list");
+/// let bytes = flow.try_call(size, (&list,));
+/// println!("{} has {} bytes", list.path().display(), bytes.wait()?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct FileFuture {
     cell: Arc<Cell>,

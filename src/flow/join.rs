@@ -11,6 +11,17 @@ use super::future::{Future, block};
 
 /// Waits until all of them have a value, or one has failed.
 ///
+/// ```
+/// # use keelboat::flow::{Config, Flow, all};
+/// # let directory = tempfile::tempdir()?;
+/// # let flow = Flow::open(Config::new(directory.path()))?;
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let squares = (1..=3).map(|x: u64| flow.call(|x: u64| x * x, (x,)));
+/// assert_eq!(all(squares).await?, [1, 4, 9]);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// The first failure, in the order of the list.
 pub async fn all<T: DeserializeOwned>(
@@ -25,6 +36,20 @@ pub async fn all<T: DeserializeOwned>(
 }
 
 /// Waits until one of them has a value, or all have failed; `None`: there are none.
+///
+/// ```
+/// # use keelboat::flow::{Config, Flow, any};
+/// # let directory = tempfile::tempdir()?;
+/// # let flow = Flow::open(Config::new(directory.path()))?;
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let never = flow.call(async || std::future::pending::<u64>().await, ());
+/// let now = flow.call(|| 1, ());
+/// let first = any([never.clone(), now]).await.expect("there are two");
+/// assert_eq!(first?, 1);
+/// never.cancel();
+/// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// The failure of the last one.
@@ -44,6 +69,21 @@ pub async fn any<T: DeserializeOwned>(
 }
 
 /// Hands them out as they come to their ends.
+///
+/// ```
+/// # use keelboat::flow::{Config, Flow, as_completed};
+/// # let directory = tempfile::tempdir()?;
+/// # let flow = Flow::open(Config::new(directory.path()))?;
+/// let squares = (1..=3).map(|x: u64| flow.call(|x: u64| x * x, (x,)));
+/// let mut completed = as_completed(squares);
+/// let mut sum = 0;
+/// while let Some((at, square)) = completed.wait_next() {
+///     println!("the one at {at} is there");
+///     sum += square?;
+/// }
+/// assert_eq!(sum, 14);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn as_completed<T>(futures: impl IntoIterator<Item = Future<T>>) -> Completed<T> {
     let futures: Vec<Option<Future<T>>> = futures.into_iter().map(Some).collect();
     let line = Arc::new(Mutex::new(Line::default()));

@@ -1,7 +1,4 @@
-//! Programs that are workflows: functions and commands that return futures at once, futures passed
-//! as arguments, and a graph that forms and runs as the program goes on.
-//!
-//! See [`Flow`].
+#![doc = include_str!("guide.md")]
 
 mod argument;
 mod call;
@@ -39,6 +36,9 @@ pub use future::{FileFuture, Future};
 pub use join::{Completed, all, any, as_completed};
 pub use options::Cache;
 
+pub use crate::driver::{Report, RunError};
+pub use keelboat_engine::{Fact, FailureClass, Stamped};
+
 #[doc(hidden)]
 pub use argument::{CodecErrorOf, Lowering};
 #[doc(hidden)]
@@ -51,7 +51,7 @@ pub(crate) use handle::Handle;
 pub(crate) use side::Side;
 pub(crate) use workers::{Workers, pause_until};
 
-use crate::driver::{self, Report, RunError};
+use crate::driver;
 use crate::workflow::free;
 
 thread_local! {
@@ -111,6 +111,16 @@ impl Flow {
     /// Opens a flow: takes the project directory, and goes on with the run that a program of the
     /// same name has left unfinished.
     ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// let flow = Flow::open(Config::new(directory.path()).name("harvest"))?;
+    /// let second = Flow::open(Config::new(directory.path()));
+    /// assert!(second.is_err(), "one at a time");
+    /// # drop(flow);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// Another engine is at work in the directory, it cannot be written, or `keelboat.toml` in it is
     /// wrong.
@@ -124,6 +134,20 @@ impl Flow {
     }
 
     /// A file or directory that tasks read: a path of the project, or an address.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// # use std::path::PathBuf;
+    /// # std::fs::write(directory.path().join("reads.txt"), "acgt")?;
+    /// fn length(path: PathBuf) -> std::io::Result<u64> {
+    ///     Ok(path.metadata()?.len())
+    /// }
+    /// let reads = flow.file("reads.txt");
+    /// assert_eq!(flow.try_call(length, (reads,)).wait()?, 4);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn file(&self, address: &str) -> File {
         File::new(address, &self.0.paths)
     }
@@ -134,6 +158,20 @@ impl Flow {
     /// [`FileFuture`] for each parameter; see [`Argument`]. A panic is a failure of the task. Results
     /// are remembered by the function's name, the program's build (or the
     /// [version](FunctionTask::version)), and the arguments.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// fn add(a: u64, b: u64) -> u64 {
+    ///     a + b
+    /// }
+    /// let three = flow.call(add, (1, 2));
+    /// let six = flow.call(add, (&three, 3));
+    /// let seven = flow.call(async |x: u64| x + 1, (six,));
+    /// assert_eq!(seven.wait()?, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn call<F, P, R, M, A, N>(&self, function: F, arguments: A) -> Future<R>
     where
         F: Function<P, R, M> + Clone,
@@ -199,6 +237,18 @@ impl Flow {
     }
 
     /// A function to be called with options: a name, a version, cores, retries.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// fn length(text: String) -> usize {
+    ///     text.len()
+    /// }
+    /// let length = flow.function(length).version("1").retries(2);
+    /// assert_eq!(length.call(("reads",)).wait()?, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn function<F: Clone>(&self, function: F) -> FunctionTask<'_, F> {
         FunctionTask::new(self, function)
     }
@@ -206,22 +256,73 @@ impl Flow {
     /// A script for the shell, which sees its inputs and outputs as in a workflow file.
     ///
     /// The program has to begin with [`init`](crate::init) for commands to run.
+    ///
+    /// ```no_run
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let sorted = flow
+    ///     .command("sort {{ inputs.words }} | uniq > {{ outputs.sorted }}")
+    ///     .input("words", "words.txt")
+    ///     .output("sorted", "sorted.txt")
+    ///     .submit();
+    /// println!("{}", sorted.output("sorted").wait()?.display());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn command(&self, script: &str) -> CommandTask<'_> {
         CommandTask::script(self, script)
     }
 
     /// A program and its arguments, without a shell.
+    ///
+    /// ```no_run
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let copied = flow
+    ///     .program(["cp", "{{ inputs.from }}", "{{ outputs.to }}"])
+    ///     .input("from", "https://host/reads.fq.gz")
+    ///     .output("to", "reads.fq.gz")
+    ///     .submit();
+    /// copied.done().wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn program<W: Into<String>>(&self, argv: impl IntoIterator<Item = W>) -> CommandTask<'_> {
         CommandTask::argv(self, argv.into_iter().map(Into::into).collect())
     }
 
     /// What happens from now on, for whoever wants to watch.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Fact, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let events = flow.events();
+    /// flow.call(|| 1, ()).wait()?;
+    /// flow.close()?;
+    /// let mut completed = 0;
+    /// while let Some(stamped) = events.wait_next() {
+    ///     completed += u32::from(matches!(stamped.fact, Fact::Completed { .. }));
+    /// }
+    /// assert_eq!(completed, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn events(&self) -> Events {
         self.0.events.subscribe()
     }
 
     /// Waits for all tasks, and ends the flow. Submitting to what is left of it (by clones) gives
     /// futures that fail.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// flow.call(|x: u64| x, (1,));
+    /// let report = flow.close()?;
+    /// assert_eq!(report.counts.completed, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// The engine could not go on: the journal cannot be written. That tasks have failed is none: the
@@ -231,6 +332,16 @@ impl Flow {
     }
 
     /// Ends the flow in this way.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow, OnClose};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let endless = flow.call(async || std::future::pending::<u64>().await, ());
+    /// flow.close_by(OnClose::Cancel)?;
+    /// assert!(endless.wait().unwrap_err().is_cancelled());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`close`](Self::close).

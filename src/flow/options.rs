@@ -7,6 +7,16 @@ use std::time::Duration;
 use keelboat_engine::{Command, Memoize, Resources, RetryPolicy, TaskSpec};
 
 /// Whether a result is remembered, and an earlier one used.
+///
+/// ```
+/// # use keelboat::flow::{Cache, Config, Flow};
+/// # let directory = tempfile::tempdir()?;
+/// # let flow = Flow::open(Config::new(directory.path()))?;
+/// let now = || std::time::SystemTime::now();
+/// let clock = flow.function(now).name("clock").cache(Cache::Off);
+/// assert!(clock.call(()).wait()? <= clock.call(()).wait()?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Cache {
     /// Both.
