@@ -39,3 +39,10 @@ pub fn init() {
 
 pub use project::{Project, RunDir};
 pub use settings::{Settings, SettingsError};
+
+/// What the documents say in Rust compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+#[doc = include_str!("../docs/from-parsl.md")]
+#[derive(Debug)]
+pub struct Documents;
