@@ -1,5 +1,5 @@
-//! What Keelboat remembers: journal, memo store, object cache, digest cache, and the lock that
-//! keeps two engines apart.
+//! What Keelboat remembers: journal, memo store, object cache, digest cache, snapshots of what
+//! tasks save for their next attempts, and the lock that keeps two engines apart.
 //!
 //! The [journal] is the truth of a run. Everything else can be lost: the [memo] store is rebuilt
 //! from journals, the [digest cache](digests) by hashing again, the [object cache](objects) by
@@ -17,6 +17,7 @@ pub mod journal;
 pub mod lock;
 pub mod memo;
 pub mod objects;
+pub mod snapshots;
 
 pub use digests::{DigestCache, stamp_of};
 pub use error::IoError;
@@ -31,4 +32,8 @@ pub use memo::{
 pub use objects::{
     BadObject, CacheStats, GcPolicy, GcReport, Inserted, ObjectCache, ObjectError, Restore,
     Restored, VerifyReport, is_executable,
+};
+pub use snapshots::{
+    CHECKPOINTS_KEPT, DamagedSnapshot, Forgotten, Lease, Origin, Restoration, Saved, SnapshotError,
+    SnapshotStore, Snapshots, Verdict,
 };

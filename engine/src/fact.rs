@@ -96,6 +96,19 @@ pub enum RunOutcome {
     Cancelled,
 }
 
+/// Where a checkpoint comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointOrigin {
+    /// The run of the attempt that saved it; `None`: this one.
+    pub run: Option<Arc<str>>,
+    /// Which try of the task saved it.
+    pub ordinal: u32,
+    /// When.
+    pub saved: Timestamp,
+    /// Bytes of its files.
+    pub bytes: u64,
+}
+
 /// Something that happened. [`Stamped`] says when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
@@ -242,6 +255,24 @@ pub enum Fact {
         display: String,
         /// What went wrong.
         failure: Failure,
+    },
+    /// What an attempt keeps in its checkpoint directory was saved.
+    CheckpointSaved {
+        /// The task.
+        task: TaskName,
+        /// Which try.
+        ordinal: u32,
+        /// Bytes of its files.
+        bytes: u64,
+    },
+    /// An attempt goes on from what an earlier one had saved.
+    CheckpointRestored {
+        /// The task.
+        task: TaskName,
+        /// Which try.
+        ordinal: u32,
+        /// What it goes on from.
+        from: CheckpointOrigin,
     },
 }
 

@@ -19,14 +19,14 @@ mod testing;
 
 pub use digest::{Digest, DigestParseError, Digester, TreeEntry, TreeNode, tree_digest};
 pub use fact::{
-    AttemptOutcome, Fact, FileStamp, MemoRecord, OutputRecord, Reason, Reuse, RunOutcome, Stamped,
-    Usage,
+    AttemptOutcome, CheckpointOrigin, Fact, FileStamp, MemoRecord, OutputRecord, Reason, Reuse,
+    RunOutcome, Stamped, Usage,
 };
 pub use failure::{Exit, Failure, FailureClass, Shortage};
 pub use ids::{AttemptId, FileId, SiteId, TaskId, TaskName, Timestamp};
 pub use key::{KEY_VERSION, KeyChange, KeyPart, MemoKey, key_changes, key_parts, memo_key};
 pub use plan::{
-    Command, Content, InputSpec, Kind, Memoize, MemoryGrowth, OutputSpec, Resources, Source,
-    TaskSpec, Work,
+    CheckpointSpec, Command, Content, InputSpec, Kind, Memoize, MemoryGrowth, OutputSpec,
+    Resources, Source, TaskSpec, Work,
 };
 pub use retry::{FailureKind, RETRY_COST, Response, RetryPolicy, RetryRule};

@@ -233,6 +233,16 @@ impl Memoize {
     }
 }
 
+/// What a task saves for its next attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointSpec {
+    /// The directory in its scratch directory: relative, never with `..`, apart from its inputs
+    /// and outputs.
+    pub directory: Arc<str>,
+    /// How often it is saved while the task runs; `None`: only when an attempt ends.
+    pub every: Option<Duration>,
+}
+
 /// One task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskSpec {
@@ -270,6 +280,8 @@ pub struct TaskSpec {
     pub memoize: Memoize,
     /// Whether the graph grows from what it writes.
     pub generates: bool,
+    /// What it saves for its next attempt; no part of its memo key.
+    pub checkpoint: Option<Arc<CheckpointSpec>>,
 }
 
 impl TaskSpec {
@@ -297,6 +309,7 @@ impl TaskSpec {
             retry: RetryPolicy::default(),
             memoize: Memoize::On,
             generates: false,
+            checkpoint: None,
         }
     }
 }

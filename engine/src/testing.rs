@@ -1,14 +1,19 @@
 //! Short texts that stand for plans, for tests of this crate.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::{Command, Digest, InputSpec, Kind, Memoize, OutputSpec, Resources, Source, TaskSpec};
+use crate::{
+    CheckpointSpec, Command, Digest, InputSpec, Kind, Memoize, OutputSpec, Resources, Source,
+    TaskSpec,
+};
 
 /// Tasks from `name: input input -> output output; …`.
 ///
 /// `d/` is a directory, `x?` is optional, `u:x` a remote file, `name*2` takes two cores, `name+3`
 /// has three retries, `name!` generates tasks, `name%` uses no earlier results, `name^` is forced,
-/// `name&other` comes after another one, `name#3` takes 3 GiB; in this order: `name#3&other*2+3!^`.
+/// `name&other` comes after another one, `name#3` takes 3 GiB, `name~50` saves checkpoints, each
+/// 50 ms and at its end, `name~` only at its end; in this order: `name#3&other*2~50+3!^`.
 /// `u:x@h` is at another host; `u:x=` declares the digest of the text `x`; `x>` is copied to an address.
 pub(crate) fn tasks(text: &str) -> Vec<TaskSpec> {
     text.split(';').map(str::trim).filter(|part| !part.is_empty()).map(task).collect()
@@ -23,6 +28,8 @@ fn task(text: &str) -> TaskSpec {
     };
     let (head, generates) = head.strip_suffix('!').map_or((head, false), |head| (head, true));
     let (head, retries) = head.split_once('+').unwrap_or((head, "0"));
+    let (head, checkpoint) =
+        head.split_once('~').map_or((head, None), |(head, every)| (head, Some(every)));
     let (head, cores) = head.split_once('*').unwrap_or((head, "1"));
     let (head, after) =
         head.split_once('&').map_or((head, None), |(head, name)| (head, Some(name)));
@@ -39,6 +46,10 @@ fn task(text: &str) -> TaskSpec {
     task.after = after.into_iter().map(Into::into).collect();
     task.retry.retries = retries.parse().expect("retries");
     task.generates = generates;
+    task.checkpoint = checkpoint.map(|every| {
+        let every = every.parse().ok().map(Duration::from_millis);
+        Arc::new(CheckpointSpec { directory: "state".into(), every })
+    });
     task.inputs = inputs.split_whitespace().map(input).collect();
     task.outputs = outputs.split_whitespace().map(output).collect();
     task

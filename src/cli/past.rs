@@ -9,13 +9,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use keelboat_checkpoint::{Holder, JournalError, LockError, ProjectLock, read_journal};
-use keelboat_engine::{MemoKey, TaskName, Timestamp};
+use keelboat_engine::{CheckpointOrigin, MemoKey, TaskName, Timestamp};
 
 pub(super) use picture::{AttemptEnd, AttemptPicture, Made, Picture, Standing, TaskPicture};
 
 use super::args::PastArgs;
 use super::exit::Exit;
-use super::terminal::{Terminal, plain};
+use super::terminal::{Terminal, bytes, plain};
 use crate::project::{Project, RUNS_SEARCHED_MAX, RunDir};
 use crate::workflow::near::nearest;
 use crate::workflow::{LoadOptions, Workflow};
@@ -273,6 +273,13 @@ pub(super) fn unknown_task<'a>(
 /// `align` of `align[sample=a]`.
 pub(super) fn declaration_of(task: &str) -> &str {
     task.split('[').next().unwrap_or_default()
+}
+
+/// A checkpoint for people: whose it is, its size, and when it was saved.
+pub(super) fn checkpoint(origin: &CheckpointOrigin) -> String {
+    let run = origin.run.as_ref().map(|run| format!(" of run {}", plain(run))).unwrap_or_default();
+    let (ordinal, size, saved) = (origin.ordinal, bytes(origin.bytes), moment(origin.saved));
+    format!("the checkpoint of attempt {ordinal}{run} ({size}, saved {saved})")
 }
 
 /// A moment for people, in local time.

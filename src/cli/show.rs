@@ -37,6 +37,7 @@ fn is_news(stamped: &Stamped) -> bool {
             | Fact::Delivered { .. }
             | Fact::Failed { .. }
             | Fact::Undelivered { .. }
+            | Fact::CheckpointRestored { .. }
             | Fact::Reused { reuse: Reuse::Restored, .. }
     )
 }

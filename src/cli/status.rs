@@ -1,13 +1,13 @@
 //! `keelboat status`: how a run stands, also while it is at work and after its engine has died.
 
-use keelboat_engine::{Failure, RunOutcome, TaskName, Timestamp};
+use keelboat_engine::{CheckpointOrigin, Failure, RunOutcome, TaskName, Timestamp};
 use serde::Serialize;
 
 use super::args::StatusArgs;
 use super::exit::Exit;
 use super::past::{
-    AttemptEnd, Life, Past, PastError, Picture, Run, Standing, TaskPicture, moment, now,
-    print_json, quoted, rfc3339,
+    AttemptEnd, Life, Past, PastError, Picture, Run, Standing, TaskPicture, checkpoint, moment,
+    now, print_json, quoted, rfc3339,
 };
 use super::terminal::{Colour, Terminal, bytes, plain, span};
 
@@ -99,6 +99,38 @@ struct Running {
     attempt: u32,
     since: String,
     elapsed_ms: u64,
+    /// The checkpoint that it goes on from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from_checkpoint: Option<FromCheckpoint>,
+    /// When what it has in its checkpoint directory was saved last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    saved: Option<String>,
+    #[serde(skip)]
+    saved_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Serialize)]
+struct FromCheckpoint {
+    /// Absent: this run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<String>,
+    attempt: u32,
+    saved: String,
+    bytes: u64,
+    #[serde(skip)]
+    text: String,
+}
+
+impl From<&CheckpointOrigin> for FromCheckpoint {
+    fn from(origin: &CheckpointOrigin) -> Self {
+        Self {
+            run: origin.run.as_ref().map(ToString::to_string),
+            attempt: origin.ordinal,
+            saved: rfc3339(origin.saved),
+            bytes: origin.bytes,
+            text: checkpoint(origin),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -211,6 +243,9 @@ impl Report {
                 attempt: open.ordinal,
                 since: rfc3339(open.started),
                 elapsed_ms: milliseconds(now?.since(open.started)),
+                from_checkpoint: open.from.as_ref().map(Into::into),
+                saved: open.saved.map(|(saved, _)| rfc3339(saved)),
+                saved_at: open.saved.map(|(saved, _)| saved),
             })
         };
         Self {
@@ -292,10 +327,18 @@ impl Report {
     }
 
     fn print_running(&self, terminal: &Terminal) {
-        for Running { task, attempt, elapsed_ms, .. } in self.running.iter().take(LISTED_MAX) {
+        for running in self.running.iter().take(LISTED_MAX) {
+            let Running { task, attempt, elapsed_ms, from_checkpoint, saved_at, .. } = running;
             let since = span(std::time::Duration::from_millis(*elapsed_ms));
             let again = if *attempt > 1 { format!(", attempt {attempt}") } else { String::new() };
             terminal.line(format_args!("running  {} for {since}{again}", plain(task)));
+            if let Some(from) = from_checkpoint {
+                terminal.line(format_args!("         it went on from {}", from.text));
+            }
+            if let Some(saved) = saved_at {
+                let saved = moment(*saved);
+                terminal.line(format_args!("         it saved its last checkpoint at {saved}"));
+            }
         }
         print_rest(self.running.len(), terminal);
     }

@@ -14,8 +14,8 @@ use self::report::{Explanation, Told};
 use super::args::WhyArgs;
 use super::exit::Exit;
 use super::past::{
-    AttemptEnd, AttemptPicture, Life, Made, Past, PastError, TaskPicture, moment, print_json,
-    quoted,
+    AttemptEnd, AttemptPicture, Life, Made, Past, PastError, TaskPicture, checkpoint, moment,
+    print_json, quoted,
 };
 use super::terminal::{Colour, Terminal, bytes, plain, span};
 
@@ -211,6 +211,13 @@ impl Speech<'_> {
             };
             let (ordinal, started) = (attempt.ordinal, moment(attempt.started));
             self.line(format_args!("attempt {ordinal} of {started} {end}"));
+            if let Some(from) = &attempt.from {
+                self.line(format_args!("  it went on from {}", checkpoint(from)));
+            }
+            if let Some((saved, size)) = attempt.saved {
+                let (size, saved) = (bytes(size), moment(saved));
+                self.line(format_args!("  it saved its last checkpoint at {saved} ({size})"));
+            }
         }
         self.rest(task.attempts.len());
     }

@@ -16,9 +16,10 @@ use keelboat_engine::{
 use keelboat_executors::{Executor as _, LaunchSpec};
 use keelboat_staging::{LocalError, Placement, Scratch, publish};
 
+use super::checkpoints::Checkpoint;
 use super::edges::{Edges, GRACE, Memory};
 use super::message::Message;
-use super::{aside, script, undeclared};
+use super::{aside, checkpoints, script, undeclared};
 use crate::project::file_name_of;
 
 /// By these the libraries of Nvidia and AMD know which GPUs a task has.
@@ -39,6 +40,7 @@ pub(crate) struct Attempt {
     inputs: Vec<(InputSpec, Content)>,
     outputs: Vec<OutputSpec>,
     scratch: PathBuf,
+    pub(super) checkpoint: Option<Checkpoint>,
     /// Somebody wants it to end, perhaps before it has begun.
     killed: AtomicBool,
 }
@@ -51,6 +53,7 @@ impl Attempt {
         let inputs = spec.inputs.iter().zip(contents);
         let inputs = inputs.filter_map(|(input, content)| Some((input.clone(), content?)));
         let directory = format!("{}.{}", file_name_of(&spec.name), id.ordinal);
+        let scratch = edges.project.scratch().join(directory);
         Self {
             id,
             name: spec.name.clone(),
@@ -61,7 +64,8 @@ impl Attempt {
             gpus: edges.gpus(core.pool(id.task), core.gpus(id.task)).join(","),
             inputs: inputs.collect(),
             outputs: spec.outputs.clone(),
-            scratch: edges.project.scratch().join(directory),
+            checkpoint: Checkpoint::new(core, id, &scratch),
+            scratch,
             killed: AtomicBool::new(false),
         }
     }
@@ -70,9 +74,10 @@ impl Attempt {
     pub(crate) fn launch(&self, edges: &Edges) {
         let prepared = self.prepare(edges);
         let startable = prepared.and_then(|()| script::startable(&self.command, &self.script()));
-        let command = match startable {
+        let command = startable.map_err(|error| launch_failure(&error));
+        let command = match command.and_then(|command| self.begin_checkpoint(edges, command)) {
             Ok(command) => command,
-            Err(error) => return self.fail_to_launch(&error, edges),
+            Err(failure) => return self.fail_to_launch(failure, edges),
         };
         if self.killed.load(Ordering::SeqCst) {
             let failure = Failure::new(FailureClass::Transient, "it was cancelled");
@@ -99,6 +104,10 @@ impl Attempt {
             for variable in GPU_VARIABLES {
                 env.insert(variable.to_owned(), self.gpus.clone());
             }
+        }
+        if let Some(checkpoint) = &self.checkpoint {
+            let place = checkpoint.place().to_string_lossy().into_owned();
+            env.insert("KEELBOAT_CHECKPOINT_DIR".to_owned(), place);
         }
         executor.begin(LaunchSpec {
             attempt: self.id,
@@ -128,15 +137,17 @@ impl Attempt {
         Some(self.slots.memory).filter(|memory| *memory > 0)
     }
 
-    fn fail_to_launch(&self, error: &LocalError, edges: &Edges) {
-        let mut failure = error.failure();
-        if failure.class == FailureClass::Transient {
-            // An input is not what it was when it was looked at: it is looked at again.
-            failure.class = FailureClass::InputMissing;
-        }
+    fn fail_to_launch(&self, failure: Failure, edges: &Edges) {
         let usage = Usage::default();
         let outcome = AttemptOutcome { attempt: self.id, result: Err(failure), usage };
         edges.tell(Message::Events(vec![Event::AttemptEnded(outcome)]));
+    }
+
+    /// Last of all before the launch: what is in its directory from now on is the task's.
+    fn begin_checkpoint<T>(&self, edges: &Edges, launchable: T) -> Result<T, Failure> {
+        let checkpoint = self.checkpoint.as_ref();
+        checkpoint.map_or(Ok(()), |checkpoint| checkpoint.begin(&self.scratch, edges))?;
+        Ok(launchable)
     }
 
     /// Where a script lies that is too long for an argument.
@@ -154,6 +165,9 @@ impl Attempt {
     fn prepare(&self, edges: &Edges) -> Result<(), LocalError> {
         let memory = Memory(Arc::clone(&edges.digests));
         let scratch = edges.scratch.make(self.scratch.clone(), &self.outputs)?;
+        if let Some(checkpoint) = &self.checkpoint {
+            scratch.room_for(checkpoint.name())?;
+        }
         for (input, content) in &self.inputs {
             if let (Source::Urls(_), Kind::Directory) = (&input.source, content.kind) {
                 place_tree(&scratch, input, content, edges)?;
@@ -172,15 +186,23 @@ impl Attempt {
 
     /// Moves the outputs to their places, and tells the loop of it.
     pub(crate) fn publish(&self, edges: &Edges) {
-        let message = match self.move_outputs(edges) {
+        match self.move_outputs(edges) {
             Ok((record, places)) => {
-                Message::Published(Event::Published { attempt: self.id, record }, places)
+                let event = Event::Published { attempt: self.id, record };
+                edges.tell(Message::Published(event, places));
+                if self.checkpoint.is_some() {
+                    // It is cleared when the record is durable: until then it may run again.
+                    return;
+                }
             }
             Err(failure) => {
-                Message::Events(vec![Event::PublishFailed { attempt: self.id, failure }])
+                let event = Event::PublishFailed { attempt: self.id, failure };
+                match &self.checkpoint {
+                    Some(checkpoint) => checkpoint.save_left(edges, event),
+                    None => edges.tell(Message::Events(vec![event])),
+                }
             }
-        };
-        edges.tell(message);
+        }
         self.clear(edges);
     }
 
@@ -227,10 +249,23 @@ impl Attempt {
     pub(crate) fn clear(&self, edges: &Edges) {
         edges.logs.take_back(&self.name, self.id.ordinal);
         script::clear(&self.command, &self.script());
+        if self.checkpoint.is_some() {
+            checkpoints::clear(&self.scratch);
+        }
         if let Err(error) = edges.scratch.take_back(&self.scratch, &self.outputs) {
             edges.tell(Message::Warning(format!("a scratch directory is left over: {error}")));
         }
     }
+}
+
+/// Why an attempt is not launched.
+fn launch_failure(error: &LocalError) -> Failure {
+    let mut failure = error.failure();
+    if failure.class == FailureClass::Transient {
+        // An input is not what it was when it was looked at: it is looked at again.
+        failure.class = FailureClass::InputMissing;
+    }
+    failure
 }
 
 /// Keeps an output in the object cache. That it cannot be kept is no failure of the task; that it

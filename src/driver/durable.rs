@@ -25,11 +25,13 @@ pub(crate) struct Durable {
 pub(crate) struct Unseen {
     pub(crate) facts: Vec<Stamped>,
     pub(crate) deliveries: Vec<(TaskId, u32, Content)>,
+    /// Tasks that need no checkpoints any more.
+    pub(crate) forgotten: Vec<TaskId>,
 }
 
 impl Unseen {
     fn is_empty(&self) -> bool {
-        self.facts.is_empty() && self.deliveries.is_empty()
+        self.facts.is_empty() && self.deliveries.is_empty() && self.forgotten.is_empty()
     }
 }
 
@@ -60,6 +62,10 @@ impl Durable {
         self.waiting.deliveries.push((task, output, content));
     }
 
+    pub(crate) fn add_forgotten(&mut self, task: TaskId) {
+        self.waiting.forgotten.push(task);
+    }
+
     pub(crate) fn add_places(&mut self, places: Vec<PathBuf>) {
         self.places.extend(places);
     }
@@ -88,10 +94,13 @@ impl Durable {
         self.under_way.take().unwrap_or_default()
     }
 
-    /// Everything at the end of the run, with the outputs that must be durable first.
-    pub(crate) fn take_rest(&mut self) -> (Vec<Stamped>, Vec<PathBuf>) {
-        let mut facts = self.under_way.take().unwrap_or_default().facts;
-        facts.append(&mut self.waiting.facts);
-        (facts, std::mem::take(&mut self.places))
+    /// Everything at the end of the run but deliveries, with the outputs that must be durable first.
+    pub(crate) fn take_rest(&mut self) -> (Unseen, Vec<PathBuf>) {
+        let mut rest = self.under_way.take().unwrap_or_default();
+        let waiting = std::mem::take(&mut self.waiting);
+        rest.facts.extend(waiting.facts);
+        rest.forgotten.extend(waiting.forgotten);
+        rest.deliveries.clear();
+        (rest, std::mem::take(&mut self.places))
     }
 }

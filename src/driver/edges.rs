@@ -10,6 +10,7 @@ use keelboat_engine::{Content, Digest, FileStamp, Kind};
 use keelboat_executors::{ExecutorError, LocalExecutor};
 use keelboat_staging::{ConfigError, DigestMemory, LocalError, Recycler, Stager, digest_path};
 
+use super::checkpoints::Checkpoints;
 use super::late::Late;
 use super::logs::Logs;
 use super::message::Message;
@@ -29,6 +30,7 @@ pub(crate) struct Edges {
     pub(crate) objects: ObjectCache,
     pub(crate) digests: Arc<DigestCache>,
     pub(crate) scratch: Recycler,
+    pub(crate) checkpoints: Checkpoints,
     pub(crate) logs: Logs,
     /// Made when they are needed: a run with nothing to do needs neither network nor processes.
     pub(crate) late: Late,

@@ -87,8 +87,8 @@ fn open(config: &Config, watcher: &mut Watcher) -> Result<(Opened, Handle, Arc<P
     let handle = Handle::new(messages.clone());
     let workers =
         Workers::start(threads).map_err(RunError::setup("start threads for functions"))?;
-    let edges =
-        open::connect(manner, (project, begun.run), remembered, late, (&runtime, messages))?;
+    let place = (project, begun.run, &*config.name);
+    let edges = open::connect(manner, place, remembered, late, (&runtime, messages))?;
     let opened = Opened {
         core: begun.core,
         program: Program::Flow(Box::new(Side::new(handle.clone(), workers))),

@@ -8,8 +8,8 @@ use keelboat_checkpoint::{DigestCache, MemoStore, ProjectLock, Recovered, read_j
 use keelboat_executors::kill_leftovers;
 use keelboat_staging::remove_tree;
 
-use super::RunError;
 use super::observe::Observer;
+use super::{RunError, checkpoints};
 use crate::project::{Project, RunDir};
 
 /// A project that is ours.
@@ -87,7 +87,8 @@ fn read(project: &Project) -> Result<Remembered, RunError> {
     })
 }
 
-/// Kills what a dead engine left running, and removes the scratch directories of its attempts.
+/// Kills what a dead engine left running, saves what its attempts saved for the next ones, and
+/// removes their scratch directories.
 fn clean_up_after(lock: &ProjectLock, project: &Project, observer: &mut dyn Observer) {
     if let Some(previous) = lock.previous()
         && !previous.ended
@@ -99,6 +100,12 @@ fn clean_up_after(lock: &ProjectLock, project: &Project, observer: &mut dyn Obse
                 observer.warning(&format!("cannot look for left-over processes: {error}"));
             }
         }
+    }
+    for warning in checkpoints::save_left_behind(project) {
+        observer.warning(&warning);
+    }
+    if let Err(error) = checkpoints::sweep(project) {
+        observer.warning(&format!("checkpoints that nobody needs stay: {error}"));
     }
     let Ok(entries) = std::fs::read_dir(project.scratch()) else { return };
     for entry in entries.flatten() {

@@ -4,6 +4,7 @@
 mod aside;
 mod attempt;
 mod bound;
+mod checkpoints;
 mod clock;
 mod deliver;
 mod durable;
@@ -22,6 +23,7 @@ mod pools;
 mod program;
 mod recall;
 mod room;
+mod saving;
 mod script;
 mod stage;
 mod strays;
@@ -131,6 +133,9 @@ struct Driver<'a> {
     clock: Clock,
     observer: &'a mut dyn Observer,
     attempts: BTreeMap<AttemptId, Arc<Attempt>>,
+    /// Those that saved checkpoints and whose outputs are in their places: they go when that is
+    /// durable.
+    succeeded: BTreeMap<TaskId, Arc<Attempt>>,
     running: BTreeMap<TaskName, Timestamp>,
     durable: Durable,
     bound: Bound,
@@ -155,6 +160,7 @@ impl<'a> Driver<'a> {
             clock: opened.clock,
             observer,
             attempts: BTreeMap::new(),
+            succeeded: BTreeMap::new(),
             running: BTreeMap::new(),
             durable: Durable::new(),
             bound: Bound::default(),
@@ -326,6 +332,9 @@ impl<'a> Driver<'a> {
     }
 
     fn feed(&mut self, mut event: Event, actions: &mut Vec<Action>) {
+        if self.is_saved_first(&event) {
+            return;
+        }
         if room::look(&mut event, &self.edges.project) {
             self.edges.lacked_room.store(true, Ordering::Relaxed);
         }
@@ -343,14 +352,6 @@ impl<'a> Driver<'a> {
             }
         }
         self.core.step(self.clock.now(), event, actions);
-    }
-
-    /// An attempt is over for good: its scratch directory goes away.
-    fn clear(&mut self, attempt: AttemptId) {
-        if let Some(attempt) = self.attempts.remove(&attempt) {
-            let edges = Arc::clone(&self.edges);
-            self.edges.pool.submit(move || attempt.clear(&edges));
-        }
     }
 
     /// Why a task has to run, from what it was made of the last time.
@@ -433,6 +434,8 @@ impl<'a> Driver<'a> {
                 Action::Deliver { task, output, content } => {
                     self.durable.add_delivery(task, output, content);
                 }
+                Action::Snapshot { attempt } => self.snapshot(attempt),
+                Action::ForgetCheckpoints { task } => self.durable.add_forgotten(task),
                 Action::Finish { outcome } => self.outcome = Some(outcome),
                 Action::Record(_) => unreachable!("facts were written down first"),
             }
@@ -479,6 +482,7 @@ impl<'a> Driver<'a> {
             }
             return;
         };
+        self.keep_if_it_saves(id, &attempt);
         let edges = Arc::clone(&self.edges);
         self.edges.pool.submit(move || attempt.publish(&edges));
     }
@@ -515,6 +519,7 @@ impl<'a> Driver<'a> {
         for (task, output, content) in seen.deliveries {
             self.deliver(task, output, content);
         }
+        self.forget(seen.forgotten);
     }
 
     fn show_progress(&mut self) {
@@ -534,7 +539,7 @@ impl<'a> Driver<'a> {
 
     /// The last flush; after it, all that happened may be seen.
     fn finish(&mut self) -> Result<(), RunError> {
-        let (facts, places) = self.durable.take_rest();
+        let (rest, places) = self.durable.take_rest();
         let (sender, flushed) = std::sync::mpsc::channel();
         let last = move |result| {
             if sender.send(result).is_err() {
@@ -554,7 +559,8 @@ impl<'a> Driver<'a> {
             }
         }
         self.empty_inbox();
-        self.show(Unseen { facts, deliveries: Vec::new() });
+        self.show(rest);
+        self.edges.checkpoints.close();
         self.clear_scratch();
         strays::remove(&self.core, &self.edges.project, &self.dead);
         Ok(())
@@ -565,16 +571,6 @@ impl<'a> Driver<'a> {
         while let Ok(message) = self.inbox.try_recv() {
             if let Message::Warning(text) = message {
                 self.observer.warning(&text);
-            }
-        }
-    }
-
-    /// Removes what the threads that nobody waits for have not come to. No attempt is left.
-    fn clear_scratch(&self) {
-        let entries = std::fs::read_dir(self.edges.project.scratch());
-        for entry in entries.into_iter().flatten().flatten() {
-            if let Err(error) = keelboat_staging::remove_tree(&entry.path()) {
-                tracing::debug!(%error, "a scratch directory stays until the next run");
             }
         }
     }

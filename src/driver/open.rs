@@ -11,6 +11,7 @@ use keelboat_engine::{Digest, Digester, Fact, RunOutcome, Stamped, TaskSpec, Tim
 use keelboat_executors::{LocalConfig, WardenCommand};
 use keelboat_staging::{Recycler, StagingConfig};
 
+use super::checkpoints::Checkpoints;
 use super::clock::Clock;
 use super::edges::{Edges, tell};
 use super::hold::{Held, Remembered};
@@ -94,7 +95,8 @@ pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<
     };
     let late = Late::new(staging, LocalConfig { warden: warden()?, token });
     let manner = Manner { pools, strict: options.strict, remembers: true };
-    let edges = connect(manner, (project, begun.run), remembered, late, (&runtime, messages))?;
+    let place = (project, begun.run, workflow.name());
+    let edges = connect(manner, place, remembered, late, (&runtime, messages))?;
     let (targets, force) = (options.targets.clone(), options.force.clone());
     Ok(Opened {
         core: begun.core,
@@ -215,14 +217,16 @@ impl Manner {
 
 pub(super) fn connect(
     manner: Manner,
-    (project, run): (Project, RunDir),
+    (project, run, workflow): (Project, RunDir, &str),
     Remembered { memo, digests, .. }: Remembered,
     late: Late,
     (runtime, messages): (&tokio::runtime::Runtime, SyncSender<Message>),
 ) -> Result<Edges, RunError> {
     let threads = manner.threads();
     let recycler = Recycler::new(project.scratch());
+    let checkpoints = Checkpoints::open(&project, workflow, Arc::clone(&digests));
     Ok(Edges {
+        checkpoints: checkpoints.map_err(RunError::setup("start a thread"))?,
         memo,
         objects: ObjectCache::open(&project.state(), Arc::clone(&digests))?,
         digests,

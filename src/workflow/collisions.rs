@@ -14,21 +14,14 @@ pub(super) fn find(
     declaration: &Declaration,
     task: &TaskSpec,
 ) -> Option<Problem> {
+    if let Some(problem) = find_checkpoint(sources, declaration, task) {
+        return Some(problem);
+    }
     if task.inputs.is_empty() || task.inputs.len() + task.outputs.len() < 2 {
         return None;
     }
     let name = &task.name;
-    let inputs = task.inputs.iter().map(|input| Entry {
-        path: &input.scratch_path,
-        label: &input.label,
-        input: Some(input),
-    });
-    let outputs = task.outputs.iter().map(|output| Entry {
-        path: &output.scratch_path,
-        label: &output.label,
-        input: None,
-    });
-    let entries: Vec<Entry<'_>> = inputs.chain(outputs).collect();
+    let entries = entries(task);
     let mut seen: HashMap<&str, Entry<'_>> = HashMap::with_capacity(entries.len());
     for entry in &entries {
         // Two outputs with one path are two producers, which is reported with both places.
@@ -54,6 +47,46 @@ pub(super) fn find(
         entry.input.or(above.input)?;
         Some(pair(sources, declaration, *above, *entry, message).help(AS))
     })
+}
+
+/// A file in the place of the checkpoint directory, in it, or around it.
+fn find_checkpoint(
+    sources: &Sources,
+    declaration: &Declaration,
+    task: &TaskSpec,
+) -> Option<Problem> {
+    let checkpoint = declaration.checkpoint.as_ref()?;
+    let directory = &checkpoint.spec.directory;
+    let is_above = |above: &str, path: &str| paths::ancestors(path).any(|other| other == above);
+    let entries = entries(task);
+    let entry = entries.iter().find(|entry| {
+        entry.path == directory.as_ref()
+            || is_above(entry.path, directory)
+            || is_above(directory, entry.path)
+    })?;
+    let (kind, path) = (if entry.input.is_some() { "input" } else { "output" }, entry.path);
+    let message = format!(
+        "the checkpoint directory {directory:?} of task `{}` and its {kind} {path:?} would be in one \
+         another's place",
+        task.name
+    );
+    let problem = sources.problem(checkpoint.place, message).labelled("this directory");
+    let problem = sources.also(problem, entry.place(declaration), "and this file");
+    Some(problem.help("a checkpoint directory holds nothing but what the task saves; rename it"))
+}
+
+fn entries(task: &TaskSpec) -> Vec<Entry<'_>> {
+    let inputs = task.inputs.iter().map(|input| Entry {
+        path: &input.scratch_path,
+        label: &input.label,
+        input: Some(input),
+    });
+    let outputs = task.outputs.iter().map(|output| Entry {
+        path: &output.scratch_path,
+        label: &output.label,
+        input: None,
+    });
+    inputs.chain(outputs).collect()
 }
 
 const AS: &str = "give an input another name: { path = \"…\", as = \"other-name\" }";

@@ -9,6 +9,7 @@ use keelboat_engine::{Memoize, MemoryGrowth, RetryPolicy};
 use minijinja::value::{Enumerator, Object, Value};
 
 use super::problem::Place;
+use super::read_checkpoint::{Checkpoint, Checkpointing};
 use super::read_retry::RuleLists;
 
 /// A string of the file, with the place where it stands (quotes included).
@@ -34,6 +35,7 @@ pub(super) struct Declaration {
     pub(super) files_unread: bool,
     pub(super) command: CommandText,
     pub(super) after: Vec<Text>,
+    pub(super) checkpoint: Option<Checkpoint>,
     pub(super) options: Options,
 }
 
@@ -101,6 +103,7 @@ pub(super) struct Options {
     pub(super) version: Option<Text>,
     pub(super) executors: Option<Arc<[Arc<str>]>>,
     pub(super) shell: Option<Arc<[String]>>,
+    pub(super) checkpointing: Checkpointing,
 }
 
 /// Memory that a task asks for.
@@ -133,6 +136,7 @@ impl Options {
             version: self.version.or_else(|| defaults.version.clone()),
             executors: self.executors.or_else(|| defaults.executors.clone()),
             shell: self.shell.or_else(|| defaults.shell.clone()),
+            checkpointing: self.checkpointing.over(&defaults.checkpointing),
         }
     }
 

@@ -162,6 +162,7 @@ impl<'t> Expander<'_, '_, 't> {
             retry: options.retry(),
             memoize: options.cache.unwrap_or_default(),
             generates: false,
+            checkpoint: declaration.checkpoint.as_ref().map(|checkpoint| checkpoint.spec.clone()),
         };
         let collision = collisions::find(self.context.directory.sources, declaration, &task);
         match collision {

@@ -30,6 +30,7 @@ mod pattern;
 mod prepare;
 pub(crate) mod problem;
 mod producers;
+mod read_checkpoint;
 mod read_files;
 mod read_foreach;
 mod read_retry;

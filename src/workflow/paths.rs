@@ -157,6 +157,39 @@ pub(super) fn check_rename(name: &Arc<str>) -> Result<Arc<str>, Complaint> {
     Ok(normal.into())
 }
 
+/// The name of a checkpoint directory.
+pub(super) fn check_checkpoint(name: &Arc<str>) -> Result<Arc<str>, Complaint> {
+    const HELP: &str = "write a directory of its own in the task's directory, such as state/";
+    check_text(name, "checkpoint directory")?;
+    if name.contains("{{") || name.contains("{%") {
+        return complain(
+            format!("the checkpoint directory {name:?} looks like a template"),
+            "write a plain name, such as state/: each task has a directory of its own",
+        );
+    }
+    if name.starts_with('/') {
+        return complain(
+            format!("the checkpoint directory {name:?} is absolute"),
+            "write a path in the task's directory, such as state/; \
+             the task finds the absolute one in $KEELBOAT_CHECKPOINT_DIR",
+        );
+    }
+    if name.split('/').any(|segment| segment == "..") {
+        return complain(
+            format!("the checkpoint directory {name:?} leaves the task's directory by `..`"),
+            HELP,
+        );
+    }
+    let normal = collapse(name);
+    if normal.is_empty() {
+        return complain(
+            format!("the checkpoint directory {name:?} is the task's directory itself"),
+            HELP,
+        );
+    }
+    Ok(normal.into())
+}
+
 /// The directories above a path, the nearest first.
 pub(super) fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     fn parent(path: &str) -> Option<&str> {

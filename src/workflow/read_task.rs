@@ -14,7 +14,7 @@ use keelboat_engine::{Memoize, MemoryGrowth};
 use toml::de::{DeTable, DeValue};
 
 /// The keys of a task.
-pub(super) const TASK_KEYS: [&str; 24] = [
+pub(super) const TASK_KEYS: [&str; 26] = [
     "foreach",
     "inputs",
     "outputs",
@@ -39,10 +39,12 @@ pub(super) const TASK_KEYS: [&str; 24] = [
     "version",
     "executor",
     "shell",
+    "checkpoint",
+    "checkpoint_every",
 ];
 
 /// The keys of `[defaults]`.
-pub(super) const OPTION_KEYS: [&str; 17] = [
+pub(super) const OPTION_KEYS: [&str; 19] = [
     "env",
     "cores",
     "memory",
@@ -60,6 +62,8 @@ pub(super) const OPTION_KEYS: [&str; 17] = [
     "version",
     "executor",
     "shell",
+    "checkpoint",
+    "checkpoint_every",
 ];
 
 const CORES_MAX: i64 = 65_536;
@@ -100,6 +104,7 @@ impl Reader<'_> {
         let help = "write a sentence in quotes";
         let inputs = table.get("inputs").map(|value| self.inputs(value)).unwrap_or_default();
         let outputs = table.get("outputs").map(|value| self.outputs(value)).unwrap_or_default();
+        let options = self.options(table).over(defaults);
         Some(Declaration {
             input_labels: inputs.iter().map(|named| named.label.clone()).collect(),
             output_labels: outputs.iter().map(|named| named.label.clone()).collect(),
@@ -120,7 +125,8 @@ impl Reader<'_> {
                 self.command(&name, place, table)
             },
             after: table.get("after").map(|value| self.after(value)).unwrap_or_default(),
-            options: self.options(table).over(defaults),
+            checkpoint: self.checkpoint(table, &options.checkpointing),
+            options,
             name,
             place,
         })
@@ -204,6 +210,7 @@ impl Reader<'_> {
                 .and_then(|value| self.text(value, "version", version_help)),
             executors: table.get("executor").and_then(|value| self.executors(value)),
             shell: table.get("shell").and_then(|value| self.shell(value)),
+            checkpointing: self.checkpointing(table),
         }
     }
 
@@ -304,7 +311,7 @@ impl Reader<'_> {
             .ok()
     }
 
-    fn duration(&mut self, value: &Spot<'_>, what: &str) -> Option<Duration> {
+    pub(super) fn duration(&mut self, value: &Spot<'_>, what: &str) -> Option<Duration> {
         if let Some(number) = integer_of(value.get_ref()) {
             let problem = self.problem(value.span(), format!("{what} needs a unit")).help(format!(
                 "write {what} = \"{number}s\" for seconds, \"{number}m\" for minutes"

@@ -79,6 +79,10 @@ struct OptionsTable {
     executor: Option<OneOrMany<String>>,
     /// The shell for `run`, such as `["bash", "-euo", "pipefail", "-c"]`.
     shell: Option<Vec<String>>,
+    /// A directory whose files are kept for the next attempt when one fails.
+    checkpoint: Option<String>,
+    /// How often they are saved while the task runs, such as "10m".
+    checkpoint_every: Option<String>,
 }
 
 /// A task, or with `foreach` as many as there are values.
@@ -136,6 +140,10 @@ struct TaskTable {
     executor: Option<OneOrMany<String>>,
     /// The shell for `run`, such as `["bash", "-euo", "pipefail", "-c"]`.
     shell: Option<Vec<String>>,
+    /// A directory whose files are kept for the next attempt when one fails.
+    checkpoint: Option<String>,
+    /// How often they are saved while the task runs, such as "10m".
+    checkpoint_every: Option<String>,
 }
 
 #[derive(JsonSchema)]

@@ -25,7 +25,9 @@ fn copy(name: &str) -> Project {
 
 #[test]
 fn all_examples_load() {
-    for (name, tasks) in [("hello", 4), ("sweep", 38), ("demo", 1), ("variants", 13)] {
+    for (name, tasks) in
+        [("hello", 4), ("sweep", 38), ("demo", 1), ("variants", 13), ("checkpoint", 1)]
+    {
         let project_dir = directory(name);
         let options = LoadOptions { project_dir: project_dir.clone(), ..LoadOptions::default() };
         match Workflow::load(&project_dir.join("flow.toml"), &options) {
@@ -58,6 +60,17 @@ fn a_line_more_makes_the_sweep_run_only_what_is_new() {
     let run = project.run_well(&[]);
     assert_eq!(run.tasks("reused").len(), 36, "{}", run.said());
     assert_eq!(project.read("out/table.csv").lines().count(), 1 + 48);
+}
+
+#[test]
+fn the_long_computation_goes_on_each_time_that_it_dies() {
+    let project = copy("checkpoint");
+    let run = project.run_well(&["--set", "up_to=12000", "--set", "unlucky=3"]);
+    let pairs = "220 284\n1184 1210\n2620 2924\n5020 5564\n6232 6368\n10744 10856\n";
+    assert_eq!(project.read("out/pairs.txt"), pairs, "{}", run.said());
+    assert_eq!(run.tasks("checkpoint_restored"), ["search"; 3]);
+    let log = project.start(project.command(&["log", "search"])).wait();
+    assert_eq!(log.stdout, "attempt 4 goes on after 9000\n");
 }
 
 /// What the genomics example needs and this machine has not.

@@ -9,6 +9,7 @@ mod server;
 
 mod asking;
 mod bad_input;
+mod checkpoints;
 mod crash;
 mod disk;
 mod examples;

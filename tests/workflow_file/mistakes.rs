@@ -182,5 +182,19 @@ pub(crate) const MISTAKES: &[(&str, &str)] = &[
         "sent_to_the_file",
         "[task.t]\noutputs = { o = { path = 'o', to = './flow.toml' } }\nrun = 'a'\n",
     ),
+    (
+        "bad_checkpoints",
+        "[defaults]\ncheckpoint_every = '5m'\n[task.a]\nrun = 'a'\ncheckpoint = '/state'\n[task.b]\n\
+         run = 'a'\ncheckpoint = 'state/../..'\n[task.c]\nrun = 'a'\ncheckpoint = './'\n[task.d]\n\
+         run = 'a'\ncheckpoint = true\ncheckpoint_every = '10ms'\n[task.e]\nrun = 'a'\n\
+         checkpoint_every = '1h'\n[task.f]\nrun = 'a'\ncheckpoint = '{{ name }}'\n",
+    ),
+    (
+        "checkpoints_in_the_way",
+        "[task.a]\nrun = 'a'\ninputs = { x = 'state' }\ncheckpoint = 'state/'\n[task.b]\nrun = 'a'\n\
+         outputs = { x = 'state/x' }\ncheckpoint = 'state'\n[task.c]\nrun = 'a'\noutputs = { x = 'out/' }\n\
+         checkpoint = './out/state'\n[task.d]\nrun = 'a'\ninputs = { u = 'https://h/state' }\n\
+         checkpoint = 'state'\n",
+    ),
     ("bad_includes", "include = ['gone.toml', 'loop.toml', 'dup.toml']\n[task.t]\nrun = 'a'\n"),
 ];

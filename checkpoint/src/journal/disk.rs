@@ -7,8 +7,8 @@
 mod failure;
 
 use keelboat_engine::{
-    Content, Digest, Fact, KeyChange, KeyPart, Kind, MemoKey, MemoRecord, OutputRecord, RETRY_COST,
-    Reason, Reuse, RunOutcome, Stamped, Timestamp,
+    CheckpointOrigin, Content, Digest, Fact, KeyChange, KeyPart, Kind, MemoKey, MemoRecord,
+    OutputRecord, RETRY_COST, Reason, Reuse, RunOutcome, Stamped, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -119,6 +119,25 @@ enum FactV1<'a> {
     Value {
         bytes: &'a [u8],
     },
+    CheckpointSaved {
+        task: &'a str,
+        ordinal: u32,
+        bytes: u64,
+    },
+    CheckpointRestored {
+        task: &'a str,
+        ordinal: u32,
+        #[serde(borrow)]
+        from: CheckpointV1<'a>,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct CheckpointV1<'a> {
+    run: Option<&'a str>,
+    ordinal: u32,
+    saved: u64,
+    bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -241,6 +260,12 @@ impl<'a> From<&'a Fact> for FactV1<'a> {
                 Self::Undelivered { task, path, display, failure: failure.into() }
             }
             Fact::Value { bytes } => Self::Value { bytes },
+            Fact::CheckpointSaved { task, ordinal, bytes } => {
+                Self::CheckpointSaved { task, ordinal: *ordinal, bytes: *bytes }
+            }
+            Fact::CheckpointRestored { task, ordinal, from } => {
+                Self::CheckpointRestored { task, ordinal: *ordinal, from: from.into() }
+            }
         }
     }
 }
@@ -249,14 +274,9 @@ impl From<FactV1<'_>> for Fact {
     fn from(disk: FactV1<'_>) -> Self {
         match disk {
             FactV1::EngineStarted { pid, host, version, workflow, plan, file } => {
-                Self::EngineStarted {
-                    pid,
-                    host: host.to_owned(),
-                    version: version.to_owned(),
-                    workflow: workflow.to_owned(),
-                    plan: Digest::from_bytes(plan),
-                    file: file.to_owned(),
-                }
+                let texts = [host, version, workflow, file].map(str::to_owned);
+                let ([host, version, workflow, file], plan) = (texts, Digest::from_bytes(plan));
+                Self::EngineStarted { pid, host, version, workflow, plan, file }
             }
             FactV1::Planned { tasks } => Self::Planned { tasks },
             FactV1::Fetched { source, display, content, transferred, etag, last_modified } => {
@@ -314,7 +334,27 @@ impl From<FactV1<'_>> for Fact {
                 Self::Undelivered { task, path, display, failure: failure.into() }
             }
             FactV1::Value { bytes } => Self::Value { bytes: bytes.into() },
+            FactV1::CheckpointSaved { task, ordinal, bytes } => {
+                Self::CheckpointSaved { task: task.into(), ordinal, bytes }
+            }
+            FactV1::CheckpointRestored { task, ordinal, from } => {
+                Self::CheckpointRestored { task: task.into(), ordinal, from: from.into() }
+            }
         }
+    }
+}
+
+impl<'a> From<&'a CheckpointOrigin> for CheckpointV1<'a> {
+    fn from(origin: &'a CheckpointOrigin) -> Self {
+        let CheckpointOrigin { run, ordinal, saved, bytes } = origin;
+        Self { run: run.as_deref(), ordinal: *ordinal, saved: saved.0, bytes: *bytes }
+    }
+}
+
+impl From<CheckpointV1<'_>> for CheckpointOrigin {
+    fn from(disk: CheckpointV1<'_>) -> Self {
+        let CheckpointV1 { run, ordinal, saved, bytes } = disk;
+        Self { run: run.map(Into::into), ordinal, saved: Timestamp(saved), bytes }
     }
 }
 

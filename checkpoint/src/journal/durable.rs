@@ -15,7 +15,7 @@ use crate::files::parent_of;
 pub(super) const FILES_ONE_BY_ONE_MAX: usize = 8;
 
 /// What the kernel offers; tests put a failing disk in its place.
-pub(super) trait Disk: Send + Sync {
+pub(crate) trait Disk: Send + Sync {
     /// Content, and of the metadata what is needed to read it.
     fn sync_data(&self, file: &File) -> io::Result<()>;
     /// The entries of a folder.
@@ -26,7 +26,7 @@ pub(super) trait Disk: Send + Sync {
 
 /// The real thing.
 #[derive(Debug)]
-pub(super) struct Kernel;
+pub(crate) struct Kernel;
 
 impl Disk for Kernel {
     fn sync_data(&self, file: &File) -> io::Result<()> {
@@ -44,14 +44,14 @@ impl Disk for Kernel {
 
 /// What to make durable, in this order: files, folders, file systems.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     files: Vec<(PathBuf, File)>,
     folders: Vec<(PathBuf, File)>,
     filesystems: BTreeMap<u64, (PathBuf, File)>,
 }
 
 /// Decides how to make these paths durable. Files that are gone need nothing, nor do repeated ones.
-pub(super) fn plan<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<Plan, IoError> {
+pub(crate) fn plan<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<Plan, IoError> {
     let mut paths: Vec<&Path> = paths.collect();
     paths.sort_unstable();
     paths.dedup();
@@ -112,7 +112,7 @@ impl Plan {
     }
 
     /// Does it. The first failure ends it: then nothing is known to be durable.
-    pub(super) fn carry_out(&self, disk: &dyn Disk) -> Result<(), IoError> {
+    pub(crate) fn carry_out(&self, disk: &dyn Disk) -> Result<(), IoError> {
         for (path, file) in &self.files {
             disk.sync_data(file).doing("make durable", path)?;
         }

@@ -7,7 +7,7 @@
 //! Deliberately absent: a lock (see [`crate::lock`]) and what facts mean.
 
 mod disk;
-mod durable;
+pub(crate) mod durable;
 mod flush;
 mod read;
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use keelboat_checkpoint::read_journal;
 use keelboat_engine::{
-    Digest, Exit, Fact, Failure, FailureClass, MemoKey, MemoRecord, Reuse, Shortage, Stamped,
-    Timestamp, Usage,
+    CheckpointOrigin, Digest, Exit, Fact, Failure, FailureClass, MemoKey, MemoRecord, Reuse,
+    Shortage, Stamped, Timestamp, Usage,
 };
 
 use super::common::{all_kinds, folder, read, write_journal};
@@ -43,11 +43,27 @@ fn what_was_added_later_comes_back() {
         bad_end(failure.with_shortage(Shortage::Disk), 1_000),
         Fact::Value { bytes: Arc::from(*b"\0value") },
         Fact::Reused {
-            task,
+            task: task.clone(),
             key: MemoKey(Digest::of(b"key")),
             record: MemoRecord { outputs: Vec::new(), value: Some(Digest::of(b"\0value")) },
             reuse: Reuse::InPlace,
             memoized: true,
+        },
+        Fact::CheckpointSaved { task: task.clone(), ordinal: 2, bytes: 5 << 30 },
+        Fact::CheckpointRestored {
+            task: task.clone(),
+            ordinal: 3,
+            from: CheckpointOrigin { run: None, ordinal: 2, saved: Timestamp(6), bytes: 0 },
+        },
+        Fact::CheckpointRestored {
+            task,
+            ordinal: 1,
+            from: CheckpointOrigin {
+                run: Some("20261122-100000-000-17".into()),
+                ordinal: 4,
+                saved: Timestamp(5),
+                bytes: u64::MAX,
+            },
         },
     ];
     let facts = facts.map(|fact| Stamped { at: Timestamp(7), fact });

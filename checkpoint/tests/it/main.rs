@@ -8,3 +8,4 @@ mod golden;
 mod lock;
 mod memo;
 mod objects;
+mod snapshots;

@@ -74,7 +74,7 @@ impl Core {
 
     /// The phase of an attempt's task, if it is the task's present attempt. The one place where
     /// reports about earlier attempts are dropped.
-    fn current(&self, attempt: AttemptId) -> Option<Phase> {
+    pub(super) fn current(&self, attempt: AttemptId) -> Option<Phase> {
         let state = self.tasks.get(attempt.task.index())?;
         (state.ordinal == attempt.ordinal).then_some(state.phase)
     }
@@ -88,6 +88,7 @@ impl Core {
     ) {
         let site = self.phase(task).site();
         self.leave(task);
+        self.snapshots.forget(task);
         let asked_to_stop = self.was_asked_to_stop();
         let grows = failure.shortage == Some(Shortage::Memory) && self.grow(task);
         let answer = self.spec(task).retry.answer(&failure);

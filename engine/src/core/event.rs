@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    AttemptId, AttemptOutcome, Content, Fact, Failure, FileId, MemoKey, MemoRecord, Reason,
-    Resources, Reuse, RunOutcome, SiteId, TaskId, TaskSpec, Work,
+    AttemptId, AttemptOutcome, CheckpointOrigin, Content, Fact, Failure, FileId, MemoKey,
+    MemoRecord, Reason, Resources, Reuse, RunOutcome, SiteId, TaskId, TaskSpec, Work,
 };
 
 /// A fact from outside, in the past tense.
@@ -116,6 +116,29 @@ pub enum Event {
     TaskCancelled {
         /// The task.
         task: TaskId,
+    },
+    /// An attempt began with what an earlier one had saved.
+    CheckpointRestored {
+        /// The attempt.
+        attempt: AttemptId,
+        /// What it goes on from.
+        from: CheckpointOrigin,
+    },
+    /// What an attempt keeps in its checkpoint directory is saved, durably. Answers
+    /// [`Action::Snapshot`]; comes without being asked for before an attempt is reported as failed.
+    CheckpointSaved {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Which one of the checkpoints of this attempt: 1, 2, …
+        number: u32,
+        /// Bytes of its files.
+        bytes: u64,
+    },
+    /// There was nothing to save, or it could not be saved; the attempt runs on. Answers
+    /// [`Action::Snapshot`].
+    CheckpointNotSaved {
+        /// The attempt.
+        attempt: AttemptId,
     },
 }
 
@@ -238,6 +261,17 @@ pub enum Action {
     },
     /// Remember a fact, before any action that comes after it in the list is carried out.
     Record(Fact),
+    /// Save what a running attempt keeps in its checkpoint directory.
+    Snapshot {
+        /// The attempt.
+        attempt: AttemptId,
+    },
+    /// Remove all that attempts of a task have saved, under whatever key, after the facts so far
+    /// are durable: it is done.
+    ForgetCheckpoints {
+        /// The task.
+        task: TaskId,
+    },
     /// Everything is over. Nothing follows.
     Finish {
         /// How.

@@ -58,6 +58,8 @@ impl History {
             | Fact::Undelivered { .. }
             | Fact::Skipped { .. }
             | Fact::Value { .. }
+            | Fact::CheckpointSaved { .. }
+            | Fact::CheckpointRestored { .. }
             | Fact::RunEnded { .. } => {}
         }
     }

@@ -388,6 +388,7 @@ impl Core {
         let again = self.tasks[task.index()].counted != Counted::No;
         self.leave(task);
         self.reviving.remove(&task);
+        self.forget_checkpoints(task, actions);
         let state = &mut self.tasks[task.index()];
         state.phase = Phase::Done;
         state.done_under = state.key;

@@ -22,6 +22,7 @@ impl Core {
         assert!(ready.all(|task| self.phase(task) == Phase::Ready), "what is among them is ready");
         let waits = |(_, task): &(_, TaskId)| self.phase(*task) == Phase::Backoff;
         assert!(self.timers.iter().all(waits), "what has a timer waits for its next try");
+        self.check_snapshots();
     }
 
     fn check_task(&self, task: TaskId) {

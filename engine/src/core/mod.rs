@@ -22,6 +22,7 @@ mod placement;
 mod ready;
 mod result;
 mod site;
+mod snapshots;
 mod task;
 mod transfer;
 
@@ -36,6 +37,7 @@ use self::graph::number;
 use self::kept::Kept;
 use self::ready::Ready;
 use self::site::Sites;
+use self::snapshots::Snapshots;
 use self::task::{Counted, FileState, Knowledge, TaskState};
 use self::transfer::Transfers;
 use crate::{
@@ -62,6 +64,7 @@ pub struct Core {
     /// Those of them whose remote inputs nobody has asked for ahead.
     ahead: BTreeSet<site::Turn>,
     timers: BTreeSet<(Timestamp, TaskId)>,
+    snapshots: Snapshots,
     counts: Counts,
     /// Tasks that are counted and are done again, since their results were lost.
     reviving: BTreeSet<TaskId>,
@@ -123,6 +126,7 @@ impl Core {
             ready: Ready::default(),
             ahead: BTreeSet::new(),
             timers: BTreeSet::new(),
+            snapshots: Snapshots::default(),
             counts: Counts::default(),
             reviving: BTreeSet::new(),
             expanding: BTreeSet::new(),
@@ -176,6 +180,13 @@ impl Core {
             Event::Closed => self.options.open = false,
             Event::StopRequested { urgency } => self.on_stop_requested(urgency, actions),
             Event::TaskCancelled { task } => self.on_task_cancelled(task, actions),
+            Event::CheckpointRestored { attempt, from } => {
+                self.on_checkpoint_restored(attempt, from, actions);
+            }
+            Event::CheckpointSaved { attempt, number, bytes } => {
+                self.on_checkpoint_saved(attempt, number, bytes, actions);
+            }
+            Event::CheckpointNotSaved { attempt } => self.on_checkpoint_not_saved(attempt),
         }
         self.proceed(actions);
     }
@@ -205,7 +216,8 @@ impl Core {
 
     /// When [`Event::TimePassed`] is due at the latest, if nothing else happens.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.timers.first().map(|(due, _)| *due)
+        let retry = self.timers.first().map(|(due, _)| *due);
+        retry.into_iter().chain(self.snapshots.next_due()).min()
     }
 
     /// The graph so far.
@@ -325,6 +337,7 @@ impl Core {
     /// become ready again, and launches make room, so this goes around.
     fn proceed(&mut self, actions: &mut Vec<Action>) {
         self.wake_retries();
+        self.ask_for_snapshots(actions);
         while self.course == Course::Going {
             self.place_ready(actions);
             let launched = self.launch_queued(actions);
@@ -377,6 +390,7 @@ impl Core {
         };
         self.course = Course::Over;
         self.timers.clear();
+        self.snapshots = Snapshots::default();
         record(Fact::RunEnded { outcome }, actions);
         actions.push(Action::Finish { outcome });
     }

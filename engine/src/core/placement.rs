@@ -283,6 +283,7 @@ impl Core {
         state.ordinal += 1;
         let attempt = state.attempt(task);
         let reasons = state.reasons.clone();
+        self.watch_checkpoints(task);
         let fact = Fact::AttemptStarted {
             task: self.spec(task).name.clone(),
             ordinal: attempt.ordinal,
@@ -336,6 +337,7 @@ impl Core {
             }
             Phase::Running(_) => {
                 self.counts.running -= 1;
+                self.snapshots.pause(task);
                 if let Some(id) = id {
                     self.sites.give_back(id, task);
                 }

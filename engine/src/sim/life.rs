@@ -9,7 +9,7 @@ use super::plan::{Growth, held_name, source_name};
 use super::room::{Shelf, Unread};
 use super::world::{Attempt, Deed, World};
 use crate::core::{Action, Core, Event, History, Phase, Recall, StageFrom, Urgency};
-use crate::{Fact, FileId, RunOutcome, SiteId, Source, TaskId, Timestamp};
+use crate::{AttemptId, Fact, FileId, RunOutcome, SiteId, Source, TaskId, Timestamp};
 
 /// More steps than any of these runs needs: beyond, it goes in circles.
 const STEPS_MAX: u32 = 30_000;
@@ -197,6 +197,7 @@ impl Life<'_, '_> {
         let sites = !self.world.pools.is_empty();
         let at_shares = core.hosts_are_at_their_shares();
         self.world.marks.hit_if(at_shares, Mark::HostsAtTheirShares);
+        self.world.check_snapshots();
         for (at, node) in core.graph().tasks().iter().enumerate() {
             let phase = core.phase(TaskId(u32::try_from(at).unwrap()));
             let marks = &mut *self.world.marks;
@@ -260,6 +261,7 @@ impl Life<'_, '_> {
             if let Some(outcome) = self.act(core, action) {
                 self.oracle.check_end(outcome, self.world, core, self.model);
                 Oracle::check_addresses(outcome, self.world, core);
+                self.oracle.check_forgotten(self.world, core);
                 return Some(End::Over(outcome));
             }
         }
@@ -302,12 +304,7 @@ impl Life<'_, '_> {
                 self.world.doubted.insert(name.to_string());
                 self.world.later((1, 12), Deed::Recall { task, key, known });
             }
-            Action::Launch { attempt, site } => {
-                let key = self.oracle.check_launch(attempt, site, self.world, core, self.model);
-                let running = Attempt::new(attempt, site, key, core);
-                self.world.attempts.insert(attempt, running);
-                self.world.later((10, 150), Deed::End(attempt));
-            }
+            Action::Launch { attempt, site } => self.launch(core, attempt, site),
             Action::Kill { attempt } => {
                 if let Some(running) = self.world.attempts.get_mut(&attempt) {
                     running.killed = true;
@@ -334,9 +331,22 @@ impl Life<'_, '_> {
                     self.world.enter("s3:bucket", 0, None, deed);
                 }
             }
+            Action::Snapshot { attempt } => self.world.begin_snapshot(attempt),
+            Action::ForgetCheckpoints { task } => {
+                let name = core.spec(task).name.clone();
+                self.oracle.on_forget(&name, self.world, core);
+            }
             Action::Finish { outcome } => return Some(outcome),
         }
         None
+    }
+
+    fn launch(&mut self, core: &Core, attempt: AttemptId, site: SiteId) {
+        let key = self.oracle.check_launch(attempt, site, self.world, core, self.model);
+        let mut running = Attempt::new(attempt, site, key, core);
+        self.world.restore(attempt, &mut running);
+        self.world.attempts.insert(attempt, running);
+        self.world.later((10, 150), Deed::End(attempt));
     }
 
     /// What comes from a host goes through the queue, with its room if it comes here.
@@ -388,6 +398,7 @@ impl Life<'_, '_> {
             self.world.marks.hit_if(power_cut, Mark::PowerCutLostFacts);
             self.oracle.journal.truncate(kept);
         }
+        self.world.lose_forgetting();
     }
 }
 
@@ -395,7 +406,7 @@ impl Life<'_, '_> {
 /// without other sites, and sometimes with damage.
 pub(super) fn after_life(world: &mut World<'_>) {
     world.pending.clear();
-    world.attempts.clear();
+    world.save_left_behind();
     world.pools.clear();
     let lost: Vec<String> = world
         .held

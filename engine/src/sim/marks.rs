@@ -38,6 +38,8 @@ marks! {
     SkippedLong, FailedFast, Cancelled,
     Delivered, DeliveryFailed, DeliveryRetried, NotDeliveredTwice, FoundDelivered, DeliveredUnrecorded,
     DeliveredAnew, DeliveryOutdated,
+    Snapshotted, SnapshotGivenUp, SavedAtEnd, SavedByNextEngine, RestoredOnRetry,
+    RestoredByNextEngine, CheckpointOfAnotherKey, CheckpointForgotten, CrashedBeforeForgetting,
     ContentChangedForWaiting, ContentChangedForRunning,
 }
 

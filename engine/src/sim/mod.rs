@@ -2,6 +2,7 @@
 //! seed; an oracle that knows where bytes truly are; and marks that a sweep must visit.
 
 mod chance;
+mod checkpoints;
 mod delivery;
 mod gate;
 mod life;

@@ -1,6 +1,6 @@
 //! What must hold whatever happens: checked where the core acts, and where a run ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::marks::Mark;
 use super::model::{Ending, Model};
@@ -31,6 +31,10 @@ pub(super) struct Oracle {
     losses: BTreeMap<TaskName, u32>,
     completed_now: Vec<TaskName>,
     skipped_by: BTreeMap<TaskName, u32>,
+    /// Checkpoints of each attempt that this engine recorded.
+    pub(super) saved: BTreeMap<(TaskName, u32), u32>,
+    /// Attempts that went on from one.
+    pub(super) restored: BTreeSet<(TaskName, u32)>,
     /// Somebody interfered: the sets of failed and skipped tasks are not the model's.
     pub(super) cancels: bool,
     pub(super) stopped: bool,
@@ -119,6 +123,8 @@ impl Oracle {
                 let cut_off = self.completed_now.iter().any(read);
                 world.marks.hit_if(cut_off && *reuse == Reuse::InPlace, Mark::EarlyCutoff);
             }
+            Fact::CheckpointSaved { task, ordinal, .. } => self.check_saved(task, *ordinal, world),
+            Fact::CheckpointRestored { task, ordinal, .. } => self.check_restored(task, *ordinal),
             Fact::Delivered { path, content, .. } => Self::check_delivered(path, *content, world),
             Fact::Skipped { task, because } => {
                 world.marks.hit_if(task == because, Mark::SkippedItself);
@@ -143,6 +149,7 @@ impl Oracle {
         self.journal.push(fact.clone());
         if world.chance.one_in(4) {
             self.flushed = self.journal.len();
+            self.forget_durable(world);
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::chance::Chance;
+use super::checkpoints;
 use crate::core::{Admission, Options, Pool};
 use crate::{
     Command, Digest, Exit, FailureClass, FailureKind, InputSpec, Kind, Memoize, MemoryGrowth,
@@ -347,6 +348,7 @@ impl Builder {
                 fate = Fate::Skips;
             }
         }
+        spec.checkpoint = checkpoints::of_task(self.plan.options.seed, spec).map(Arc::new);
         self.plan.fates.insert(spec.name.clone(), fate);
     }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::chance::Chance;
+use super::checkpoints::{Forgetting, Saved, Saving};
 use super::gate::Gate;
 use super::marks::{Mark, Marks};
 use super::model::{content, inner, written};
@@ -15,9 +16,9 @@ use super::plan::{
 use crate::core::{Core, Event, FileNode, Pool, Recall, StageFrom, Urgency};
 use crate::queue::TicketId;
 use crate::{
-    AttemptId, AttemptOutcome, Content, Digest, Exit, Failure, FailureClass, FileId, Kind, MemoKey,
-    MemoRecord, Memoize, OutputRecord, Reason, Resources, Reuse, Shortage, SiteId, TaskId,
-    TaskName, TaskSpec, Timestamp, Usage,
+    AttemptId, AttemptOutcome, CheckpointOrigin, Content, Digest, Exit, Failure, FailureClass,
+    FileId, Kind, MemoKey, MemoRecord, Memoize, OutputRecord, Reason, Resources, Reuse, Shortage,
+    SiteId, TaskId, TaskName, TaskSpec, Timestamp, Usage,
 };
 
 /// Something that is under way outside of the core, or will happen to it.
@@ -39,6 +40,10 @@ pub(super) enum Deed {
     },
     End(AttemptId),
     Publish(AttemptId),
+    Snapshot(AttemptId),
+    Restored(AttemptId, CheckpointOrigin),
+    /// The end of an attempt, when what it left is saved.
+    Report(AttemptId, Event),
     Expand(TaskId),
     Deliver(TaskId, u32, Content),
     /// One that goes through the queue of transfers, and has a connection.
@@ -61,6 +66,7 @@ pub(super) struct Attempt {
     pub(super) key: MemoKey,
     pub(super) killed: bool,
     pub(super) publishing: bool,
+    pub(super) saving: Saving,
 }
 
 impl Attempt {
@@ -74,6 +80,7 @@ impl Attempt {
             key,
             killed: false,
             publishing: false,
+            saving: Saving::default(),
         }
     }
 }
@@ -101,6 +108,13 @@ pub(super) struct World<'a> {
     pub(super) objects: BTreeSet<Digest>,
     pub(super) memo: BTreeMap<MemoKey, MemoRecord>,
     pub(super) attempts: BTreeMap<AttemptId, Attempt>,
+    /// Checkpoints, by task and key.
+    pub(super) saved: BTreeMap<(TaskName, MemoKey), Saved>,
+    pub(super) forgetting: Vec<Forgetting>,
+    /// Chance for what befalls checkpoints, so that they leave the rest of a plan as it is.
+    pub(super) chance_to_save: Chance,
+    /// Engines that are gone.
+    pub(super) lives: u32,
     /// How often a task failed of itself.
     failed: BTreeMap<TaskName, u32>,
     /// How often something else was the matter with it.
@@ -137,6 +151,10 @@ impl<'a> World<'a> {
             objects: BTreeSet::new(),
             memo: BTreeMap::new(),
             attempts: BTreeMap::new(),
+            saved: BTreeMap::new(),
+            forgetting: Vec::new(),
+            chance_to_save: Chance::new(seed ^ 0xcafe),
+            lives: 0,
             failed: BTreeMap::new(),
             disturbed: BTreeMap::new(),
             stage_failures: BTreeMap::new(),
@@ -156,6 +174,10 @@ impl<'a> World<'a> {
     pub(super) fn later(&mut self, ms: (u64, u64), deed: Deed) {
         let slow = if self.chance.one_in(12) { 5 } else { 1 };
         let wait = self.chance.span(ms.0, ms.1) * slow;
+        self.after(wait, deed);
+    }
+
+    pub(super) fn after(&mut self, wait: u64, deed: Deed) {
         self.deeds += 1;
         self.pending.insert((Timestamp(self.now.0 + wait), self.deeds), deed);
     }
@@ -213,6 +235,9 @@ impl<'a> World<'a> {
             }
             Deed::End(attempt) => self.end(attempt),
             Deed::Publish(attempt) => self.publish(attempt),
+            Deed::Snapshot(attempt) => self.snapshot(attempt),
+            Deed::Restored(attempt, from) => self.restored(attempt, from),
+            Deed::Report(attempt, ended) => self.report(attempt, ended),
             Deed::Expand(by) => Some(match &self.plan.growth[&core.spec(by).name] {
                 Growth::Tasks(tasks) | Growth::Bad(tasks) => {
                     Event::Grown { by, tasks: tasks.clone() }
@@ -293,7 +318,9 @@ impl<'a> World<'a> {
             StageFrom::Origin => site,
         };
         let name = held_name(&node.source, node.sha256);
-        (node.producer.is_some() && self.chance.one_in(2)).then(|| self.actual(source, &name))?
+        // What is rewritten while it is read is rare, and is to be seen.
+        let at_its_begin = self.plan.restless && name.ends_with("/inner") || self.chance.one_in(2);
+        (node.producer.is_some() && at_its_begin).then(|| self.actual(source, &name))?
     }
 
     fn stage(
@@ -419,7 +446,7 @@ impl<'a> World<'a> {
     }
 
     fn end(&mut self, id: AttemptId) -> Option<Event> {
-        let attempt = self.attempts.get(&id)?;
+        let attempt = self.attempts.get(&id).filter(|attempt| !attempt.saving.ending)?;
         let (name, site, killed) = (attempt.spec.name.clone(), attempt.site, attempt.killed);
         let (spec, inputs) = (attempt.spec.clone(), attempt.spec.inputs.clone());
         let missing_one_in = if self.plan.restless { 4 } else { 15 };
@@ -449,12 +476,15 @@ impl<'a> World<'a> {
         } else {
             self.own_failure(&spec)
         };
-        match failure {
-            None => self.attempts.get_mut(&id)?.publishing = true,
-            Some(_) => drop(self.attempts.remove(&id)),
-        }
+        let failed = failure.is_some();
         let result = failure.map_or(Ok(()), Err);
-        Some(Event::AttemptEnded(AttemptOutcome { attempt: id, result, usage: Usage::default() }))
+        let ended = AttemptOutcome { attempt: id, result, usage: Usage::default() };
+        let ended = Event::AttemptEnded(ended);
+        if failed {
+            return Some(self.fail(id, ended));
+        }
+        self.attempts.get_mut(&id)?.publishing = true;
+        Some(ended)
     }
 
     fn own_failure(&mut self, spec: &TaskSpec) -> Option<Failure> {
@@ -475,18 +505,20 @@ impl<'a> World<'a> {
     }
 
     fn publish(&mut self, id: AttemptId) -> Option<Event> {
+        let name = self.attempts.get(&id)?.spec.name.clone();
+        let failure = if self.plan.fates[&name] == Fate::Unpublishable {
+            self.marks.hit(Mark::FailedToPublish);
+            Some(failure(FailureClass::Permanent, "an output was not written"))
+        } else if self.disturb(&name, 20) {
+            Some(failure(FailureClass::InfrastructureLost, "disk gone"))
+        } else {
+            None
+        };
+        if let Some(failure) = failure {
+            return Some(self.fail(id, Event::PublishFailed { attempt: id, failure }));
+        }
         let attempt = self.attempts.remove(&id)?;
         let (spec, site) = (attempt.spec, attempt.site);
-        let fate = self.plan.fates[&spec.name];
-        if fate == Fate::Unpublishable {
-            self.marks.hit(Mark::FailedToPublish);
-            let failure = failure(FailureClass::Permanent, "an output was not written");
-            return Some(Event::PublishFailed { attempt: id, failure });
-        }
-        if self.disturb(&spec.name, 20) {
-            let failure = failure(FailureClass::InfrastructureLost, "disk gone");
-            return Some(Event::PublishFailed { attempt: id, failure });
-        }
         let salt = if self.plan.restless { id.ordinal } else { 0 };
         let cached = !self.chance.one_in(3);
         let mut record = MemoRecord::default();

@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use keelboat_checkpoint::{DigestCache, GcPolicy, GcReport, ObjectCache, Recovered, read_journal};
+use keelboat_checkpoint::{
+    CHECKPOINTS_KEPT, DigestCache, GcPolicy, GcReport, ObjectCache, Recovered, SnapshotStore,
+    read_journal,
+};
 use keelboat_engine::{Digest, Fact, MemoKey, MemoRecord};
 use keelboat_staging::{PARTIAL_KEPT, abandoned};
 use serde::Serialize;
@@ -61,6 +64,7 @@ struct Report {
     run_bytes_freed: u64,
     partial_removed: Usage,
     scratch_removed: Usage,
+    checkpoints_removed: Usage,
     damaged_removed: Usage,
 }
 
@@ -97,6 +101,11 @@ pub(super) fn gc(desk: &Desk<'_>, limits: &Limits) -> Result<Exit, CacheError> {
             removed = std::mem::replace(&mut removed, Ok(())).and(gone);
         });
         removed?;
+    }
+    let checkpoints_kept = limits.keep.unwrap_or(CHECKPOINTS_KEPT);
+    let idle = SnapshotStore::at(&state).idle(SystemTime::now(), checkpoints_kept)?;
+    for path in idle.iter().filter(|_| !unfinished) {
+        report.checkpoints_removed.add(removing.remove(path)?);
     }
     // Attempts end with their engine: with the lock held, nobody works there.
     for path in entries(&desk.project.scratch())? {
@@ -256,6 +265,7 @@ impl Report {
         for (usage, what) in [
             (self.partial_removed, "of partial transfers"),
             (self.scratch_removed, "of scratch directories"),
+            (self.checkpoints_removed, "of checkpoints"),
             (self.damaged_removed, "of damaged objects"),
         ] {
             if usage.files > 0 {

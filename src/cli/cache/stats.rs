@@ -31,6 +31,7 @@ struct Report {
     runs_unreadable: u64,
     partial: Usage,
     scratch: Usage,
+    checkpoints: Usage,
     memo_bytes: u64,
 }
 
@@ -58,6 +59,8 @@ pub(super) fn stats(desk: &Desk<'_>) -> Result<Exit, CacheError> {
         "scratch",
         format!("{}, {}", counted(report.scratch.files, "file"), bytes(report.scratch.bytes)),
     );
+    let Usage { files, bytes: size } = report.checkpoints;
+    line("checkpoints", format!("{}, {}", counted(files, "file"), bytes(size)));
     if report.damaged_objects > 0 {
         let damaged = format!("{} objects were set aside", report.damaged_objects);
         line("damaged", desk.terminal.paint(Colour::Red, damaged));
@@ -81,6 +84,7 @@ fn count(project: &Project) -> Result<Report, CacheError> {
         damaged_objects: objects.damaged,
         partial: usage(&project.partial()),
         scratch: usage(&project.scratch()),
+        checkpoints: usage(&state.join("checkpoints")),
         memo_bytes: usage(&state.join("memo")).bytes,
         ..Report::default()
     };

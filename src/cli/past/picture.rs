@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use keelboat_checkpoint::{Damage, Recovered};
 use keelboat_engine::{
-    Fact, Failure, MemoKey, MemoRecord, Reason, Reuse, RunOutcome, Stamped, TaskName, Timestamp,
-    Usage,
+    CheckpointOrigin, Fact, Failure, MemoKey, MemoRecord, Reason, Reuse, RunOutcome, Stamped,
+    TaskName, Timestamp, Usage,
 };
 
 /// One run.
@@ -87,6 +87,10 @@ pub(crate) struct AttemptPicture {
     pub(crate) ordinal: u32,
     pub(crate) started: Timestamp,
     pub(crate) reasons: Vec<Reason>,
+    /// The checkpoint that it went on from.
+    pub(crate) from: Option<CheckpointOrigin>,
+    /// When it was saved last, and how many bytes that was.
+    pub(crate) saved: Option<(Timestamp, u64)>,
     pub(crate) end: AttemptEnd,
 }
 
@@ -143,6 +147,10 @@ impl TaskPicture {
             _ if self.open().is_some() => Standing::Running,
             _ => Standing::Waiting,
         }
+    }
+
+    fn attempt(&mut self, ordinal: u32) -> Option<&mut AttemptPicture> {
+        self.attempts.iter_mut().rev().find(|attempt| attempt.ordinal == ordinal)
     }
 
     /// The attempt that is under way.
@@ -203,7 +211,8 @@ impl Picture {
                 let task = self.of_task(task);
                 // A result that was lost is made again.
                 task.result = None;
-                task.attempts.push(AttemptPicture { ordinal, started: at, reasons, end });
+                let (started, from, saved) = (at, None, None);
+                task.attempts.push(AttemptPicture { ordinal, started, reasons, from, saved, end });
             }
             Fact::AttemptFailed { task, ordinal, failure, usage, cost } => {
                 self.end(task, ordinal, AttemptEnd::Failed { at, failure, usage, cost });
@@ -237,6 +246,16 @@ impl Picture {
                 let owed = Owed { to: display, failure: Some(failure) };
                 self.of_task(task).owed.insert(path, owed);
             }
+            Fact::CheckpointSaved { task, ordinal, bytes } => {
+                if let Some(attempt) = self.attempt(task, ordinal) {
+                    attempt.saved = Some((at, bytes));
+                }
+            }
+            Fact::CheckpointRestored { task, ordinal, from } => {
+                if let Some(attempt) = self.attempt(task, ordinal) {
+                    attempt.from = Some(from);
+                }
+            }
         }
     }
 
@@ -256,12 +275,14 @@ impl Picture {
 
     fn end(&mut self, task: TaskName, ordinal: u32, end: AttemptEnd) -> &mut TaskPicture {
         let task = self.of_task(task);
-        if let Some(attempt) =
-            task.attempts.iter_mut().rev().find(|attempt| attempt.ordinal == ordinal)
-        {
+        if let Some(attempt) = task.attempt(ordinal) {
             attempt.end = end;
         }
         task
+    }
+
+    fn attempt(&mut self, task: TaskName, ordinal: u32) -> Option<&mut AttemptPicture> {
+        self.of_task(task).attempt(ordinal)
     }
 
     fn of_task(&mut self, task: TaskName) -> &mut TaskPicture {

@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use keelboat_engine::{Content, Fact, Failure, RETRY_COST, Reuse, RunOutcome, Stamped, Usage};
+use keelboat_engine::{
+    CheckpointOrigin, Content, Fact, Failure, RETRY_COST, Reuse, RunOutcome, Stamped, Usage,
+};
 use serde::Serialize;
 
 use super::super::reason::reason;
@@ -91,6 +93,16 @@ enum EventV1<'a> {
         task: &'a str,
         because: &'a str,
     },
+    CheckpointSaved {
+        task: &'a str,
+        attempt: u32,
+        bytes: u64,
+    },
+    CheckpointRestored {
+        task: &'a str,
+        attempt: u32,
+        from: CheckpointV1<'a>,
+    },
     Warning {
         text: &'a str,
     },
@@ -101,6 +113,23 @@ enum EventV1<'a> {
     Ended {
         outcome: &'static str,
     },
+}
+
+#[derive(Serialize)]
+struct CheckpointV1<'a> {
+    /// Absent: this run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<&'a str>,
+    attempt: u32,
+    saved_ms: u64,
+    bytes: u64,
+}
+
+impl<'a> From<&'a CheckpointOrigin> for CheckpointV1<'a> {
+    fn from(origin: &'a CheckpointOrigin) -> Self {
+        let CheckpointOrigin { run, ordinal, saved, bytes } = origin;
+        Self { run: run.as_deref(), attempt: *ordinal, saved_ms: saved.0, bytes: *bytes }
+    }
 }
 
 #[derive(Serialize)]
@@ -185,6 +214,12 @@ fn event(fact: &Fact) -> Option<EventV1<'_>> {
         Fact::Owed { .. } | Fact::Value { .. } => return None,
         Fact::Undelivered { task, path, display, failure } => {
             EventV1::Undelivered { task, path, to: display, failure }
+        }
+        Fact::CheckpointSaved { task, ordinal, bytes } => {
+            EventV1::CheckpointSaved { task, attempt: *ordinal, bytes: *bytes }
+        }
+        Fact::CheckpointRestored { task, ordinal, from } => {
+            EventV1::CheckpointRestored { task, attempt: *ordinal, from: from.into() }
         }
         Fact::Failed { task, failure } => EventV1::Failed { task, failure },
         Fact::Skipped { task, because } => EventV1::Skipped { task, because },

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use keelboat_engine::{Fact, Failure, Reuse, Stamped, TaskName};
 
 use super::super::args::RunArgs;
+use super::super::past::checkpoint;
 use super::super::reason::reasons;
 use super::super::terminal::{Colour, Terminal, bytes, counted, plain, span};
 use super::{Shown, is_news};
@@ -124,6 +125,15 @@ impl Lines {
                 self.say(Colour::Yellow, "skipped", &text);
             }
             Fact::Undelivered { path, failure, .. } => self.failed("not sent", path, failure, None),
+            Fact::CheckpointSaved { task, ordinal, bytes: size } => {
+                let what = format!("the checkpoint of attempt {ordinal} ({})", bytes(*size));
+                self.say(Colour::Dim, "saved", &format!("{}: {what}", plain(task)));
+            }
+            Fact::CheckpointRestored { task, ordinal, from } => {
+                let from = checkpoint(from);
+                let text = format!("{}: attempt {ordinal} from {from}", plain(task));
+                self.say(Colour::Blue, "goes on", &text);
+            }
             Fact::EngineStarted { .. }
             | Fact::Planned { .. }
             | Fact::Owed { .. }

@@ -1,6 +1,7 @@
 //! Scenarios: a plan and a script as text, each line an event and the actions that follow from it.
 
 mod attempts;
+mod checkpoints;
 mod directories;
 mod files;
 mod growth;
@@ -13,9 +14,9 @@ mod stopping;
 use super::{Action, Admission, Core, Event, History, Options, Pool, Recall, StageFrom, Urgency};
 use crate::testing::tasks;
 use crate::{
-    AttemptId, AttemptOutcome, Content, Digest, Exit, Fact, Failure, FailureClass, FileId, Kind,
-    MemoRecord, OutputRecord, Reason, Resources, Reuse, Shortage, SiteId, Source, TaskId, TaskSpec,
-    Timestamp, Usage, Work,
+    AttemptId, AttemptOutcome, CheckpointOrigin, Content, Digest, Exit, Fact, Failure,
+    FailureClass, FileId, Kind, MemoRecord, OutputRecord, Reason, Resources, Reuse, Shortage,
+    SiteId, Source, TaskId, TaskSpec, Timestamp, Usage, Work,
 };
 
 /// Runs a script under the default options (fail-fast, no retries of transfers).
@@ -158,6 +159,16 @@ impl Script {
             "room" => Event::RoomWanted { bytes: what.parse().expect("bytes") },
             "stop" if what == "drain" => Event::StopRequested { urgency: Urgency::Drain },
             "stop" => Event::StopRequested { urgency: Urgency::Now },
+            "saved" => {
+                let (attempt, number) = (self.attempt(what), more.parse().expect("a number"));
+                Event::CheckpointSaved { attempt, number, bytes: 7 }
+            }
+            "unsaved" => Event::CheckpointNotSaved { attempt: self.attempt(what) },
+            "restored" => {
+                let ordinal = more.parse().expect("an attempt");
+                let from = CheckpointOrigin { run: None, ordinal, saved: Timestamp(1), bytes: 7 };
+                Event::CheckpointRestored { attempt: self.attempt(what), from }
+            }
             "cancel" => Event::TaskCancelled { task: self.task(what) },
             other => panic!("no event {other}"),
         }
@@ -191,6 +202,14 @@ impl Script {
             Action::Expand { task: id } => format!("expand {}", task(id)),
             Action::Deliver { task: id, output, .. } => format!("deliver {}.{output}", task(id)),
             Action::Finish { outcome } => format!("finish {outcome:?}").to_lowercase(),
+            Action::Snapshot { attempt: id } => format!("snapshot {}", attempt(id)),
+            Action::ForgetCheckpoints { task: id } => format!("forget {}", task(id)),
+            Action::Record(Fact::CheckpointSaved { task, ordinal, .. }) => {
+                format!("{task}.{ordinal} is saved")
+            }
+            Action::Record(Fact::CheckpointRestored { task, ordinal, from }) => {
+                format!("{task}.{ordinal} goes on from {}", from.ordinal)
+            }
             Action::Record(Fact::Failed { task, failure }) => {
                 format!("failed {task} ({})", failure.class)
             }
