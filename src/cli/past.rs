@@ -208,18 +208,21 @@ impl Past {
         Workflow::load(&self.project.resolve(file), &options).ok()
     }
 
-    /// How to run the workflow of a run once more.
-    pub(super) fn command(&self, run: &Run) -> String {
+    /// How to run the workflow of a run once more; `None`: by a program that nobody knows here.
+    pub(super) fn command(&self, run: &Run) -> Option<String> {
+        if run.picture.is_of_program() {
+            return None;
+        }
         let last = ProjectLock::current(&self.project.state()).ok().flatten();
         let pid = run.picture.engine.as_ref().map(|engine| engine.pid);
         if let Some(holder) = last.filter(|holder| Some(holder.pid) == pid) {
             let arguments = holder.command.split_once(' ').map_or("", |(_, rest)| rest);
-            return format!("keelboat {arguments}");
+            return Some(format!("keelboat {arguments}"));
         }
         let file = run.picture.engine.as_ref().map_or("flow.toml", |engine| &engine.file);
         let path = self.project.root().join(file);
         let path = path.strip_prefix(Path::new(".")).unwrap_or(&path);
-        format!("keelboat run {}", quoted(&path.to_string_lossy()))
+        Some(format!("keelboat run {}", quoted(&path.to_string_lossy())))
     }
 }
 

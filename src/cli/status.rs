@@ -191,7 +191,10 @@ impl State {
 
 impl Counts {
     fn of(picture: &Picture, life: Life) -> Self {
-        let mut counts = Self { total: picture.total, ..Self::default() };
+        // A program says nothing beforehand of how many tasks it will have.
+        let total =
+            if picture.is_of_program() { picture.tasks.len() as u64 } else { picture.total };
+        let mut counts = Self { total, ..Self::default() };
         for task in picture.tasks.values() {
             match task.standing() {
                 Standing::Completed => counts.completed += 1,
@@ -270,7 +273,7 @@ impl Report {
             damaged: picture.damaged.iter().map(ToString::to_string).collect(),
             next: match state {
                 State::Running | State::Succeeded => None,
-                State::Interrupted | State::Failed | State::Cancelled => Some(past.command(run)),
+                State::Interrupted | State::Failed | State::Cancelled => past.command(run),
             },
         }
     }
@@ -295,7 +298,7 @@ impl Report {
         self.print_running(terminal);
         self.print_failures(terminal);
         self.print_to_send(terminal);
-        self.print_next(terminal);
+        self.print_next(run, terminal);
     }
 
     fn engine_in_words(&self) -> String {
@@ -378,15 +381,21 @@ impl Report {
         print_rest(self.to_send.len(), terminal);
     }
 
-    fn print_next(&self, terminal: &Terminal) {
-        let Some(command) = &self.next else { return };
-        let command = terminal.paint(Colour::Bold, command);
-        let text = match self.state {
-            State::Interrupted => "the same command goes on:",
-            State::Cancelled => "the same command does the rest:",
-            _ => "when the cause is mended, the same command does the rest:",
+    fn print_next(&self, run: &Run, terminal: &Terminal) {
+        let (again, command) = match &self.next {
+            Some(command) => {
+                ("the same command", format!(": {}", terminal.paint(Colour::Bold, command)))
+            }
+            None if run.picture.is_of_program() => ("the program, started again,", String::new()),
+            None => return,
         };
-        terminal.line(format_args!("next     {text} {command}"));
+        let text = match self.state {
+            State::Running | State::Succeeded => return,
+            State::Interrupted => format!("{again} goes on"),
+            State::Cancelled => format!("{again} does the rest"),
+            State::Failed => format!("when the cause is mended, {again} does the rest"),
+        };
+        terminal.line(format_args!("next     {text}{command}"));
     }
 }
 

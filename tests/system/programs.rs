@@ -118,3 +118,17 @@ fn a_sweep_ends_with_a_table() {
     assert_eq!(first[4], "12 tasks ran, 0 were remembered");
     assert_eq!(second[4], "0 tasks ran, 12 were remembered");
 }
+
+#[test]
+fn status_tells_of_the_run_of_a_program() {
+    let project = Project::new("");
+    print(&project, "retries", &["."]);
+    let status = project.start(project.command(&["status"])).wait();
+    status.assert_code(0);
+    let said = &status.stdout;
+    assert!(said.contains("1 completed, 2 failed, 2 skipped of 5"), "{said}");
+    let next = "when the cause is mended, the program, started again, does the rest\n";
+    assert!(said.contains(next), "{said}");
+    let why = project.start(project.command(&["why", "double"])).wait();
+    assert!(why.stdout.contains("parse["), "{}", why.said());
+}

@@ -42,6 +42,7 @@ pub(crate) struct Engine {
     pub(crate) host: String,
     pub(crate) version: String,
     pub(crate) workflow: String,
+    /// Empty: a program that is a workflow by itself.
     pub(crate) file: String,
 }
 
@@ -160,6 +161,11 @@ impl TaskPicture {
 }
 
 impl Picture {
+    /// Whether it is the run of a program, and not of a workflow file.
+    pub(crate) fn is_of_program(&self) -> bool {
+        self.engine.as_ref().is_some_and(|engine| engine.file.is_empty())
+    }
+
     pub(crate) fn of(recovered: Recovered) -> Self {
         let mut picture = Self { damaged: recovered.damaged, ..Self::default() };
         for stamped in recovered.facts {
