@@ -183,6 +183,22 @@ pub struct Awaited;
 
 /// Something that is not there when the call is made, for a parameter of type `P`: a future, a file,
 /// or a collection of them.
+///
+/// ```
+/// # use keelboat::flow::{Config, Flow, Future, LateArgument};
+/// # let directory = tempfile::tempdir()?;
+/// # let flow = Flow::open(Config::new(directory.path()))?;
+/// fn longest(words: Vec<String>) -> Option<String> {
+///     words.into_iter().max_by_key(String::len)
+/// }
+/// /// Takes a list of futures, or the future of a list.
+/// fn find(flow: &Flow, words: impl LateArgument<Vec<String>>) -> Future<Option<String>> {
+///     flow.call(longest, (words,))
+/// }
+/// let words = ["ebb", "flood"].map(|word| flow.call(|word: String| word, (word,)));
+/// assert_eq!(find(&flow, words).wait()?.as_deref(), Some("flood"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait LateArgument<P> {
     #[doc(hidden)]
     fn lower_late(self, lowering: &mut Lowering) -> Result<(), CodecErrorOf>;

@@ -111,6 +111,23 @@ struct Line {
 }
 
 /// Futures in the order in which they end; see [`as_completed`].
+///
+/// ```
+/// # use keelboat::flow::{Config, Flow, as_completed};
+/// # let directory = tempfile::tempdir()?;
+/// # let flow = Flow::open(Config::new(directory.path()))?;
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let never = flow.call(async || std::future::pending::<&str>().await.to_owned(), ());
+/// let now = flow.call(|| "now".to_owned(), ());
+/// let mut completed = as_completed([never.clone(), now]);
+/// let (at, first) = completed.next().await.expect("one of two");
+/// assert_eq!((at, first?.as_str()), (1, "now"));
+/// never.cancel();
+/// assert!(completed.next().await.expect("the other").1.is_err());
+/// assert!(completed.next().await.is_none());
+/// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Completed<T> {
     futures: Vec<Option<Future<T>>>,
