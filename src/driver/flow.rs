@@ -21,6 +21,9 @@ use crate::flow::{Config, EventBoard, Handle, Remember, Side, Watcher, Workers, 
 use crate::project::Project;
 use crate::settings::Settings;
 
+/// Threads for functions at most, however many cores the pools are said to have.
+const THREADS_MAX: usize = 1024;
+
 /// A flow whose loop runs.
 pub(crate) struct BegunFlow {
     pub(crate) handle: Handle,
@@ -67,11 +70,17 @@ fn open(config: &Config, watcher: &mut Watcher) -> Result<(Opened, Handle, Arc<P
     }
     let (run, workflow, resumed) = (begun.run.id(), &*config.name, begun.resumed);
     watcher.started(&Start { run, workflow, resumed, tasks: 0 });
-    let pools = pools::pools(&settings, config.cores, project.root());
+    let mut pools = pools::pools(&settings, config.cores, project.root());
+    // Functions go wherever commands go.
+    for local in &mut pools {
+        local.pool.only = None;
+    }
     let manner = Manner { pools, strict: config.strict, remembers };
-    let threads = manner.threads();
+    let cores = manner.pools.iter().map(|local| u64::from(local.pool.capacity.cores)).sum::<u64>();
+    // Tasks that ask for several cores need fewer threads; what sleeps costs little.
+    let threads = usize::try_from(cores).unwrap_or(usize::MAX).min(THREADS_MAX);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads.max(2))
+        .worker_threads(manner.threads().max(2))
         .thread_name("network")
         .on_thread_start(set_inside)
         .enable_all()

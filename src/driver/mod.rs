@@ -343,6 +343,12 @@ impl<'a> Driver<'a> {
         {
             attempt.explain(outcome, &self.edges);
         }
+        if let Event::AttemptEnded(outcome) = &mut event
+            && let Err(failure) = &mut outcome.result
+            && let Program::Flow(side) = &self.program
+        {
+            side.respond(outcome.attempt.task, failure);
+        }
         if let Event::AttemptEnded(outcome) = &event
             && let Some(attempt) = self.attempts.get(&outcome.attempt)
         {

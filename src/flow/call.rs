@@ -127,7 +127,8 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
         let Lowering { segments, takes, inputs } = lowering;
         let makers = inputs.into_iter().filter_map(|input| input.maker).collect();
         let function = Some(FunctionWork { body, segments });
-        let work = Arc::new(Work { takes, makers, function });
+        let handler = options.handler;
+        let work = Arc::new(Work { takes, makers, function, handler });
         let cell = Cell::new([]);
         let future = Future::new(Arc::clone(&cell), self.flow.handle().clone());
         self.flow.handle().submit(Submission { cell, spec, name, work });

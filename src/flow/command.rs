@@ -188,13 +188,14 @@ impl<'f> CommandTask<'f> {
     pub fn submit(self) -> CommandRun {
         let flow = self.flow;
         let name: Arc<str> = self.options.name.clone().unwrap_or_else(|| self.first_word().into());
+        let handler = self.options.handler.clone();
         let prepared = self.prepare();
         let (cell, outputs) = match prepared {
             Ok((spec, makers)) => {
                 let sent = spec.outputs.iter().filter(|output| output.deliver_to.is_some());
                 let cell = Cell::new(sent.map(|output| Arc::clone(&output.path)));
                 let outputs = spec.outputs.clone();
-                let work = Arc::new(Work { takes: Vec::new(), makers, function: None });
+                let work = Arc::new(Work { takes: Vec::new(), makers, function: None, handler });
                 let submitted = Arc::clone(&cell);
                 flow.handle().submit(Submission { cell: submitted, spec, name, work });
                 (cell, outputs)

@@ -12,6 +12,7 @@ use super::cell::{Cell, Ended};
 use super::config::OnClose;
 use super::error::TaskError;
 use super::function::{Body, Left};
+use super::options::Handler;
 use crate::driver::Message;
 
 /// A way to the loop of one flow. Clones are the same way; none of them keeps the flow open.
@@ -70,6 +71,8 @@ pub(crate) struct Work {
     pub(crate) makers: Vec<Arc<Cell>>,
     /// What is called; `None`: a command.
     pub(crate) function: Option<FunctionWork>,
+    /// What looks at its failures.
+    pub(crate) handler: Option<Handler>,
 }
 
 /// A function and what it is called with.
@@ -81,7 +84,7 @@ pub(crate) struct FunctionWork {
 impl Work {
     /// Of a task that is over.
     pub(crate) fn nothing() -> Self {
-        Self { takes: Vec::new(), makers: Vec::new(), function: None }
+        Self { takes: Vec::new(), makers: Vec::new(), function: None, handler: None }
     }
 }
 

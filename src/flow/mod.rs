@@ -37,7 +37,9 @@ pub use join::{Completed, all, any, as_completed};
 pub use options::Cache;
 
 pub use crate::driver::{Report, RunError};
-pub use keelboat_engine::{Fact, FailureClass, Stamped};
+pub use keelboat_engine::{
+    Exit, Fact, Failure, FailureClass, FailureKind, Response, Shortage, Stamped,
+};
 
 #[doc(hidden)]
 pub use argument::{CodecErrorOf, Lowering};
@@ -391,7 +393,9 @@ impl Flow {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.handle.tell(handle::Request::Close(self.config.on_drop));
+        // A program that panics has no use for what it would wait for.
+        let how = if std::thread::panicking() { OnClose::Cancel } else { self.config.on_drop };
+        self.handle.tell(handle::Request::Close(how));
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if INSIDE.get() {
             return;

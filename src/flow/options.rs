@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keelboat_engine::{Command, Memoize, Resources, RetryPolicy, TaskSpec};
+use keelboat_engine::{
+    Command, Failure, FailureKind, Memoize, MemoryGrowth, Resources, Response, RetryPolicy,
+    RetryRule, TaskSpec,
+};
 
 /// Whether a result is remembered, and an earlier one used.
 ///
@@ -26,14 +29,25 @@ pub enum Cache {
     Off,
     /// It runs, and the result is remembered in the place of an earlier one.
     Refresh,
+    /// An earlier one is used, and none is remembered.
+    ReadOnly,
 }
 
-#[derive(Debug, Clone, Default)]
+/// Looks at a failure and says what follows; `None`: what the rules say.
+pub(crate) type Handler = Arc<dyn Fn(&Failure) -> Option<Response> + Send + Sync>;
+
+#[derive(Clone, Default)]
 pub(crate) struct Options {
     pub(crate) name: Option<Arc<str>>,
     pub(crate) version: Option<Arc<str>>,
     pub(crate) cores: Option<u32>,
     pub(crate) memory: u64,
+    pub(crate) growth: Option<MemoryGrowth>,
+    pub(crate) gpus: u32,
+    pub(crate) disk: u64,
+    pub(crate) priority: i32,
+    pub(crate) executors: Vec<Arc<str>>,
+    pub(crate) handler: Option<Handler>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) retry: RetryPolicy,
     pub(crate) cache: Option<Cache>,
@@ -49,17 +63,36 @@ impl Options {
             resources: Resources {
                 cores: self.cores.unwrap_or(1),
                 memory: self.memory,
-                ..Resources::NONE
+                gpus: self.gpus,
+                disk: self.disk,
             },
+            memory_growth: self.growth,
+            priority: self.priority,
+            executors: self.executors.clone().into(),
             timeout: self.timeout,
             retry: self.retry.clone(),
             memoize: match self.cache.unwrap_or_default() {
                 Cache::On => Memoize::On,
                 Cache::Off => Memoize::Off,
                 Cache::Refresh => Memoize::Refresh,
+                Cache::ReadOnly => Memoize::ReadOnly,
             },
             ..TaskSpec::new("", command)
         }
+    }
+}
+
+impl Options {
+    /// With a rule more.
+    pub(crate) fn add_rule(&mut self, on: FailureKind, then: Response) {
+        let rules = self.retry.rules.iter().copied();
+        self.retry.rules = rules.chain([RetryRule { on, then }]).collect();
+    }
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -88,6 +121,64 @@ macro_rules! option_methods {
         /// Bytes of memory that it takes while it runs.
         pub fn memory(mut self, bytes: u64) -> Self {
             self.options.memory = bytes;
+            self
+        }
+
+        /// What it asks for when it has run out of memory: by this factor more each time, as often as
+        /// there is more, and at most so many bytes.
+        pub fn memory_grows(mut self, factor: f64, max: Option<u64>) -> Self {
+            // As whole thousandths, which every machine counts alike.
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+            let factor = (factor * 1000.0).clamp(1000.0, 1_000_000.0) as u32;
+            self.options.growth = Some(keelboat_engine::MemoryGrowth { factor, max });
+            self
+        }
+
+        /// GPUs that it has for itself while it runs.
+        pub fn gpus(mut self, gpus: u32) -> Self {
+            self.options.gpus = gpus;
+            self
+        }
+
+        /// Bytes of the disk that it needs for what it writes.
+        pub fn disk(mut self, bytes: u64) -> Self {
+            self.options.disk = bytes;
+            self
+        }
+
+        /// Of tasks that wait for the same slots those with a higher one go first; 0 when not said.
+        pub fn priority(mut self, priority: i32) -> Self {
+            self.options.priority = priority;
+            self
+        }
+
+        /// A pool that it may run in, by the name that the settings give it; of several the one that
+        /// was named first is preferred.
+        pub fn executor(mut self, label: impl Into<std::sync::Arc<str>>) -> Self {
+            self.options.executors.push(label.into());
+            self
+        }
+
+        /// What follows from failures of a kind; of several rules the first that applies.
+        pub fn on(
+            mut self,
+            failures: $crate::flow::FailureKind,
+            then: $crate::flow::Response,
+        ) -> Self {
+            self.options.add_rule(failures, then);
+            self
+        }
+
+        /// Has a function look at each failure of it, which says what follows and what that costs;
+        /// `None`: what the rules say.
+        pub fn on_failure(
+            mut self,
+            handler: impl Fn(&$crate::flow::Failure) -> Option<$crate::flow::Response>
+            + Send
+            + Sync
+            + 'static,
+        ) -> Self {
+            self.options.handler = Some(std::sync::Arc::new(handler));
             self
         }
 

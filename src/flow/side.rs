@@ -2,6 +2,7 @@
 //! that its futures wait for.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +23,7 @@ use super::handle::{Called, Handle, Request, Submission, Work, closed};
 use super::workers::Workers;
 use crate::driver::Edges;
 use crate::driver::values;
+use crate::workflow::near;
 
 /// What the loop knows of the tasks of a program.
 pub(crate) struct Side {
@@ -37,6 +39,8 @@ pub(crate) struct Side {
 struct Entry {
     cell: Arc<Cell>,
     work: Arc<Work>,
+    /// How its last attempt failed.
+    failure: Option<Box<Failure>>,
 }
 
 /// An attempt of a function.
@@ -85,7 +89,8 @@ impl Side {
                 submitted.push(*submission);
                 continue;
             }
-            self.submit(core, now, std::mem::take(&mut submitted), &mut taken.actions);
+            let before = std::mem::take(&mut submitted);
+            self.submit(core, now, before, edges, &mut taken.actions);
             match request {
                 Request::Submit(_) => unreachable!("taken above"),
                 Request::Cancel(cell) => {
@@ -106,7 +111,7 @@ impl Side {
                 }
             }
         }
-        self.submit(core, now, submitted, &mut taken.actions);
+        self.submit(core, now, submitted, edges, &mut taken.actions);
         taken
     }
 
@@ -115,6 +120,7 @@ impl Side {
         core: &mut Core,
         now: Timestamp,
         submitted: Vec<Submission>,
+        edges: &Edges,
         actions: &mut Vec<Action>,
     ) {
         if submitted.is_empty() {
@@ -124,12 +130,20 @@ impl Side {
         let (mut specs, mut entries) = (Vec::new(), Vec::new());
         for submission in submitted {
             let Submission { cell, mut spec, name, work } = submission;
+            let refused = unknown_pool(&spec, edges)
+                .map(|failure| TaskError::failed(&name, failure))
+                .or_else(|| needs_refused(core, &work).map(|error| TaskError::needs(&name, error)));
+            if let Some(error) = refused {
+                cell.set_name(Arc::clone(&name));
+                cell.end(Err(error));
+                continue;
+            }
             spec.takes = work.takes.iter().map(|taken| taken.name()).collect();
             spec.name = self.free_name(core, &names, &name, &spec);
             names.insert(Arc::clone(&spec.name));
             cell.set_name(Arc::clone(&spec.name));
             specs.push(spec);
-            entries.push(Entry { cell, work });
+            entries.push(Entry { cell, work, failure: None });
         }
         let specs = match core.submit(now, specs, actions) {
             Ok(_) => return self.entries.extend(entries.into_iter().map(Some)),
@@ -331,6 +345,20 @@ impl Side {
         Event::Published { attempt, record }
     }
 
+    /// Has the program say what follows from a failure, if it wants to.
+    pub(crate) fn respond(&self, task: TaskId, failure: &mut Failure) {
+        let Some(entry) = self.entry(task) else { return };
+        let Some(handler) = &entry.work.handler else { return };
+        let answer = catch_unwind(AssertUnwindSafe(|| handler(failure)));
+        match answer {
+            Ok(response) => failure.response = failure.response.or(response),
+            Err(panic) => {
+                let told = panicked(&*panic).cause;
+                failure.cause = format!("{}; and what looks at it: {told}", failure.cause);
+            }
+        }
+    }
+
     /// Tells the futures what has happened.
     pub(crate) fn on_facts(&mut self, core: &Core, facts: &[Stamped], edges: &Edges) {
         for Stamped { fact, .. } in facts {
@@ -340,9 +368,12 @@ impl Side {
                         entry.cell.set_running(true);
                     }
                 }
-                Fact::AttemptFailed { task, .. } => {
-                    if let Some(entry) = core.graph().find(task).and_then(|task| self.entry(task)) {
+                Fact::AttemptFailed { task, failure, .. } => {
+                    let id = core.graph().find(task);
+                    let slot = id.and_then(|id| self.entries.get_mut(id.index()));
+                    if let Some(Some(entry)) = slot {
                         entry.cell.set_running(false);
+                        entry.failure = Some(Box::new(failure.clone()));
                     }
                 }
                 Fact::Completed { task, ordinal, record, .. } => {
@@ -358,7 +389,7 @@ impl Side {
                 Fact::Failed { task, failure } => {
                     let Some(id) = core.graph().find(task) else { continue };
                     let error = TaskError::failed(task, failure.clone());
-                    self.end(core, id, Err(error));
+                    self.end(id, Err(error));
                 }
                 Fact::Skipped { task, because } => self.skipped(core, task, because),
                 Fact::Delivered { task, path, .. } => {
@@ -390,15 +421,21 @@ impl Side {
     fn skipped(&mut self, core: &Core, task: &Arc<str>, because: &Arc<str>) {
         let Some(id) = core.graph().find(task) else { return };
         let Some(entry) = self.entry(id) else { return };
+        if because == task {
+            let own = entry.failure.as_deref().cloned();
+            let failure = own.unwrap_or_else(|| Failure::new(FailureClass::Permanent, "it ended"));
+            let cause = format!("{}, and for that it is to be skipped", failure.cause);
+            return self.end(id, Err(TaskError::failed(task, Failure { cause, ..failure })));
+        }
         let mut needed = entry.work.takes.iter().chain(&entry.work.makers);
         let broken = needed.find_map(|cell| cell.ended()?.err());
         let broken = broken.unwrap_or_else(|| {
             TaskError::failed(because, Failure::new(FailureClass::Permanent, "it failed"))
         });
-        self.end(core, id, Err(TaskError::needs(task, broken)));
+        self.end(id, Err(TaskError::needs(task, broken)));
     }
 
-    fn end(&mut self, _: &Core, task: TaskId, ended: Ended) {
+    fn end(&mut self, task: TaskId, ended: Ended) {
         self.calls.retain(|attempt, _| attempt.task != task);
         self.over(task, ended);
     }
@@ -459,6 +496,27 @@ type Abort = Mutex<Option<tokio::task::AbortHandle>>;
 
 fn lock(abort: &Abort) -> MutexGuard<'_, Option<tokio::task::AbortHandle>> {
     abort.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The error of a task that is needed and that the core never saw.
+fn needs_refused(core: &Core, work: &Work) -> Option<TaskError> {
+    let mut needed = work.takes.iter().chain(&work.makers);
+    needed.find_map(|cell| {
+        let error = cell.ended()?.err()?;
+        core.graph().find(&cell.name()).is_none().then_some(error)
+    })
+}
+
+/// A pool that is asked for and that is not there.
+fn unknown_pool(spec: &TaskSpec, edges: &Edges) -> Option<Failure> {
+    let labels = || edges.pools.iter().map(|local| &*local.pool.label);
+    let unknown = spec.executors.iter().find(|label| !labels().any(|known| known == &***label))?;
+    let cause = format!("no executor is called {unknown:?}");
+    let hint = match near::nearest(unknown, labels()) {
+        Some(nearest) => format!("did you mean {nearest:?}?"),
+        None => format!("[executors.{unknown}] in keelboat.toml makes one"),
+    };
+    Some(Failure::new(FailureClass::Permanent, cause).with_hint(hint))
 }
 
 /// The encoding of `()`.

@@ -12,6 +12,7 @@ use super::{Case, SOON, trial};
 pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial("failures::the_chain_of_causes_begins_at_the_root", the_chain_of_causes),
+        trial("failures::what_needs_a_refused_task_says_so", what_needs_a_refused_task_says_so),
         trial("failures::a_panic_is_a_failure_of_its_task", a_panic_is_a_failure_of_its_task),
         trial("failures::retries_end_well", retries_end_well),
         trial("failures::a_task_is_cancelled_with_its_dependents", cancelled_with_dependents),
@@ -40,6 +41,17 @@ fn the_chain_of_causes() {
     assert!(whole.find("no 7") < whole.find("end["), "root first: {whole}");
     let report = case.flow.close().unwrap();
     assert_eq!((report.counts.failed, report.counts.skipped), (1, 2));
+}
+
+fn what_needs_a_refused_task_says_so() {
+    let case = Case::new();
+    let flow = &case.flow;
+    let refused = flow.command("cat {{ nothing }}").output("x", "x.txt").submit();
+    let next = flow.call(|_: std::path::PathBuf| 1u8, (refused.output("x"),));
+    let end = flow.call(|x: u8| x, (next,));
+    let error = end.wait_for(SOON).expect("no hang").unwrap_err();
+    assert_eq!(error.causes().len(), 3, "{error:?}");
+    assert!(error.root().to_string().contains("undefined"), "{error:?}");
 }
 
 fn a_panic_is_a_failure_of_its_task() {

@@ -9,6 +9,7 @@
 mod calls;
 mod commands;
 mod failures;
+mod options;
 mod resuming;
 
 use std::path::Path;
@@ -27,7 +28,13 @@ fn main() -> ExitCode {
         return code;
     }
     let arguments = Arguments::from_args();
-    let trials = [calls::trials(), commands::trials(), failures::trials(), resuming::trials()];
+    let trials = [
+        calls::trials(),
+        commands::trials(),
+        failures::trials(),
+        options::trials(),
+        resuming::trials(),
+    ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }
 
