@@ -2,8 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use keelboat_engine::{Command, Failure, FailureClass, InputSpec, Kind, OutputSpec};
+use keelboat_engine::{
+    CheckpointSpec, Command, Failure, FailureClass, InputSpec, Kind, OutputSpec,
+};
 use minijinja::value::{Serde, Value as TemplateValue};
 use serde::Serialize;
 
@@ -50,6 +53,7 @@ pub struct CommandTask<'f> {
     inputs: Vec<(Arc<str>, Read)>,
     outputs: Vec<Written>,
     values: Vec<(String, TemplateValue)>,
+    checkpoint: Option<(String, Option<Duration>)>,
     options: Options,
 }
 
@@ -135,8 +139,9 @@ impl<'f> CommandTask<'f> {
     }
 
     fn new(flow: &'f Flow, text: Text) -> Self {
+        let (inputs, outputs, values) = (Vec::new(), Vec::new(), Vec::new());
         let options = Options::default();
-        Self { flow, text, inputs: Vec::new(), outputs: Vec::new(), values: Vec::new(), options }
+        Self { flow, text, inputs, outputs, values, checkpoint: None, options }
     }
 
     option_methods!();
@@ -173,6 +178,21 @@ impl<'f> CommandTask<'f> {
     /// A value that the text of the command sees under this name.
     pub fn arg(mut self, name: &str, value: impl Serialize) -> Self {
         self.values.push((name.to_owned(), TemplateValue::from(Serde(value))));
+        self
+    }
+
+    /// A directory below the one that it runs in, whose content is kept when a try of it dies, and
+    /// put back before the next one, also by a program that is started again; also in
+    /// `KEELBOAT_CHECKPOINT_DIR`. Deleted when the task is done.
+    pub fn checkpoint(mut self, directory: &str) -> Self {
+        let every = self.checkpoint.take().and_then(|(_, every)| every);
+        self.checkpoint = Some((directory.to_owned(), every));
+        self
+    }
+
+    /// A [checkpoint](Self::checkpoint) that is also saved while the task runs, so often.
+    pub fn checkpoint_every(mut self, directory: &str, span: Duration) -> Self {
+        self.checkpoint = Some((directory.to_owned(), Some(span)));
         self
     }
 
@@ -262,6 +282,12 @@ impl<'f> CommandTask<'f> {
             Text::Argv(argv) => free::argv(argv, &scope)?,
         };
         let mut spec = self.options.spec(command);
+        if let Some((directory, every)) = self.checkpoint {
+            let names = scope.inputs.iter().chain(&scope.outputs);
+            let names: Vec<Arc<str>> = names.map(|(_, name)| Arc::clone(name)).collect();
+            let directory = free::checkpoint(&directory, &names)?;
+            spec.checkpoint = Some(Arc::new(CheckpointSpec { directory, every }));
+        }
         spec.inputs = inputs;
         spec.outputs = outputs;
         Ok((spec, makers))

@@ -70,6 +70,22 @@ pub(crate) fn destination(to: &str, project: &Project) -> Result<Arc<str>, Strin
     addresses::of_destination(&to.into(), &project.0).map_err(|complaint| told(&complaint))
 }
 
+/// The directory that a task keeps its checkpoint in, apart from the files at these names.
+pub(crate) fn checkpoint(directory: &str, files: &[Arc<str>]) -> Result<Arc<str>, String> {
+    let directory = paths::check_checkpoint(&directory.into()).map_err(|error| told(&error))?;
+    let around = |outer: &str, inner: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let in_the_way = |file: &&Arc<str>| around(&directory, file) || around(file, &directory);
+    match files.iter().find(in_the_way) {
+        None => Ok(directory),
+        Some(file) => Err(format!(
+            "the checkpoint directory {directory:?} and the file {file:?} would be in one place: a \
+             checkpoint directory holds nothing but what the task saves"
+        )),
+    }
+}
+
 /// What templates of a command see: texts by name, and paths by label.
 #[derive(Debug, Default)]
 pub(crate) struct Scope {

@@ -12,6 +12,7 @@ use super::{Case, SOON, trial};
 pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial("options::exit_codes_mean_retry_or_skip", exit_codes_mean_retry_or_skip),
+        trial("options::a_command_goes_on_from_its_checkpoint", a_command_goes_on),
         trial("options::a_function_says_what_failures_cost", a_function_says_what_failures_cost),
         trial("options::pools_are_chosen_by_name", pools_are_chosen_by_name),
         trial("options::priority_goes_first", priority_goes_first),
@@ -41,6 +42,36 @@ fn exit_codes_mean_retry_or_skip() {
     assert!(error.to_string().contains("77") && error.to_string().contains("skipped"), "{error}");
     let counts = case.flow.close().unwrap().counts;
     assert_eq!((counts.completed, counts.skipped, counts.failed), (1, 1, 0));
+}
+
+fn a_command_goes_on() {
+    let case = Case::new();
+    let count = r#"
+        at=$(cat state/at 2>/dev/null || echo 0)
+        for step in 1 2 3; do
+            at=$((at + 1))
+            echo "$at" >> {{ log }}
+            echo "$at" > state/at.new
+            mv state/at.new "$KEELBOAT_CHECKPOINT_DIR/at"
+        done
+        [ "$at" -ge 9 ] || kill -9 $$
+        echo "$at" > {{ outputs.out }}
+    "#;
+    let counted = case
+        .flow
+        .command(count)
+        .arg("log", case.path().join("log").to_str())
+        .checkpoint("state/")
+        .output("out", "out.txt")
+        .retries(5)
+        .backoff(SHORT.0, SHORT.1)
+        .submit();
+    counted.output("out").wait().unwrap();
+    assert_eq!(case.read("out.txt"), "9\n");
+    assert_eq!(case.read("log"), "1\n2\n3\n4\n5\n6\n7\n8\n9\n", "each number once");
+    let clash = case.flow.command("true").output("x", "state/x").checkpoint("state").submit();
+    let error = clash.done().wait().unwrap_err();
+    assert!(error.to_string().contains("in one place"), "{error}");
 }
 
 fn a_function_says_what_failures_cost() {
