@@ -117,9 +117,8 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
         let mut options = self.options.clone();
         if !is_known {
             options.cache = Some(Cache::Off);
-        }
-        let uses_cache = options.cache != Some(Cache::Off) && self.flow.remembers();
-        if options.version.is_none() && uses_cache {
+            options.version = Some(self.flow.start());
+        } else if options.version.is_none() && self.flow.remembers() {
             options.version = Some(self.flow.build());
         }
         let mut spec = options.spec(command);

@@ -105,6 +105,7 @@ struct Open {
     paths: Arc<free::Project>,
     config: Config,
     build: OnceLock<Arc<str>>,
+    start: Arc<str>,
     events: Arc<events::Board>,
     thread: Mutex<Option<JoinHandle<Result<Report, RunError>>>>,
 }
@@ -132,7 +133,9 @@ impl Flow {
         let driver::BegunFlow { handle, root, thread } = opened;
         let paths = Arc::new(free::Project::new(&root));
         let (build, thread) = (OnceLock::new(), Mutex::new(Some(thread)));
-        Ok(Self(Arc::new(Open { handle, root, paths, config, build, events, thread })))
+        let now = std::time::SystemTime::now();
+        let start = format!("process {} {now:?}", std::process::id()).into();
+        Ok(Self(Arc::new(Open { handle, root, paths, config, build, start, events, thread })))
     }
 
     /// A file or directory that tasks read: a path of the project, or an address.
@@ -383,11 +386,16 @@ impl Flow {
                 keelboat_staging::digest_path(&own, kind, forgetful, false).ok()
             });
             // Of a program that cannot be read nothing is known: each start of it is another one.
-            let unknown =
-                || format!("process {} {:?}", std::process::id(), std::time::SystemTime::now());
-            digest.map_or_else(unknown, |content| format!("build {}", content.digest)).into()
+            let unknown = || Arc::clone(&self.0.start);
+            digest.map_or_else(unknown, |content| format!("build {}", content.digest).into())
         });
         Arc::clone(build)
+    }
+
+    /// What functions without a name are told apart by from those of other starts of the program,
+    /// also where the run goes on that such a start left.
+    pub(crate) fn start(&self) -> Arc<str> {
+        Arc::clone(&self.0.start)
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use keelboat::flow::{Config, Flow, Future};
+use keelboat::flow::{Config, Flow, Future, OnClose};
 use libtest_mimic::Trial;
 
 use super::{SOON, trial};
@@ -13,7 +13,10 @@ use super::{SOON, trial};
 const CHILD: &str = "KEELBOAT_TEST_CHILD";
 
 pub(super) fn trials() -> Vec<Trial> {
-    vec![trial("resuming::a_killed_program_goes_on", a_killed_program_goes_on)]
+    vec![
+        trial("resuming::a_killed_program_goes_on", a_killed_program_goes_on),
+        trial("resuming::closures_of_another_start_are_others", closures_of_another_start),
+    ]
 }
 
 /// Twenty steps, of which each notes that it ran; slowly enough to be killed between two.
@@ -73,4 +76,18 @@ fn a_killed_program_goes_on() {
     assert_eq!(steps, (0..20).collect::<Vec<u64>>(), "in order");
     // At most the one that ran when it was killed, and the one before, not yet written down.
     assert!(all <= 20 + 2 * kills, "{all} steps for {kills} kills");
+}
+
+/// The program may have been built anew since, or call its closures in another order.
+fn closures_of_another_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || Flow::open(Config::new(directory.path())).expect("a flow");
+    let flow = open();
+    assert_eq!(flow.call(|x: u64| x + 10, (1,)).wait().unwrap(), 11);
+    let never = flow.call(async || std::future::pending::<u64>().await, ());
+    flow.close_by(OnClose::Cancel).expect("an unfinished run");
+    never.wait().unwrap_err();
+    let flow = open();
+    assert_eq!(flow.call(|x: u64| x * 10, (1,)).wait().unwrap(), 10);
+    flow.close().expect("the end");
 }
