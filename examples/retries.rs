@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use keelboat::flow::{Config, Flow};
+use keelboat::flow::{Config, Exit, Failure, FailureKind, Flow, Response};
 
 static KNOCKS: AtomicU32 = AtomicU32::new(0);
 
@@ -41,6 +41,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     // any other.
     let knocked = flow.function(knock).retries(4).backoff(first, longest).try_call(());
     println!("{}", knocked.wait()?);
+
+    // An exit code that costs none of the retries; and a closure that looks at each failure and
+    // says what it costs, in thousandths of a retry.
+    let busy = "[ $KEELBOAT_ATTEMPT -ge 3 ] || exit 75";
+    let busy = flow.command(busy).backoff(first, longest);
+    busy.on(FailureKind::Exit(Exit::Code(75)), Response::Retry { cost: 0 })
+        .submit()
+        .done()
+        .wait()?;
+    let half = |failure: &Failure| match failure.cause.as_str() {
+        "nobody is there" => Some(Response::Retry { cost: 500 }),
+        _ => Some(Response::Fail),
+    };
+    let call = || Err::<(), _>("nobody is there");
+    let called = flow.function(call).name("call").retries(1).backoff(first, longest);
+    let error = called.on_failure(half).try_call(()).wait().expect_err("nobody ever is");
+    println!("{error}");
 
     // A limit for each try.
     let asleep = flow.command("sleep 600").name("asleep").timeout(Duration::from_millis(200));

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use keelboat_engine::{Failure, FailureClass};
+use keelboat_engine::{Exit, Failure, FailureClass};
 
 /// Why a future has no value. Clones are cheap.
 ///
@@ -92,6 +92,14 @@ impl TaskError {
         match &self.root().0.kind {
             Kind::Failed(failure) => failure.class,
             Kind::Needs(_) | Kind::Value(_) => FailureClass::Permanent,
+        }
+    }
+
+    /// How the command ended that began it, if that was by itself: by an exit code or a signal.
+    pub fn exit(&self) -> Option<Exit> {
+        match &self.root().0.kind {
+            Kind::Failed(failure) => failure.exit,
+            Kind::Needs(_) | Kind::Value(_) => None,
         }
     }
 

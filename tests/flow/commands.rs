@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use keelboat::flow::OnClose;
+use keelboat::flow::{Exit, OnClose};
 use libtest_mimic::Trial;
 
 use super::{Case, trial};
@@ -81,6 +81,10 @@ fn arguments_are_quoted() {
 fn mistakes_are_errors_of_the_task() {
     let case = Case::new();
     let flow = &case.flow;
+    let wrong = flow.command("exit 3").output("x", "never.txt").submit();
+    let next = flow.call(|_: PathBuf| 1u8, (wrong.output("x"),));
+    let error = next.wait().unwrap_err();
+    assert_eq!(error.exit(), Some(Exit::Code(3)), "{error:?}");
     let unknown = flow.command("cat {{ inputs.x }}").submit();
     let error = unknown.done().wait().unwrap_err();
     assert!(error.to_string().contains("undefined"), "{error}");
