@@ -50,6 +50,9 @@ pub enum RunError {
     /// The settings cannot be used.
     #[error(transparent)]
     Settings(#[from] crate::SettingsError),
+    /// A function of a flow asked for the end of that flow, and cannot wait for it.
+    #[error("a flow is closed, but not waited for by a function of its own")]
+    Inside,
     /// All edges have gone: a fault of the engine.
     #[error("nothing can report to the engine any more; this is a fault of Keelboat")]
     EdgesGone,

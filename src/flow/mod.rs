@@ -352,6 +352,9 @@ impl Flow {
     /// As [`close`](Self::close).
     pub fn close_by(self, how: OnClose) -> Result<Report, RunError> {
         self.0.handle.tell(handle::Request::Close(how));
+        if INSIDE.get() {
+            return Err(RunError::Inside);
+        }
         let thread = self.0.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         match thread.map(JoinHandle::join) {
             Some(Ok(report)) => report,

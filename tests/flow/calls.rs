@@ -295,6 +295,11 @@ fn dropping_in_any_order_ends() {
         }
     }
     let case = Case::new();
+    let inner = case.flow.clone();
+    let closes = case.flow.call(move || inner.clone().close().is_err(), ());
+    assert!(closes.wait_for(SOON).expect("no hang").unwrap(), "it cannot wait for itself");
+    drop(case);
+    let case = Case::new();
     let left = case.flow.clone();
     case.flow.close().unwrap();
     let late = left.call(add, (1, 2));
