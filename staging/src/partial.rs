@@ -40,9 +40,9 @@ const LOCK_WAIT: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub(crate) struct Piece {
     pub(crate) bytes: Bytes,
-    /// Over all of the file up to their end. Whoever receives them hashes them, while they are in
-    /// the processor's cache.
-    pub(crate) digester: Digester,
+    /// Over all of the file up to their end, where whoever received them has hashed them; `None`:
+    /// whoever writes them does.
+    pub(crate) digester: Option<Digester>,
 }
 
 /// One file on its way. All methods block.
@@ -197,7 +197,10 @@ impl Partial {
         let Piece { bytes, digester } = piece;
         let written = self.data()?.write_all(&bytes);
         written.map_err(|error| LocalError::io("write", &self.data_path, error))?;
-        self.digester = digester;
+        match digester {
+            Some(digester) => self.digester = digester,
+            None => self.digester.update(&bytes),
+        }
         self.position += bytes.len() as u64;
         let (at, when) = self.checkpoint_at;
         if self.position - at >= CHECKPOINT_BYTES || when.elapsed() >= CHECKPOINT_EVERY {
@@ -421,7 +424,7 @@ mod tests {
         let mut end_of = |bytes: &'static [u8]| {
             let mut digester = partial.digester();
             digester.update(bytes);
-            let piece = Piece { bytes: Bytes::from_static(bytes), digester };
+            let piece = Piece { bytes: Bytes::from_static(bytes), digester: Some(digester) };
             let mut coming = [Some(piece), None].into_iter();
             partial.append_all(|| coming.next()).unwrap();
             (partial.lacks(), partial.is_complete(), partial.length())

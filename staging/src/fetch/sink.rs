@@ -1,5 +1,6 @@
-//! Where the bytes of one try go: they are hashed as they come; then they stay in memory at first
-//! when the file is small, else a thread writes them.
+//! Where the bytes of one try go. Those of a small file are hashed as they come, while they are in the
+//! processor's cache, and stay in memory at first; those of a large one are hashed and written by a
+//! thread, so that two processors share the work.
 
 use keelboat_engine::{Content, Digester, Kind};
 use tokio::sync::mpsc;
@@ -29,7 +30,7 @@ pub(super) enum Sunk {
 }
 
 pub(super) struct Sink {
-    /// Over all that came.
+    /// Over all that came, for as long as it stays in memory.
     digester: Digester,
     goes: Goes,
 }
@@ -78,14 +79,16 @@ impl Sink {
 
     /// Takes the next piece; `false`: the writer ended, and says why at the end.
     pub(super) async fn take(&mut self, bytes: Bytes) -> bool {
-        self.digester.update(&bytes);
-        let piece = Piece { bytes, digester: self.digester.clone() };
         match &mut self.goes {
             Goes::Held(held) => {
-                held.pieces.push(piece);
+                self.digester.update(&bytes);
+                held.pieces.push(Piece { bytes, digester: Some(self.digester.clone()) });
                 true
             }
-            Goes::Writing(writing) => writing.sender.send(Some(piece)).await.is_ok(),
+            Goes::Writing(writing) => {
+                let piece = Piece { bytes, digester: None };
+                writing.sender.send(Some(piece)).await.is_ok()
+            }
         }
     }
 
