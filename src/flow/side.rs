@@ -34,6 +34,8 @@ pub(crate) struct Side {
     /// How often a name was given that others have too.
     repeated: HashMap<Arc<str>, u32>,
     calls: BTreeMap<AttemptId, Call>,
+    /// Nothing more is begun: a join would wait for its task for ever.
+    is_stopping: bool,
 }
 
 struct Entry {
@@ -52,6 +54,8 @@ struct Call {
     abort: Arc<Abort>,
     killed: Arc<AtomicBool>,
     left: Option<Left>,
+    /// Whether its value is that of a task that is waited for.
+    is_joining: bool,
     value: Option<Arc<[u8]>>,
 }
 
@@ -67,7 +71,7 @@ pub(crate) struct TakenIn {
 impl Side {
     pub(crate) fn new(handle: Handle, workers: Workers) -> Self {
         let (entries, repeated, calls) = (Vec::new(), HashMap::new(), BTreeMap::new());
-        Self { handle, workers, entries, repeated, calls }
+        Self { handle, workers, entries, repeated, calls, is_stopping: false }
     }
 
     /// Whether the program asked for something.
@@ -93,26 +97,45 @@ impl Side {
             self.submit(core, now, before, edges, &mut taken.actions);
             match request {
                 Request::Submit(_) => unreachable!("taken above"),
-                Request::Cancel(cell) => {
-                    let task = core.graph().find(&cell.name());
-                    taken.events.extend(task.map(|task| Event::TaskCancelled { task }));
-                }
+                Request::Cancel(cell) => taken.events.extend(self.cancel(core, &cell)),
                 Request::Called(called) => taken.events.extend(self.called(called)),
                 Request::Joined(attempt, ended) => {
                     let event = self.joined(attempt, ended, edges, &mut taken);
                     taken.events.extend(event);
                 }
-                Request::Close(how) => {
-                    taken.events.push(match how {
-                        OnClose::Wait => Event::Closed,
-                        OnClose::Drain => Event::StopRequested { urgency: Urgency::Drain },
-                        OnClose::Cancel => Event::StopRequested { urgency: Urgency::Now },
-                    });
-                }
+                Request::Close(OnClose::Wait) => taken.events.push(Event::Closed),
+                Request::Close(OnClose::Drain) => self.stop(Urgency::Drain, &mut taken.events),
+                Request::Close(OnClose::Cancel) => self.stop(Urgency::Now, &mut taken.events),
             }
         }
         self.submit(core, now, submitted, edges, &mut taken.actions);
         taken
+    }
+
+    /// Of a task with this very cell: others may be called the same.
+    fn cancel(&mut self, core: &Core, cell: &Arc<Cell>) -> Option<Event> {
+        let task = core.graph().find(&cell.name())?;
+        self.entry(task).filter(|entry| Arc::ptr_eq(&entry.cell, cell))?;
+        let mut calls = self.calls.iter();
+        let joining = calls.find(|(attempt, call)| attempt.task == task && call.is_joining);
+        let Some((attempt, _)) = joining else { return Some(Event::TaskCancelled { task }) };
+        // The core lets what is published come to its end; this one may never do.
+        let attempt = *attempt;
+        self.calls.remove(&attempt);
+        let failure = Failure::new(FailureClass::Permanent, "it was cancelled");
+        Some(Event::PublishFailed { attempt, failure })
+    }
+
+    /// Begins nothing more. Joins wait for tasks that may never begin: the next run takes them up.
+    fn stop(&mut self, urgency: Urgency, events: &mut Vec<Event>) {
+        self.is_stopping = true;
+        events.push(Event::StopRequested { urgency });
+        let joining = self.calls.iter().filter(|(_, call)| call.is_joining);
+        let joining: Vec<AttemptId> = joining.map(|(attempt, _)| *attempt).collect();
+        for attempt in joining {
+            self.calls.remove(&attempt);
+            events.push(Event::PublishFailed { attempt, failure: stopped() });
+        }
     }
 
     fn submit(
@@ -212,6 +235,7 @@ impl Side {
             abort: Arc::clone(&abort),
             killed: Arc::clone(&killed),
             left: None,
+            is_joining: false,
             value: None,
         };
         self.calls.insert(attempt, call);
@@ -284,7 +308,14 @@ impl Side {
 
     /// Remembers what a function left. `None`: it is known when another task has ended.
     pub(crate) fn publish(&mut self, attempt: AttemptId, edges: &Edges) -> Option<TakenIn> {
-        match self.calls.get_mut(&attempt)?.left.take()? {
+        let is_stopping = self.is_stopping;
+        let call = self.calls.get_mut(&attempt)?;
+        match call.left.take()? {
+            Left::Join(_) if is_stopping => {
+                self.calls.remove(&attempt);
+                let events = vec![Event::PublishFailed { attempt, failure: stopped() }];
+                Some(TakenIn { events, ..TakenIn::default() })
+            }
             Left::Value(bytes) => {
                 let mut taken = TakenIn::default();
                 let event = self.keep(attempt, bytes.into(), edges, &mut taken);
@@ -292,6 +323,7 @@ impl Side {
                 Some(taken)
             }
             Left::Join(cell) => {
+                call.is_joining = true;
                 let handle = self.handle.clone();
                 cell.when_over(move |ended| {
                     handle.tell(Request::Joined(attempt, ended.clone()));
@@ -496,6 +528,12 @@ type Abort = Mutex<Option<tokio::task::AbortHandle>>;
 
 fn lock(abort: &Abort) -> MutexGuard<'_, Option<tokio::task::AbortHandle>> {
     abort.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Of a join whose task does not begin any more.
+fn stopped() -> Failure {
+    let cause = "the flow was closed before the task that it returns was done";
+    Failure::new(FailureClass::Transient, cause)
 }
 
 /// The error of a task that is needed and that the core never saw.

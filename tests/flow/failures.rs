@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use keelboat::flow::{Future, TaskState};
+use keelboat::flow::{Future, OnClose, TaskState};
 use libtest_mimic::Trial;
 
 use super::{Case, SOON, trial};
@@ -16,6 +16,8 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("failures::a_panic_is_a_failure_of_its_task", a_panic_is_a_failure_of_its_task),
         trial("failures::retries_end_well", retries_end_well),
         trial("failures::a_task_is_cancelled_with_its_dependents", cancelled_with_dependents),
+        trial("failures::joins_end_with_the_flow", joins_end_with_the_flow_and_when_cancelled),
+        trial("failures::cancelling_one_leaves_others", cancelling_one_leaves_others_of_its_name),
         trial("failures::a_call_that_takes_too_long_fails", a_call_that_takes_too_long_fails),
         trial("failures::others_go_on", others_go_on),
         trial("failures::a_join_fails_with_its_inner_task", a_join_fails_with_its_inner_task),
@@ -110,6 +112,51 @@ fn cancelled_with_dependents() {
     pending.cancel();
     assert!(pending.wait_for(SOON).expect("at once").unwrap_err().is_cancelled());
     case.flow.close().unwrap();
+}
+
+fn joins_end_with_the_flow_and_when_cancelled() {
+    for how in [OnClose::Cancel, OnClose::Drain] {
+        // The one slot is taken: what the join returns cannot begin.
+        let case = Case::with(|config| config.cores(1));
+        let (gate, opened) = std::sync::mpsc::channel::<()>();
+        let opened = Arc::new(Mutex::new(opened));
+        let (begun, has_begun) = std::sync::mpsc::channel::<()>();
+        let own = case.flow.clone();
+        let outer = move || {
+            let (opened, begun) = (Arc::clone(&opened), begun.clone());
+            let inner = move || {
+                begun.send(()).unwrap();
+                let _ended = opened.lock().unwrap().recv();
+                1u32
+            };
+            let first = own.call(inner, ());
+            own.call(|x: u32| x, (first,))
+        };
+        let joined = case.flow.join(outer.clone(), ());
+        has_begun.recv_timeout(SOON).expect("the inner task runs");
+        let cancelled = case.flow.join(outer, ());
+        let next = case.flow.call(|x: u32| x, (&cancelled,));
+        cancelled.cancel();
+        assert!(cancelled.wait_for(SOON).expect("at once").unwrap_err().is_cancelled());
+        assert!(next.wait_for(SOON).expect("at once").unwrap_err().is_cancelled());
+        let flow = case.flow.clone();
+        let (closed, is_closed) = std::sync::mpsc::channel();
+        let closing = std::thread::spawn(move || closed.send(flow.close_by(how)).unwrap());
+        if how == OnClose::Drain {
+            drop(gate);
+        }
+        is_closed.recv_timeout(SOON).expect("it ends").unwrap();
+        closing.join().unwrap();
+        joined.wait_for(SOON).expect("it ended").unwrap_err();
+    }
+}
+
+fn cancelling_one_leaves_others_of_its_name() {
+    let case = Case::new();
+    let refused = case.flow.command("true {{ nothing }}").name("same").submit();
+    let good = case.flow.command("sleep 0.2; true").name("same").submit();
+    refused.done().cancel();
+    good.done().wait_for(SOON).expect("it ends").expect("it was not meant");
 }
 
 fn a_call_that_takes_too_long_fails() {
