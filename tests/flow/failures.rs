@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use keelboat::flow::{Future, OnClose, TaskState};
+use keelboat::flow::{Fact, Future, OnClose, Stamped, TaskState};
 use libtest_mimic::Trial;
 
 use super::{Case, SOON, trial};
@@ -139,9 +139,14 @@ fn joins_end_with_the_flow_and_when_cancelled() {
         cancelled.cancel();
         assert!(cancelled.wait_for(SOON).expect("at once").unwrap_err().is_cancelled());
         assert!(next.wait_for(SOON).expect("at once").unwrap_err().is_cancelled());
-        let flow = case.flow.clone();
+        let (flow, events) = (case.flow.clone(), case.flow.events());
         let (closed, is_closed) = std::sync::mpsc::channel();
         let closing = std::thread::spawn(move || closed.send(flow.close_by(how)).unwrap());
+        let is_closing = |stamped: Stamped| match stamped.fact {
+            Fact::AttemptFailed { failure, .. } => failure.cause.contains("the flow was closed"),
+            _ => false,
+        };
+        while !is_closing(events.wait_next_for(SOON).expect("the join is given up")) {}
         if how == OnClose::Drain {
             drop(gate);
         }
