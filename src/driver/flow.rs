@@ -17,7 +17,7 @@ use super::open::{self, Identity, Manner, Opened};
 use super::pools;
 use super::program::Program;
 use super::{Driver, Report, RunError};
-use crate::flow::{Config, EventBoard, Handle, Remember, Side, Watcher, Workers, set_inside};
+use crate::flow::{Config, EventBoard, Handle, Remember, Side, Watcher, Workers};
 use crate::project::Project;
 use crate::settings::Settings;
 
@@ -36,8 +36,9 @@ pub(crate) fn begin(config: &Config, board: Arc<EventBoard>) -> Result<BegunFlow
     let mut watcher = Watcher(board);
     let (opened, handle, root) = open(config, &mut watcher)?;
     let thread = std::thread::Builder::new().name("flow".to_owned());
+    let own = handle.clone();
     let thread = thread.spawn(move || {
-        set_inside();
+        own.enter();
         let mut driver = Driver::new(opened, &mut watcher);
         let result = driver.drive();
         driver.end(result)
@@ -79,25 +80,34 @@ fn open(config: &Config, watcher: &mut Watcher) -> Result<(Opened, Handle, Arc<P
     let cores = manner.pools.iter().map(|local| u64::from(local.pool.capacity.cores)).sum::<u64>();
     // Tasks that ask for several cores need fewer threads; what sleeps costs little.
     let threads = usize::try_from(cores).unwrap_or(usize::MAX).min(THREADS_MAX);
+    let (messages, inbox) = sync_channel(open::MESSAGES_MAX);
+    let handle = Handle::new(messages.clone());
+    let workers =
+        Workers::start(threads, &handle).map_err(RunError::setup("start threads for functions"))?;
+    let warden = open::warden()?;
+    let own = handle.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(manner.threads().max(2))
         .thread_name("network")
-        .on_thread_start(set_inside)
+        .on_thread_start(move || own.enter())
         .enable_all()
         .build()
         .map_err(RunError::setup("start the network threads"))?;
-    let (messages, inbox) = sync_channel(open::MESSAGES_MAX);
     let staging = StagingConfig {
         offline: config.offline,
         strict: config.strict,
         ..settings.staging(project.partial())
     };
-    let late = Late::new(staging, LocalConfig { warden: open::warden()?, token });
-    let handle = Handle::new(messages.clone());
-    let workers =
-        Workers::start(threads).map_err(RunError::setup("start threads for functions"))?;
+    let late = Late::new(staging, LocalConfig { warden, token });
     let place = (project, begun.run, &*config.name);
-    let edges = open::connect(manner, place, remembered, late, (&runtime, messages))?;
+    let edges = match open::connect(manner, place, remembered, late, (&runtime, messages)) {
+        Ok(edges) => edges,
+        Err(error) => {
+            // Whoever opens it may be within a runtime, where none can be waited for.
+            runtime.shutdown_background();
+            return Err(error);
+        }
+    };
     let opened = Opened {
         core: begun.core,
         program: Program::Flow(Box::new(Side::new(handle.clone(), workers))),

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::cell::Cell;
 use super::file::File;
 use super::future::{FileFuture, Future};
+use super::handle::Handle;
 use super::value::{self, CodecError, Step};
 
 /// Something that can stand for a parameter of type `P`.
@@ -75,14 +76,20 @@ pub(crate) struct Input {
 
 /// Collects what a call is made of.
 #[doc(hidden)]
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Lowering {
+    /// The flow that it is for.
+    handle: Handle,
     pub(crate) segments: Vec<Segment>,
     pub(crate) takes: Vec<Arc<Cell>>,
     pub(crate) inputs: Vec<Input>,
 }
 
 impl Lowering {
+    pub(crate) fn new(handle: Handle) -> Self {
+        Self { handle, segments: Vec::new(), takes: Vec::new(), inputs: Vec::new() }
+    }
+
     fn bytes(&mut self) -> &mut Vec<u8> {
         if !matches!(self.segments.last(), Some(Segment::Bytes(_))) {
             self.segments.push(Segment::Bytes(Vec::new()));
@@ -103,7 +110,8 @@ impl Lowering {
         value::push_array_head(self.bytes(), items);
     }
 
-    fn take<T>(&mut self, future: &Future<T>) {
+    fn take<T>(&mut self, future: &Future<T>) -> Result<(), CodecErrorOf> {
+        future.handle().has_to_be(&self.handle, &future.task())?;
         let same = |known: &Arc<Cell>| Arc::ptr_eq(known, future.cell());
         // Looked up among few: a list of very many futures takes each of them once.
         let recent = self.takes.len().saturating_sub(RECENT);
@@ -113,6 +121,7 @@ impl Lowering {
             self.takes.len() - 1
         });
         self.segments.push(Segment::Value { taken, steps: Arc::clone(future.steps()) });
+        Ok(())
     }
 
     fn file(&mut self, input: Input) {
@@ -230,8 +239,7 @@ impl<T> LateArgument<T> for Future<T> {
 
 impl<T> LateArgument<T> for &Future<T> {
     fn lower_late(self, lowering: &mut Lowering) -> Result<(), CodecErrorOf> {
-        lowering.take(self);
-        Ok(())
+        lowering.take(self)
     }
 }
 
@@ -243,7 +251,7 @@ impl LateArgument<PathBuf> for FileFuture {
 
 impl LateArgument<PathBuf> for &FileFuture {
     fn lower_late(self, lowering: &mut Lowering) -> Result<(), CodecErrorOf> {
-        lowering.file(self.as_input());
+        lowering.file(self.as_input(&lowering.handle)?);
         Ok(())
     }
 }

@@ -102,7 +102,7 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
             (None, Some(name)) => short(name).into(),
             (None, None) => "closure".into(),
         };
-        let mut lowering = Lowering::default();
+        let mut lowering = Lowering::new(self.flow.handle().clone());
         if let Err(error) = arguments.lower(&mut lowering) {
             return self.refused(&name, &error);
         }
@@ -123,7 +123,7 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
         }
         let mut spec = options.spec(command);
         spec.inputs = inputs_of(&lowering);
-        let Lowering { segments, takes, inputs } = lowering;
+        let Lowering { segments, takes, inputs, .. } = lowering;
         let makers = inputs.into_iter().filter_map(|input| input.maker).collect();
         let function = Some(FunctionWork { body, segments });
         let handler = options.handler;

@@ -43,6 +43,8 @@ pub(crate) struct Cell {
 
 #[derive(Default)]
 struct Inner {
+    /// Whether the engine has a task of it. One that was refused has none, whatever its name.
+    is_taken_in: bool,
     is_running: bool,
     ended: Option<Ended>,
     /// Outputs that are to be sent somewhere, by path, and what came of it.
@@ -66,6 +68,16 @@ impl Cell {
 
     pub(crate) fn set_name(&self, name: Arc<str>) {
         self.name.get_or_init(|| name);
+    }
+
+    pub(crate) fn set_taken_in(&self) {
+        self.inner().is_taken_in = true;
+    }
+
+    /// Why the engine has no task of it, if it was refused.
+    pub(crate) fn refused(&self) -> Option<TaskError> {
+        let inner = self.inner();
+        inner.ended.clone().filter(|_| !inner.is_taken_in)?.err()
     }
 
     pub(crate) fn state(&self) -> TaskState {

@@ -260,7 +260,8 @@ impl<'f> CommandTask<'f> {
                     (source, file.digest().map_err(|error| error.to_string())?, file.kind())
                 }
                 Read::Output(output) => {
-                    let input = output.as_input();
+                    let input = output.as_input(self.flow.handle());
+                    let input = input.map_err(|error| error.to_string())?;
                     makers.extend(input.maker);
                     (input.source, input.sha256, input.kind)
                 }

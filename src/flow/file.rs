@@ -6,6 +6,7 @@ use keelboat_engine::{Digest, Kind, Source};
 
 use super::argument::{CodecErrorOf, Input};
 use super::future::FileFuture;
+use super::handle::Handle;
 use crate::workflow::free;
 
 /// A file or directory that tasks read: of the project, or at one or more addresses. Nothing is
@@ -89,9 +90,11 @@ impl File {
 }
 
 impl FileFuture {
-    pub(crate) fn as_input(&self) -> Input {
+    /// As an input of a task of this flow.
+    pub(crate) fn as_input(&self, flow: &Handle) -> Result<Input, CodecErrorOf> {
+        self.handle().has_to_be(flow, &self.cell().name())?;
         let source = Source::Path(Arc::clone(self.engine_path()));
         let maker = Some(Arc::clone(self.cell()));
-        Input { source, sha256: None, kind: self.kind(), maker }
+        Ok(Input { source, sha256: None, kind: self.kind(), maker })
     }
 }

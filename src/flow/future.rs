@@ -48,6 +48,10 @@ impl<T> Future<T> {
         &self.cell
     }
 
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     pub(crate) fn steps(&self) -> &Arc<[Step]> {
         &self.steps
     }
@@ -147,7 +151,7 @@ impl<T: DeserializeOwned> Future<T> {
     /// # Errors
     /// The task has no value.
     pub fn wait(&self) -> Result<T, TaskError> {
-        let found = block(None, |waker| self.cell.poll(waker));
+        let found = block(None, |waker| self.poll_inside(waker));
         self.read(&found.unwrap_or_else(|| Err(self.odd("it never ended"))))
     }
 
@@ -168,6 +172,12 @@ impl<T: DeserializeOwned> Future<T> {
         found.map(|ended| self.read(&ended))
     }
 
+    /// How it ended, or that it cannot be waited for here.
+    fn poll_inside(&self, waker: &Waker) -> Option<Ended> {
+        let found = self.cell.poll(waker);
+        found.or_else(|| self.handle.cannot_wait(&self.cell.name()).map(Err))
+    }
+
     fn read(&self, ended: &Ended) -> Result<T, TaskError> {
         let bytes = ended.as_ref().map_err(Clone::clone)?;
         let part = value::part(bytes, &self.steps);
@@ -183,7 +193,7 @@ impl<T: DeserializeOwned> std::future::Future for Future<T> {
     type Output = Result<T, TaskError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.cell.poll(context.waker()) {
+        match self.poll_inside(context.waker()) {
             Some(ended) => Poll::Ready(self.read(&ended)),
             None => Poll::Pending,
         }
@@ -255,6 +265,16 @@ impl FileFuture {
         &self.path
     }
 
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// What came of it, or that it cannot be waited for here.
+    fn poll_inside(&self, waker: &Waker) -> Option<Result<(), TaskError>> {
+        let found = self.cell.poll_output(&self.path, waker);
+        found.or_else(|| self.handle.cannot_wait(&self.cell.name()).map(Err))
+    }
+
     pub(crate) fn kind(&self) -> keelboat_engine::Kind {
         self.kind
     }
@@ -280,7 +300,7 @@ impl FileFuture {
     /// The task failed, or the file could not be sent where it was to go.
     pub fn wait(&self) -> Result<PathBuf, TaskError> {
         let never = || Err(TaskError::value(&self.cell.name(), "it never ended"));
-        let found = block(None, |waker| self.cell.poll_output(&self.path, waker));
+        let found = block(None, |waker| self.poll_inside(waker));
         found.unwrap_or_else(never).map(|()| self.place.to_path_buf())
     }
 }
@@ -289,7 +309,7 @@ impl std::future::Future for FileFuture {
     type Output = Result<PathBuf, TaskError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.cell.poll_output(&self.path, context.waker()) {
+        match self.poll_inside(context.waker()) {
             Some(found) => Poll::Ready(found.map(|()| self.place.to_path_buf())),
             None => Poll::Pending,
         }

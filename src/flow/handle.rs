@@ -5,15 +5,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use keelboat_engine::{AttemptId, Failure, TaskSpec};
+use keelboat_engine::{AttemptId, Failure, FailureClass, TaskSpec};
 
-use super::argument::Segment;
+use super::argument::{CodecErrorOf, Segment};
 use super::cell::{Cell, Ended};
 use super::config::OnClose;
 use super::error::TaskError;
 use super::function::{Body, Left};
 use super::options::Handler;
 use crate::driver::Message;
+
+thread_local! {
+    /// The flow that this thread belongs to: where it has its requests, or 0.
+    static INSIDE: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
 
 /// A way to the loop of one flow. Clones are the same way; none of them keeps the flow open.
 #[derive(Clone)]
@@ -94,6 +99,39 @@ impl Handle {
         Self(Arc::new(Shared { messages, is_filled, is_watched, inbox: Mutex::default() }))
     }
 
+    /// This thread belongs to the flow: it must not wait for what the flow does.
+    pub(crate) fn enter(&self) {
+        INSIDE.set(self.address());
+    }
+
+    /// Whether this thread belongs to the flow.
+    pub(crate) fn is_inside(&self) -> bool {
+        INSIDE.get() == self.address()
+    }
+
+    /// # Errors
+    /// A future of this task is used in another flow.
+    pub(crate) fn has_to_be(&self, flow: &Self, task: &str) -> Result<(), CodecErrorOf> {
+        if Arc::ptr_eq(&self.0, &flow.0) {
+            return Ok(());
+        }
+        Err(format!("{task} is of another flow: wait for it, and give what it has become").into())
+    }
+
+    /// The error of somebody who waits for this task on a thread of its own flow.
+    pub(crate) fn cannot_wait(&self, task: &Arc<str>) -> Option<TaskError> {
+        self.is_inside().then(|| {
+            let cause = "a function waits for it and may take the place that it needs to run";
+            let failure = Failure::new(FailureClass::Permanent, cause)
+                .with_hint("give the future to a task as an argument, or return it from a join");
+            TaskError::failed(task, failure)
+        })
+    }
+
+    fn address(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
     pub(crate) fn submit(&self, submission: Submission) {
         let cell = Arc::clone(&submission.cell);
         let name = Arc::clone(&submission.name);
@@ -156,7 +194,7 @@ impl Handle {
 
 /// Of a task that came too late.
 pub(crate) fn closed() -> Failure {
-    Failure::new(keelboat_engine::FailureClass::Permanent, "the flow is closed")
+    Failure::new(FailureClass::Permanent, "the flow is closed")
         .with_hint("submit tasks before the flow is closed or dropped")
 }
 

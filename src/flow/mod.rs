@@ -17,7 +17,6 @@ mod side;
 mod value;
 mod workers;
 
-use std::cell::Cell as LocalCell;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -55,15 +54,6 @@ pub(crate) use workers::{Workers, pause_until};
 
 use crate::driver;
 use crate::workflow::free;
-
-thread_local! {
-    static INSIDE: LocalCell<bool> = const { LocalCell::new(false) };
-}
-
-/// This thread belongs to a flow: it must not wait for its end.
-pub(crate) fn set_inside() {
-    INSIDE.set(true);
-}
 
 /// A workflow that forms as the program goes on.
 ///
@@ -352,7 +342,7 @@ impl Flow {
     /// As [`close`](Self::close).
     pub fn close_by(self, how: OnClose) -> Result<Report, RunError> {
         self.0.handle.tell(handle::Request::Close(how));
-        if INSIDE.get() {
+        if self.0.handle.is_inside() {
             return Err(RunError::Inside);
         }
         let thread = self.0.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -408,7 +398,7 @@ impl Drop for Open {
         let how = if std::thread::panicking() { OnClose::Cancel } else { self.config.on_drop };
         self.handle.tell(handle::Request::Close(how));
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if INSIDE.get() {
+        if self.handle.is_inside() {
             return;
         }
         match thread.map(JoinHandle::join) {

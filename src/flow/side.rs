@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use keelboat_engine::core::{Action, Core, Event, Urgency};
 use keelboat_engine::{
     AttemptId, AttemptOutcome, Content, Digest, Fact, Failure, FailureClass, FileId, Kind,
-    MemoRecord, Source, Stamped, TaskId, TaskSpec, Timestamp, Usage,
+    MemoRecord, Shortage, Source, Stamped, TaskId, TaskSpec, Timestamp, Usage,
 };
 
 use super::argument::assemble;
@@ -53,6 +53,8 @@ struct Call {
     /// How an `async` function is ended.
     abort: Arc<Abort>,
     killed: Arc<AtomicBool>,
+    /// What ends it when it runs too long.
+    timer: Option<Timer>,
     left: Option<Left>,
     /// Whether its value is that of a task that is waited for.
     is_joining: bool,
@@ -155,7 +157,7 @@ impl Side {
             let Submission { cell, mut spec, name, work } = submission;
             let refused = unknown_pool(&spec, edges)
                 .map(|failure| TaskError::failed(&name, failure))
-                .or_else(|| needs_refused(core, &work).map(|error| TaskError::needs(&name, error)));
+                .or_else(|| needs_refused(&work).map(|error| TaskError::needs(&name, error)));
             if let Some(error) = refused {
                 cell.set_name(Arc::clone(&name));
                 cell.end(Err(error));
@@ -169,20 +171,29 @@ impl Side {
             entries.push(Entry { cell, work, failure: None });
         }
         let specs = match core.submit(now, specs, actions) {
-            Ok(_) => return self.entries.extend(entries.into_iter().map(Some)),
+            Ok(_) => return entries.into_iter().for_each(|entry| self.add(entry)),
             Err((_, specs)) => specs,
         };
-        // One of them cannot be; the others can.
+        // One of them cannot be, nor can those that need it; the others can.
         for (spec, entry) in specs.into_iter().zip(entries) {
             let name = Arc::clone(&spec.name);
+            if let Some(error) = needs_refused(&entry.work) {
+                entry.cell.end(Err(TaskError::needs(&name, error)));
+                continue;
+            }
             match core.submit(now, vec![spec], actions) {
-                Ok(_) => self.entries.push(Some(entry)),
+                Ok(_) => self.add(entry),
                 Err((error, _)) => {
                     let failure = Failure::new(FailureClass::Permanent, error.to_string());
                     entry.cell.end(Err(TaskError::failed(&name, failure)));
                 }
             }
         }
+    }
+
+    fn add(&mut self, entry: Entry) {
+        entry.cell.set_taken_in();
+        self.entries.push(Some(entry));
     }
 
     /// A name that tells what is called with what, so that it is the same when the program is started
@@ -229,31 +240,33 @@ impl Side {
         let work = Arc::clone(&entry.work);
         entry.cell.set_running(true);
         let (abort, killed) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+        let node = core.graph().task(attempt.task);
+        let (handle, timeout) = (self.handle.clone(), node.spec.timeout);
+        let runtime = edges.runtime.clone();
+        let timer = timeout.map(|timeout| {
+            let handle = handle.clone();
+            let timer = runtime.spawn(async move {
+                tokio::time::sleep(timeout).await;
+                handle.tell(Request::Called(timed_out(attempt, timeout)));
+            });
+            Timer(timer.abort_handle())
+        });
         let call = Call {
             begun: Instant::now(),
             is_over: false,
             abort: Arc::clone(&abort),
             killed: Arc::clone(&killed),
+            timer,
             left: None,
             is_joining: false,
             value: None,
         };
         self.calls.insert(attempt, call);
-        let node = core.graph().task(attempt.task);
         let paths = node.spec.inputs.iter().zip(&node.inputs).map(|(input, file)| {
             let input = (&input.source, input.kind);
             path_of(core, input, *file, edges)
         });
         let paths: Result<Vec<PathBuf>, Failure> = paths.collect();
-        let (handle, timeout) = (self.handle.clone(), node.spec.timeout);
-        let runtime = edges.runtime.clone();
-        if let Some(timeout) = timeout {
-            let handle = handle.clone();
-            runtime.spawn(async move {
-                tokio::time::sleep(timeout).await;
-                handle.tell(Request::Called(timed_out(attempt, timeout)));
-            });
-        }
         self.workers.submit(move || {
             if killed.load(Ordering::SeqCst) {
                 return;
@@ -288,6 +301,7 @@ impl Side {
         let Called { attempt, result, wall } = called;
         let call = self.calls.get_mut(&attempt).filter(|call| !call.is_over)?;
         call.is_over = true;
+        call.timer = None;
         let result = match result {
             Ok(left) => {
                 call.left = Some(left);
@@ -468,7 +482,10 @@ impl Side {
     }
 
     fn end(&mut self, task: TaskId, ended: Ended) {
-        self.calls.retain(|attempt, _| attempt.task != task);
+        let attempts = AttemptId { task, ordinal: 0 }..=AttemptId { task, ordinal: u32::MAX };
+        while let Some((&attempt, _)) = self.calls.range(attempts.clone()).next() {
+            self.calls.remove(&attempt);
+        }
         self.over(task, ended);
     }
 
@@ -513,6 +530,15 @@ impl Side {
     }
 }
 
+/// Waits until an attempt has run too long, unless it is dropped before.
+struct Timer(tokio::task::AbortHandle);
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl Call {
     /// Nobody waits for it any more: one that is not begun never will be, and one that is `async`
     /// ends.
@@ -537,12 +563,8 @@ fn stopped() -> Failure {
 }
 
 /// The error of a task that is needed and that the core never saw.
-fn needs_refused(core: &Core, work: &Work) -> Option<TaskError> {
-    let mut needed = work.takes.iter().chain(&work.makers);
-    needed.find_map(|cell| {
-        let error = cell.ended()?.err()?;
-        core.graph().find(&cell.name()).is_none().then_some(error)
-    })
+fn needs_refused(work: &Work) -> Option<TaskError> {
+    work.takes.iter().chain(&work.makers).find_map(|cell| cell.refused())
 }
 
 /// A pool that is asked for and that is not there.
@@ -561,8 +583,10 @@ fn unknown_pool(spec: &TaskSpec, edges: &Edges) -> Option<Failure> {
 const UNIT: [u8; 1] = [0xf6];
 
 fn timed_out(attempt: AttemptId, timeout: Duration) -> Called {
-    let cause = format!("it ran longer than {} s", timeout.as_secs_f64());
-    let failure = Failure::new(FailureClass::Transient, cause);
+    let cause = format!("timed out after {timeout:?}");
+    let failure = Failure::new(FailureClass::OutOfResources, cause)
+        .with_hint("give the function a longer timeout, or split its work")
+        .with_shortage(Shortage::Time);
     Called { attempt, result: Err(failure), wall: timeout }
 }
 

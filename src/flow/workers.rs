@@ -22,6 +22,8 @@ pub(crate) fn pause_until(mut holds: impl FnMut() -> bool) -> bool {
     }
 }
 
+use super::handle::Handle;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A fixed number of threads with one queue. The queue is as long as the core lets tasks run at one
@@ -47,11 +49,14 @@ struct Queue {
 }
 
 impl Workers {
-    pub(crate) fn start(threads: usize) -> std::io::Result<Self> {
+    pub(crate) fn start(threads: usize, handle: &Handle) -> std::io::Result<Self> {
         let workers = Self(Arc::new(Shared::default()));
         for at in 0..threads {
-            let own = workers.clone();
-            std::thread::Builder::new().name(format!("call-{at}")).spawn(move || own.work())?;
+            let (own, handle) = (workers.clone(), handle.clone());
+            std::thread::Builder::new().name(format!("call-{at}")).spawn(move || {
+                handle.enter();
+                own.work();
+            })?;
         }
         Ok(workers)
     }
@@ -81,7 +86,6 @@ impl Workers {
     }
 
     fn work(&self) {
-        super::set_inside();
         let mut queue = self.queue();
         loop {
             if queue.is_over {
