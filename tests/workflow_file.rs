@@ -64,7 +64,7 @@ fn names(tasks: &[TaskSpec]) -> Vec<&str> {
 fn script(task: &TaskSpec) -> &str {
     match &task.command {
         Command::Shell { script, .. } => script,
-        Command::Argv(_) | Command::Function { .. } => "",
+        Command::Argv(_) | Command::Template { .. } | Command::Function { .. } => "",
     }
 }
 
@@ -437,7 +437,7 @@ fn the_shell_suits_the_script() {
         let workflow = load(&format!("[task.t]\nrun = \"{run}\""));
         match &workflow.tasks()[0].command {
             Command::Shell { shell, .. } => shell.join(" "),
-            Command::Argv(_) | Command::Function { .. } => String::new(),
+            Command::Argv(_) | Command::Template { .. } | Command::Function { .. } => String::new(),
         }
     };
     assert_eq!(shell("a || b"), "/bin/sh -e -c");

@@ -42,9 +42,10 @@ pub const KEY_VERSION: u8 = 1;
 /// Format, version 1: `keelboat-memo-key\0` `0x01`, then each part of [`key_parts`] as a 0x01 byte,
 /// the name's length (u64, little-endian), the name, the value's length, the value. The parts, in
 /// this order: `shell` and `command`, or `argv`, or `function` (its name) and `arguments` (their
-/// digest); `version` if there is one; `value N` from 0 on, a digest or `none`; `env NAME`, by name;
+/// digest), or for what is made late `shell` and `template`, or `argv template`, and then each
+/// `argument NAME` (its digest); `version` if there is one; `value N` from 0 on, a digest or `none`; `env NAME`, by name;
 /// `input PATH` and `output PATH`, each by their path in the scratch directory. The value of
-/// `shell` and `argv` is the list of arguments, joined by spaces, each of them as it is when it
+/// `shell`, `argv` and `argv template` is the list of arguments, joined by spaces, each of them as it is when it
 /// consists of ASCII letters, digits and `_@%+=:,./-`, and otherwise between single quotes, with
 /// `'\\''` for a single quote: so different lists have different texts. The value of an input is
 /// its digest, `directory` and its digest, or `absent`.
@@ -137,6 +138,18 @@ fn each_part(
             part("command", "", script);
         }
         Command::Argv(argv) => part("argv", "", &quoted(argv)),
+        Command::Template { shell, words, arguments } => {
+            match shell {
+                Some(shell) => {
+                    part("shell", "", &quoted(shell));
+                    part("template", "", &words.join("\n"));
+                }
+                None => part("argv template", "", &quoted(words)),
+            }
+            for (name, digest) in arguments.iter() {
+                part("argument", name, &digest.to_hex());
+            }
+        }
         Command::Function { name, arguments } => {
             part("function", "", name);
             part("arguments", "", &arguments.to_hex());

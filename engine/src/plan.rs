@@ -88,6 +88,16 @@ pub enum Command {
     },
     /// A program and its arguments; no shell.
     Argv(Arc<[String]>),
+    /// One of these, whose text is made when the values are there that it is given.
+    Template {
+        /// The shell and its flags, for a script.
+        shell: Option<Arc<[String]>>,
+        /// The script, or the program and its arguments, as they are written.
+        words: Arc<[String]>,
+        /// By name, the digests of what it is given; what comes from tasks counts by
+        /// [`TaskSpec::takes`], not here.
+        arguments: Arc<[(Arc<str>, Digest)]>,
+    },
     /// A function of the program that the engine is part of. It leaves a value.
     Function {
         /// Its name.
@@ -118,7 +128,7 @@ impl Command {
     /// The kind of pool that it runs in.
     pub const fn work(&self) -> Work {
         match self {
-            Self::Shell { .. } | Self::Argv(_) => Work::Commands,
+            Self::Shell { .. } | Self::Argv(_) | Self::Template { .. } => Work::Commands,
             Self::Function { .. } => Work::Functions,
         }
     }

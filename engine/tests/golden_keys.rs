@@ -56,6 +56,12 @@ fn versioned(version: &str) -> TaskSpec {
     task
 }
 
+fn late(shell: Option<&[&str]>, words: &[&str]) -> TaskSpec {
+    let arguments = [("x".into(), Digest::of(b"its value"))].into();
+    let (shell, words) = (shell.map(list), list(words));
+    TaskSpec::new("task", Command::Template { shell, words, arguments })
+}
+
 /// What has a key, by a name of its own.
 fn examples() -> Vec<(&'static str, TaskSpec, Vec<Option<Content>>)> {
     let two = || with_input(with_input(shell("cat a b"), "a"), "b");
@@ -87,6 +93,8 @@ fn examples() -> Vec<(&'static str, TaskSpec, Vec<Option<Content>>)> {
         ("an optional output", with_output(shell("w"), "o", Kind::File, true), vec![]),
         ("a directory output", with_output(shell("w"), "o", Kind::Directory, false), vec![]),
         ("an optional directory", with_output(shell("w"), "o", Kind::Directory, true), vec![]),
+        ("a script to be made", late(Some(&["/bin/sh", "-e", "-c"]), &["echo {{ x }}"]), vec![]),
+        ("arguments to be made", late(None, &["echo {{ x }}"]), vec![]),
     ]
 }
 

@@ -20,6 +20,7 @@ use super::checkpoints::Checkpoint;
 use super::edges::{Edges, GRACE, Memory};
 use super::message::Message;
 use super::{aside, checkpoints, script, undeclared};
+use crate::flow::LateText;
 use crate::project::file_name_of;
 
 /// By these the libraries of Nvidia and AMD know which GPUs a task has.
@@ -31,6 +32,8 @@ pub(crate) struct Attempt {
     id: AttemptId,
     pub(crate) name: TaskName,
     command: Command,
+    /// What makes the command, if it is none yet.
+    text: Option<LateText>,
     env: Arc<BTreeMap<String, String>>,
     timeout: Option<Duration>,
     /// Slots that it has.
@@ -46,7 +49,7 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    pub(crate) fn new(core: &Core, id: AttemptId, edges: &Edges) -> Self {
+    pub(crate) fn new(core: &Core, id: AttemptId, text: Option<LateText>, edges: &Edges) -> Self {
         let node = core.graph().task(id.task);
         let spec = &node.spec;
         let contents = node.inputs.iter().map(|file| core.content(*file));
@@ -58,6 +61,7 @@ impl Attempt {
             id,
             name: spec.name.clone(),
             command: spec.command.clone(),
+            text,
             env: spec.env.clone(),
             timeout: spec.timeout,
             slots: core.held(id.task),
@@ -72,9 +76,7 @@ impl Attempt {
 
     /// Makes the scratch directory and hands the attempt to the executor, which reports its end.
     pub(crate) fn launch(&self, edges: &Edges) {
-        let prepared = self.prepare(edges);
-        let startable = prepared.and_then(|()| script::startable(&self.command, &self.script()));
-        let command = startable.map_err(|error| launch_failure(&error));
+        let command = self.startable(edges);
         let command = match command.and_then(|command| self.begin_checkpoint(edges, command)) {
             Ok(command) => command,
             Err(failure) => return self.fail_to_launch(failure, edges),
@@ -124,6 +126,17 @@ impl Attempt {
         if self.killed.load(Ordering::SeqCst) {
             executor.kill(self.id);
         }
+    }
+
+    /// Makes its scratch directory, and its command as it can be started there.
+    fn startable(&self, edges: &Edges) -> Result<Command, Failure> {
+        let command = match &self.text {
+            None => self.command.clone(),
+            Some(text) => text.render()?,
+        };
+        let prepared = self.prepare(edges);
+        let startable = prepared.and_then(|()| script::startable(command, &self.script()));
+        startable.map_err(|error| launch_failure(&error))
     }
 
     /// Ends it, whether it has begun or is still being prepared.

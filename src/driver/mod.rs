@@ -470,7 +470,11 @@ impl<'a> Driver<'a> {
         {
             return side.launch(&self.core, id, &self.edges);
         }
-        let attempt = Arc::new(Attempt::new(&self.core, id, &self.edges));
+        let text = match &self.program {
+            Program::Flow(side) => side.text(id.task),
+            Program::File(_) => None,
+        };
+        let attempt = Arc::new(Attempt::new(&self.core, id, text, &self.edges));
         self.running.insert(attempt.name.clone(), self.clock.now());
         self.attempts.insert(id, Arc::clone(&attempt));
         let edges = Arc::clone(&self.edges);

@@ -1,5 +1,6 @@
 //! Scripts that are too long for an argument are given to the shell as a file.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,11 +11,11 @@ use keelboat_staging::LocalError;
 const ARGUMENT_BYTES_MAX: usize = 100 << 10;
 
 /// The command as it can be started: a long script is written to `file`, whatever the shell.
-pub(super) fn startable(command: &Command, file: &Path) -> Result<Command, LocalError> {
-    let Command::Shell { shell, script } = command else { return Ok(command.clone()) };
-    let Some((last, before)) = shell.split_last() else { return Ok(command.clone()) };
+pub(super) fn startable(command: Command, file: &Path) -> Result<Command, LocalError> {
+    let Command::Shell { shell, script } = &command else { return Ok(command) };
+    let Some((last, before)) = shell.split_last() else { return Ok(command) };
     if script.len() <= ARGUMENT_BYTES_MAX || last != "-c" {
-        return Ok(command.clone());
+        return Ok(command);
     }
     std::fs::write(file, script.as_bytes()).map_err(|source| {
         let path = file.to_owned();
@@ -27,9 +28,14 @@ pub(super) fn startable(command: &Command, file: &Path) -> Result<Command, Local
 
 /// Removes the file of a long script, if there is one.
 pub(super) fn clear(command: &Command, file: &Path) {
-    if let Command::Shell { script, .. } = command
-        && script.len() > ARGUMENT_BYTES_MAX
+    let may_be = match command {
+        Command::Shell { script, .. } => script.len() > ARGUMENT_BYTES_MAX,
+        Command::Template { shell, .. } => shell.is_some(),
+        Command::Argv(_) | Command::Function { .. } => false,
+    };
+    if may_be
         && let Err(error) = std::fs::remove_file(file)
+        && error.kind() != ErrorKind::NotFound
     {
         tracing::debug!(%error, "the file of a long script stays");
     }

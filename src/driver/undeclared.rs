@@ -54,11 +54,18 @@ pub(super) fn hint(
 fn words(command: &Command) -> Vec<&str> {
     match command {
         Command::Function { .. } => Vec::new(),
-        Command::Argv(argv) => argv.iter().map(String::as_str).collect(),
-        Command::Shell { script, .. } => {
-            script.split(|c: char| c.is_whitespace() || "'\"`$(){}<>|&;=".contains(c)).collect()
+        Command::Argv(argv) | Command::Template { shell: None, words: argv, .. } => {
+            argv.iter().map(String::as_str).collect()
+        }
+        Command::Shell { script, .. } => words_of_script(script).collect(),
+        Command::Template { words, .. } => {
+            words.iter().flat_map(|script| words_of_script(script)).collect()
         }
     }
+}
+
+fn words_of_script(script: &str) -> impl Iterator<Item = &str> {
+    script.split(|c: char| c.is_whitespace() || "'\"`$(){}<>|&;=".contains(c))
 }
 
 /// A plain relative path; a word without `/` or `.` is rather the name of a program.

@@ -131,27 +131,32 @@ impl Lowering {
 
     /// The digest of all that is known beforehand.
     pub(crate) fn digest(&self) -> Digest {
-        let mut digester = Digester::new();
-        let mut add = |kind: &[u8; 1], bytes: &[u8]| {
-            digester.update(kind);
-            digester.update(&(bytes.len() as u64).to_le_bytes());
-            digester.update(bytes);
-        };
-        for segment in &self.segments {
-            match segment {
-                Segment::Bytes(bytes) => add(b"b", bytes),
-                Segment::Path { input } => add(b"p", &(*input as u64).to_le_bytes()),
-                Segment::Value { taken, steps } => {
-                    add(b"v", &(*taken as u64).to_le_bytes());
-                    steps.iter().for_each(|step| match step {
-                        Step::Field(name) => add(b"f", name.as_bytes()),
-                        Step::Index(index) => add(b"i", &(*index as u64).to_le_bytes()),
-                    });
-                }
+        digest_of(&self.segments)
+    }
+}
+
+/// The digest of an encoding as far as it is known.
+pub(crate) fn digest_of(segments: &[Segment]) -> Digest {
+    let mut digester = Digester::new();
+    let mut add = |kind: &[u8; 1], bytes: &[u8]| {
+        digester.update(kind);
+        digester.update(&(bytes.len() as u64).to_le_bytes());
+        digester.update(bytes);
+    };
+    for segment in segments {
+        match segment {
+            Segment::Bytes(bytes) => add(b"b", bytes),
+            Segment::Path { input } => add(b"p", &(*input as u64).to_le_bytes()),
+            Segment::Value { taken, steps } => {
+                add(b"v", &(*taken as u64).to_le_bytes());
+                steps.iter().for_each(|step| match step {
+                    Step::Field(name) => add(b"f", name.as_bytes()),
+                    Step::Index(index) => add(b"i", &(*index as u64).to_le_bytes()),
+                });
             }
         }
-        digester.finish()
     }
+    digester.finish()
 }
 
 /// Futures that are looked at for one that is taken already.
@@ -227,6 +232,40 @@ impl Argument<String, Text> for &str {
 
 impl<P, A: LateArgument<P>> Argument<P, Awaited> for A {
     fn lower(self, lowering: &mut Lowering) -> Result<(), CodecErrorOf> {
+        self.lower_late(lowering)
+    }
+}
+
+/// Something that the text of a command can be given by [`CommandTask::arg`](super::CommandTask::arg):
+/// any value that is `Serialize`, and whatever is a [`LateArgument`].
+///
+/// `M` tells these apart; it is found by the compiler and never written.
+///
+/// ```no_run
+/// # use keelboat::flow::{CommandArgument, CommandRun, Config, Flow};
+/// # let directory = tempfile::tempdir()?;
+/// # let flow = Flow::open(Config::new(directory.path()))?;
+/// /// Takes a number, or the future of one.
+/// fn wait<M>(flow: &Flow, seconds: impl CommandArgument<M>) -> CommandRun {
+///     flow.command("sleep {{ seconds }}").arg("seconds", seconds).submit()
+/// }
+/// wait(&flow, 3).done().wait()?;
+/// wait(&flow, flow.call(|| 3, ())).done().wait()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait CommandArgument<M> {
+    #[doc(hidden)]
+    fn lower_for_text(self, lowering: &mut Lowering) -> Result<(), CodecErrorOf>;
+}
+
+impl<T: Serialize> CommandArgument<Plain> for T {
+    fn lower_for_text(self, lowering: &mut Lowering) -> Result<(), CodecErrorOf> {
+        lowering.value(&self)
+    }
+}
+
+impl<P, A: LateArgument<P>> CommandArgument<(Awaited, P)> for A {
+    fn lower_for_text(self, lowering: &mut Lowering) -> Result<(), CodecErrorOf> {
         self.lower_late(lowering)
     }
 }

@@ -10,7 +10,7 @@ use super::cell::Cell;
 use super::error::TaskError;
 use super::function::{Bare, Begun, Body, Function, JoinFunction, TryFunction, Value, name_of};
 use super::future::Future;
-use super::handle::{FunctionWork, Submission, Work};
+use super::handle::{Deed, FunctionWork, Submission, Work};
 use super::options::{Cache, Options, option_methods};
 use crate::workflow::free;
 
@@ -125,9 +125,9 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
         spec.inputs = inputs_of(&lowering);
         let Lowering { segments, takes, inputs, .. } = lowering;
         let makers = inputs.into_iter().filter_map(|input| input.maker).collect();
-        let function = Some(FunctionWork { body, segments });
+        let deed = Deed::Function(FunctionWork { body, segments });
         let handler = options.handler;
-        let work = Arc::new(Work { takes, makers, function, handler });
+        let work = Arc::new(Work { takes, makers, deed, handler });
         let cell = Cell::new([]);
         let future = Future::new(Arc::clone(&cell), self.flow.handle().clone());
         self.flow.handle().submit(Submission { cell, spec, name, work });
@@ -144,7 +144,8 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
     }
 }
 
-fn inputs_of(lowering: &Lowering) -> Vec<InputSpec> {
+/// Files among the arguments, each with a name that tells which one it is.
+pub(super) fn inputs_of(lowering: &Lowering) -> Vec<InputSpec> {
     let spec = |(at, input): (usize, &super::argument::Input)| {
         let label: Arc<str> = at.to_string().into();
         InputSpec {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
+use keelboat_engine::{Failure, FailureClass};
+
 use super::error::TaskError;
 
 /// Where a task stands.
@@ -185,6 +187,16 @@ impl Cell {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The values of tasks that are done.
+pub(crate) fn values_of(cells: &[Arc<Cell>]) -> Result<Vec<Arc<[u8]>>, Failure> {
+    let value = |cell: &Arc<Cell>| {
+        let missing = || Err(TaskError::value(&cell.name(), "it is not there"));
+        cell.ended().unwrap_or_else(missing)
+    };
+    let values: Result<_, TaskError> = cells.iter().map(value).collect();
+    values.map_err(|error| Failure::new(FailureClass::Permanent, error.to_string()))
 }
 
 impl Inner {

@@ -1,23 +1,24 @@
 //! Commands as tasks.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use keelboat_engine::{
-    CheckpointSpec, Command, Failure, FailureClass, InputSpec, Kind, OutputSpec,
+    CheckpointSpec, Failure, FailureClass, InputSpec, Kind, OutputSpec, TaskSpec,
 };
-use minijinja::value::{Serde, Value as TemplateValue};
-use serde::Serialize;
 
 use super::Flow;
+use super::argument::{CommandArgument, Lowering};
+use super::call::inputs_of;
 use super::cell::Cell;
 use super::error::TaskError;
 use super::file::File;
 use super::future::{FileFuture, Future};
-use super::handle::{Submission, Work};
+use super::handle::{Deed, Submission, Work};
 use super::options::{Options, option_methods};
-use crate::workflow::free;
+use super::text::{Given, Text};
+use crate::workflow::free::{self, Template};
 
 /// A command that is being put together. [`submit`](Self::submit) makes it a task.
 ///
@@ -49,18 +50,12 @@ use crate::workflow::free;
 #[must_use = "nothing happens before it is submitted"]
 pub struct CommandTask<'f> {
     flow: &'f Flow,
-    text: Text,
+    template: Template,
     inputs: Vec<(Arc<str>, Read)>,
     outputs: Vec<Written>,
-    values: Vec<(String, TemplateValue)>,
+    given: Given,
     checkpoint: Option<(String, Option<Duration>)>,
     options: Options,
-}
-
-#[derive(Debug)]
-enum Text {
-    Script(String),
-    Argv(Vec<String>),
 }
 
 /// What a command reads.
@@ -131,17 +126,17 @@ impl Readable for &str {
 
 impl<'f> CommandTask<'f> {
     pub(crate) fn script(flow: &'f Flow, script: &str) -> Self {
-        Self::new(flow, Text::Script(script.to_owned()))
+        Self::new(flow, Template::Script(script.to_owned()))
     }
 
     pub(crate) fn argv(flow: &'f Flow, argv: Vec<String>) -> Self {
-        Self::new(flow, Text::Argv(argv))
+        Self::new(flow, Template::Argv(argv))
     }
 
-    fn new(flow: &'f Flow, text: Text) -> Self {
-        let (inputs, outputs, values) = (Vec::new(), Vec::new(), Vec::new());
+    fn new(flow: &'f Flow, template: Template) -> Self {
+        let (inputs, outputs, given) = (Vec::new(), Vec::new(), Given::new(flow.handle().clone()));
         let options = Options::default();
-        Self { flow, text, inputs, outputs, values, checkpoint: None, options }
+        Self { flow, template, inputs, outputs, given, checkpoint: None, options }
     }
 
     option_methods!();
@@ -175,9 +170,34 @@ impl<'f> CommandTask<'f> {
         self
     }
 
-    /// A value that the text of the command sees under this name.
-    pub fn arg(mut self, name: &str, value: impl Serialize) -> Self {
-        self.values.push((name.to_owned(), TemplateValue::from(Serde(value))));
+    /// A value that the text of the command sees under this name: any that is `Serialize`, a
+    /// [`Future`], a file, or a collection of these; see [`CommandArgument`]. The command then
+    /// waits for it, and its text is made when all values are there.
+    ///
+    /// Texts and numbers are words, and of a list each item is one; a struct or map is JSON as a
+    /// whole, and its fields have names. The text must ask for each value that it is given.
+    ///
+    /// ```no_run
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// # use std::collections::BTreeMap;
+    /// fn settings() -> BTreeMap<String, f64> {
+    ///     BTreeMap::from([("gain".to_owned(), 1.5), ("offset".to_owned(), 0.2)])
+    /// }
+    /// let settings = flow.call(settings, ());
+    /// let seeds = [1, 2].map(|seed| flow.call(|seed: u64| 7 * seed, (seed,)));
+    /// let run = flow
+    ///     .command("simulate --gain {{ settings.gain }} --seeds {{ seeds }} > {{ outputs.table }}")
+    ///     .arg("settings", settings)
+    ///     .arg("seeds", seeds)
+    ///     .output("table", "table.csv")
+    ///     .submit();
+    /// # let _ = run;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn arg<M>(mut self, name: &str, value: impl CommandArgument<M>) -> Self {
+        self.given.add(name, value);
         self
     }
 
@@ -211,11 +231,11 @@ impl<'f> CommandTask<'f> {
         let handler = self.options.handler.clone();
         let prepared = self.prepare();
         let (cell, outputs) = match prepared {
-            Ok((spec, makers)) => {
+            Ok((spec, work)) => {
                 let sent = spec.outputs.iter().filter(|output| output.deliver_to.is_some());
                 let cell = Cell::new(sent.map(|output| Arc::clone(&output.path)));
                 let outputs = spec.outputs.clone();
-                let work = Arc::new(Work { takes: Vec::new(), makers, function: None, handler });
+                let work = Arc::new(Work { handler, ..work });
                 let submitted = Arc::clone(&cell);
                 flow.handle().submit(Submission { cell: submitted, spec, name, work });
                 (cell, outputs)
@@ -232,9 +252,9 @@ impl<'f> CommandTask<'f> {
     }
 
     fn first_word(&self) -> String {
-        let text = match &self.text {
-            Text::Script(script) => script.as_str(),
-            Text::Argv(argv) => argv.first().map_or("", String::as_str),
+        let text = match &self.template {
+            Template::Script(script) => script.as_str(),
+            Template::Argv(argv) => argv.first().map_or("", String::as_str),
         };
         let word = text.split_whitespace().next().unwrap_or("command");
         let word = word.rsplit('/').next().unwrap_or(word);
@@ -242,7 +262,7 @@ impl<'f> CommandTask<'f> {
         if plain && !word.is_empty() { word.to_owned() } else { "command".to_owned() }
     }
 
-    fn prepare(self) -> Result<(keelboat_engine::TaskSpec, Vec<Arc<Cell>>), String> {
+    fn prepare(self) -> Result<(TaskSpec, Work), String> {
         if !crate::driver::has_warden() {
             return Err(
                 "commands cannot be started by this program: call `keelboat::init()` first \
@@ -251,8 +271,12 @@ impl<'f> CommandTask<'f> {
             );
         }
         let project = self.flow.paths();
-        let mut scope = free::Scope { values: self.values, ..free::Scope::default() };
-        let (mut inputs, mut makers) = (Vec::new(), Vec::new());
+        let mut scope = free::Scope::default();
+        let (lowering, arguments) = self.given.into_parts()?;
+        let (mut inputs, mut makers) = (inputs_of(&lowering), Vec::new());
+        let paths = inputs.iter().map(|input| PathBuf::from(&*input.scratch_path)).collect();
+        let Lowering { takes, inputs: files, .. } = lowering;
+        makers.extend(files.into_iter().filter_map(|file| file.maker));
         for (label, read) in self.inputs {
             let (source, sha256, kind) = match read {
                 Read::File(file) => {
@@ -278,20 +302,24 @@ impl<'f> CommandTask<'f> {
             let optional = false;
             outputs.push(OutputSpec { label, path, scratch_path, kind, optional, deliver_to });
         }
-        let command: Command = match &self.text {
-            Text::Script(script) => free::script(script, &scope)?,
-            Text::Argv(argv) => free::argv(argv, &scope)?,
+        let names = inputs.iter().map(|input| Arc::clone(&input.scratch_path));
+        let names = names.chain(scope.outputs.iter().map(|(_, name)| Arc::clone(name)));
+        let names: Vec<Arc<str>> = names.collect();
+        let text = Text { template: self.template, scope, arguments, paths };
+        text.check()?;
+        let (command, deed) = if takes.is_empty() {
+            (text.render(&[])?, Deed::Command)
+        } else {
+            (text.unrendered(), Deed::Text(text))
         };
         let mut spec = self.options.spec(command);
         if let Some((directory, every)) = self.checkpoint {
-            let names = scope.inputs.iter().chain(&scope.outputs);
-            let names: Vec<Arc<str>> = names.map(|(_, name)| Arc::clone(name)).collect();
             let directory = free::checkpoint(&directory, &names)?;
             spec.checkpoint = Some(Arc::new(CheckpointSpec { directory, every }));
         }
         spec.inputs = inputs;
         spec.outputs = outputs;
-        Ok((spec, makers))
+        Ok((spec, Work { takes, makers, deed, handler: None }))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use keelboat_engine::{AttemptId, Failure, FailureClass, TaskSpec};
+use keelboat_engine::{AttemptId, Command, Failure, FailureClass, TaskSpec};
 
 use super::argument::{CodecErrorOf, Segment};
 use super::cell::{Cell, Ended};
@@ -13,6 +13,7 @@ use super::config::OnClose;
 use super::error::TaskError;
 use super::function::{Body, Left};
 use super::options::Handler;
+use super::text::Text;
 use crate::driver::Message;
 
 thread_local! {
@@ -74,10 +75,41 @@ pub(crate) struct Work {
     pub(crate) takes: Vec<Arc<Cell>>,
     /// Tasks that make its inputs.
     pub(crate) makers: Vec<Arc<Cell>>,
-    /// What is called; `None`: a command.
-    pub(crate) function: Option<FunctionWork>,
+    /// What is to be done.
+    pub(crate) deed: Deed,
     /// What looks at its failures.
     pub(crate) handler: Option<Handler>,
+}
+
+/// What a task does, as far as the core does not know.
+pub(crate) enum Deed {
+    /// A command: the core knows all of it.
+    Command,
+    /// A command whose text is made when its values are there.
+    Text(Text),
+    Function(FunctionWork),
+}
+
+/// Makes the text of a command.
+#[derive(Clone)]
+pub(crate) struct LateText(pub(crate) Arc<Work>);
+
+impl LateText {
+    /// The command, when the values are there.
+    pub(crate) fn render(&self) -> Result<Command, Failure> {
+        match &self.0.deed {
+            Deed::Text(text) => text.render_late(&self.0.takes),
+            Deed::Command | Deed::Function(_) => {
+                Err(Failure::new(FailureClass::Permanent, "it has no text to be made"))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for LateText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LateText").finish_non_exhaustive()
+    }
 }
 
 /// A function and what it is called with.
@@ -89,7 +121,7 @@ pub(crate) struct FunctionWork {
 impl Work {
     /// Of a task that is over.
     pub(crate) fn nothing() -> Self {
-        Self { takes: Vec::new(), makers: Vec::new(), function: None, handler: None }
+        Self { takes: Vec::new(), makers: Vec::new(), deed: Deed::Command, handler: None }
     }
 }
 

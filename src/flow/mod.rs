@@ -14,6 +14,7 @@ mod handle;
 mod join;
 mod options;
 mod side;
+mod text;
 mod value;
 mod workers;
 
@@ -22,7 +23,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
-pub use argument::{Argument, Arguments, Awaited, LateArgument, Plain, Text};
+pub use argument::{Argument, Arguments, Awaited, CommandArgument, LateArgument, Plain, Text};
 pub use call::FunctionTask;
 pub use cell::TaskState;
 pub use command::{CommandRun, CommandTask, Readable};
@@ -48,7 +49,7 @@ pub use command::ReadOf;
 pub use function::Begun;
 
 pub(crate) use events::{Board as EventBoard, Watcher};
-pub(crate) use handle::Handle;
+pub(crate) use handle::{Handle, LateText};
 pub(crate) use side::Side;
 pub(crate) use workers::{Workers, pause_until};
 

@@ -15,11 +15,11 @@ use keelboat_engine::{
 };
 
 use super::argument::assemble;
-use super::cell::{Cell, Ended};
+use super::cell::{Cell, Ended, values_of};
 use super::config::OnClose;
 use super::error::TaskError;
 use super::function::{Course, Left, misfit, panicked};
-use super::handle::{Called, Handle, Request, Submission, Work, closed};
+use super::handle::{Called, Deed, Handle, LateText, Request, Submission, Work, closed};
 use super::workers::Workers;
 use crate::driver::Edges;
 use crate::driver::values;
@@ -228,6 +228,12 @@ impl Side {
                 return numbered;
             }
         }
+    }
+
+    /// What makes the text of a command, if that is not known before.
+    pub(crate) fn text(&self, task: TaskId) -> Option<LateText> {
+        let work = &self.entry(task)?.work;
+        matches!(work.deed, Deed::Text(_)).then(|| LateText(Arc::clone(work)))
     }
 
     fn entry(&self, task: TaskId) -> Option<&Entry> {
@@ -599,7 +605,7 @@ fn broken_off(error: tokio::task::JoinError) -> Failure {
 }
 
 fn begin(work: &Work, paths: Result<Vec<PathBuf>, Failure>) -> Course {
-    let Some(function) = &work.function else {
+    let Deed::Function(function) = &work.deed else {
         let failure = Failure::new(FailureClass::Permanent, "there is no function to call");
         return Course::Over(Err(failure));
     };
@@ -607,20 +613,9 @@ fn begin(work: &Work, paths: Result<Vec<PathBuf>, Failure>) -> Course {
         Ok(paths) => paths,
         Err(failure) => return Course::Over(Err(failure)),
     };
-    let values: Result<Vec<Arc<[u8]>>, TaskError> = work
-        .takes
-        .iter()
-        .map(|cell| {
-            let missing = || Err(TaskError::value(&cell.name(), "it is not there"));
-            cell.ended().unwrap_or_else(missing)
-        })
-        .collect();
-    let values = match values {
+    let values = match values_of(&work.takes) {
         Ok(values) => values,
-        Err(error) => {
-            let failure = Failure::new(FailureClass::Permanent, error.to_string());
-            return Course::Over(Err(failure));
-        }
+        Err(failure) => return Course::Over(Err(failure)),
     };
     match assemble(&function.segments, &values, &paths) {
         Ok(arguments) => function.body.begin(&arguments),

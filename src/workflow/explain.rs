@@ -56,21 +56,32 @@ pub(super) fn explain_name(
     scope: &Value,
     opaque: &dyn Fn(&str) -> bool,
 ) -> Option<Problem> {
+    let unknown = asked_for(&text.value, name, scope, opaque)?;
+    let place = within(sources, text, unknown.range);
+    Some(sources.problem(place, unknown.message).labelled("not known here").help(unknown.help))
+}
+
+/// What is wrong with a name that a template asks for, if it will not be there.
+pub(super) fn asked_for(
+    text: &str,
+    name: &str,
+    scope: &Value,
+    opaque: &dyn Fn(&str) -> bool,
+) -> Option<Unknown> {
     let first = name.split('.').next().unwrap_or(name);
     // Functions of the template engine.
     if opaque(first) || ["range", "dict", "namespace", "debug"].contains(&first) {
         return None;
     }
-    let range = text.value.find(name).map(|start| start..start + name.len())?;
-    let unknown = unknown_name(&text.value, &range, scope)?;
-    let place = within(sources, text, unknown.range);
-    Some(sources.problem(place, unknown.message).labelled("not known here").help(unknown.help))
+    let range = text.find(name).map(|start| start..start + name.len())?;
+    unknown_name(text, &range, scope)
 }
 
-struct Unknown {
+/// A name that means nothing.
+pub(super) struct Unknown {
     range: Range<usize>,
-    message: String,
-    help: String,
+    pub(super) message: String,
+    pub(super) help: String,
 }
 
 /// The first name in a range of a template that means nothing.

@@ -1,16 +1,18 @@
 //! What the workflow file means, without a file: for programs that make their tasks themselves.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use keelboat_engine::{Command, Source};
+use keelboat_engine::{Command, Digest, Source};
 use minijinja::value::Value;
 
 use super::declaration::Text;
+use super::explain::{Unknown, asked_for};
 use super::paths::{self, Complaint};
 use super::problem::Place;
 use super::scope::path_value;
-use super::template::{Mode, Templates};
+use super::template::{Fault, Mode, Templates};
 use super::{addresses, shell};
 
 /// The directory that paths are relative to.
@@ -86,10 +88,10 @@ pub(crate) fn checkpoint(directory: &str, files: &[Arc<str>]) -> Result<Arc<str>
     }
 }
 
-/// What templates of a command see: texts by name, and paths by label.
-#[derive(Debug, Default)]
+/// What templates of a command see: values by name, and paths by label.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Scope {
-    pub(crate) values: Vec<(String, Value)>,
+    pub(crate) values: Vec<(Arc<str>, Value)>,
     pub(crate) inputs: Vec<(Arc<str>, Arc<str>)>,
     pub(crate) outputs: Vec<(Arc<str>, Arc<str>)>,
 }
@@ -110,7 +112,7 @@ impl Scope {
                 (label, one.unwrap_or_else(|| Value::from(paths)))
             }))
         };
-        let all = self.values.iter().cloned();
+        let all = self.values.iter().map(|(name, value)| (name.to_string(), value.clone()));
         let all = all.chain([
             ("inputs".to_owned(), files(&self.inputs)),
             ("outputs".to_owned(), files(&self.outputs)),
@@ -119,20 +121,102 @@ impl Scope {
     }
 }
 
-/// A script with what it sees, quoted for the shell.
-pub(crate) fn script(script: &str, scope: &Scope) -> Result<Command, String> {
-    let rendered = render(script, Mode::Shell, scope)?;
-    Ok(Command::Shell { shell: shell::default_for(script), script: rendered })
+/// The text of a command, as it is written.
+#[derive(Debug)]
+pub(crate) enum Template {
+    /// A script.
+    Script(String),
+    /// A program and its arguments.
+    Argv(Vec<String>),
 }
 
-/// A program and its arguments. One that is a list gives several.
-pub(crate) fn argv(words: &[String], scope: &Scope) -> Result<Command, String> {
-    let (templates, scope) = (Templates::new(), scope.value());
+impl Template {
+    /// The command with what it sees. In a script that is quoted for the shell; an argument that is
+    /// a list gives several.
+    pub(crate) fn render(&self, scope: &Scope) -> Result<Command, String> {
+        match self {
+            Self::Script(script) => {
+                let (templates, text) = (Templates::new(), text(script));
+                let rendered = templates.compile(&text, Mode::Shell);
+                let rendered = rendered.and_then(|text| text.render(&scope.value()));
+                let rendered = rendered.map_err(|fault| fault_in(script, &fault))?;
+                no_nul([&rendered].into_iter())?;
+                Ok(Command::Shell { shell: shell_for(script, &rendered), script: rendered })
+            }
+            Self::Argv(words) => argv(words, &scope.value()),
+        }
+    }
+
+    /// The command before it has what it sees: later it is also given these, whose digests are known.
+    pub(crate) fn unrendered(&self, arguments: Arc<[(Arc<str>, Digest)]>) -> Command {
+        let (shell, words) = match self {
+            Self::Script(script) => (Some(shell::default_for(script)), [script.clone()].into()),
+            Self::Argv(words) => (None, words.clone().into()),
+        };
+        Command::Template { shell, words, arguments }
+    }
+
+    /// Checks that each name is there that it asks for, and that it asks for each of those that it is
+    /// given, of which nothing else is known.
+    pub(crate) fn check(&self, scope: &Scope, given: &[&str]) -> Result<(), String> {
+        let seen = Scope {
+            values: given.iter().map(|name| ((*name).into(), Value::from(()))).collect(),
+            ..scope.clone()
+        };
+        let seen = seen.value();
+        let is_given = |name: &str| given.contains(&name);
+        let mut asked = BTreeSet::new();
+        let texts = match self {
+            Self::Script(script) => std::slice::from_ref(script),
+            Self::Argv(words) => words,
+        };
+        for written in texts {
+            for name in self.names(written)? {
+                if let Some(unknown) = asked_for(written, &name, &seen, &is_given) {
+                    return Err(not_there(&name, &unknown));
+                }
+                asked.extend(name.split('.').next().map(str::to_owned));
+            }
+        }
+        match given.iter().find(|name| !asked.contains(**name)) {
+            None => Ok(()),
+            Some(name) => Err(format!(
+                "it is given {name:?}, which its text does not ask for: write {{{{ {name} }}}} \
+                 where it is to stand, or do not give it"
+            )),
+        }
+    }
+
+    fn names(&self, written: &str) -> Result<BTreeSet<String>, String> {
+        let (templates, text) = (Templates::new(), text(written));
+        let names = match self {
+            Self::Script(_) => templates.compile(&text, Mode::Shell).map(|text| text.names()),
+            Self::Argv(_) => templates.compile_argument(&text).map(|text| text.names()),
+        };
+        names.map_err(|fault| fault_in(written, &fault))
+    }
+}
+
+fn not_there(name: &str, unknown: &Unknown) -> String {
+    let Unknown { message, help, .. } = unknown;
+    let is_file = name.contains('.');
+    let by = if is_file { "" } else { "; values are given by `arg`" };
+    format!("{message}: {help}{by}")
+}
+
+/// By the filter `raw` a pipe may also come from a value.
+fn shell_for(script: &str, rendered: &str) -> Arc<[String]> {
+    shell::default_for(if script.contains("raw") { rendered } else { script })
+}
+
+fn argv(words: &[String], scope: &Value) -> Result<Command, String> {
+    let templates = Templates::new();
     let texts: Vec<Text> = words.iter().map(|word| text(word)).collect();
     let mut argv = Vec::with_capacity(texts.len());
     for text in &texts {
-        let argument = templates.compile_argument(text).map_err(|fault| fault.error.to_string());
-        argument?.render_into(&scope, &mut argv).map_err(|fault| fault.error.to_string())?;
+        let argument = templates.compile_argument(text);
+        let rendered = argument.and_then(|argument| argument.render_into(scope, &mut argv));
+        rendered.map_err(|fault| fault_in(&text.value, &fault))?;
     }
     match argv.first() {
         Some(program) if !program.is_empty() => no_nul(argv.iter())?,
@@ -141,12 +225,15 @@ pub(crate) fn argv(words: &[String], scope: &Scope) -> Result<Command, String> {
     Ok(Command::Argv(argv.into()))
 }
 
-fn render(template: &str, mode: Mode, scope: &Scope) -> Result<Arc<str>, String> {
-    let (templates, text) = (Templates::new(), text(template));
-    let rendered = templates.compile(&text, mode).and_then(|text| text.render(&scope.value()));
-    let rendered = rendered.map_err(|fault| fault.error.to_string())?;
-    no_nul([&rendered].into_iter())?;
-    Ok(rendered)
+/// What is wrong, and where in the text.
+fn fault_in(text: &str, fault: &Fault) -> String {
+    let error = &fault.error;
+    let range = error.range().map(|range| fault.offset + range.start..fault.offset + range.end);
+    let detail = error.detail().map_or_else(|| error.to_string(), ToOwned::to_owned);
+    match range.and_then(|range| text.get(range)).filter(|part| !part.is_empty()) {
+        Some(part) => format!("{{{{ {} }}}}: {detail}", part.trim()),
+        None => detail,
+    }
 }
 
 fn no_nul<T: AsRef<str>>(texts: impl Iterator<Item = T>) -> Result<(), String> {

@@ -36,6 +36,7 @@ mod read_foreach;
 mod read_retry;
 mod read_task;
 pub(crate) mod reader;
+pub(crate) mod record;
 mod schema;
 mod scope;
 mod shell;

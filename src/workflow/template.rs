@@ -12,6 +12,7 @@ use minijinja::{
 };
 
 use super::declaration::{GlobMatch, Row, Text};
+use super::record::Record;
 
 /// How values become text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,7 +232,9 @@ fn words(value: &Value, word: &mut dyn FnMut(&str) -> Result<(), Error>) -> Resu
     let refuse = |why: &'static str| Err(Error::new(ErrorKind::InvalidOperation, why));
     match value.kind() {
         ValueKind::String => word(value.as_str().unwrap_or_default()),
-        ValueKind::Number | ValueKind::Bool => word(&value.to_string()),
+        ValueKind::Number => word(&value.to_string()),
+        // As it is written in the workflow file, and not as Python does.
+        ValueKind::Bool => word(if value.is_true() { "true" } else { "false" }),
         ValueKind::Seq | ValueKind::Iterable => {
             value.try_iter()?.try_for_each(|item| words(&item, word))
         }
@@ -243,6 +246,8 @@ fn words(value: &Value, word: &mut dyn FnMut(&str) -> Result<(), Error>) -> Resu
                 word(found.path())
             } else if value.downcast_object_ref::<Row>().is_some() {
                 refuse("this is a whole row; name one of its columns, such as row.sample")
+            } else if value.downcast_object_ref::<Record>().is_some() {
+                word(&Record::as_json(value)?)
             } else {
                 refuse("this value is not text; name one of its parts")
             }
@@ -265,6 +270,7 @@ mod tests {
             ("many", Value::from(vec!["x", "y z", "it's"])),
             ("empty", Value::from(Vec::<String>::new())),
             ("n", Value::from(3)),
+            ("yes", Value::from(true)),
         ]);
         let text = text(template);
         let templates = Templates::new();
@@ -278,6 +284,7 @@ mod tests {
         assert_eq!(shell("cat {{ one }} > {{ n }}"), "cat 'a b' > 3");
         assert_eq!(shell("cat {{ many }}"), r"cat x 'y z' 'it'\''s'");
         assert_eq!(shell("cat {{ empty }}."), "cat .");
+        assert_eq!(shell("cat {{ yes }}"), "cat true");
         assert_eq!(shell("cat {{ one | raw }} {{ many | raw }}"), "cat a b x y z it's");
         assert_eq!(shell("cat {{ '' }}"), "cat ''");
         assert_eq!(shell("x={{ 'p/' ~ one }}"), "x='p/a b'");

@@ -1,8 +1,9 @@
 //! Commands, their files, and functions beside them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use keelboat::flow::{Exit, OnClose};
+use keelboat::flow::{Config, Exit, Flow, OnClose};
 use libtest_mimic::Trial;
 
 use super::{Case, trial};
@@ -12,6 +13,9 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("commands::files_go_from_one_to_the_next", files_go_from_one_to_the_next),
         trial("commands::an_output_is_sent_before_its_future_is_there", an_output_is_sent),
         trial("commands::arguments_are_quoted", arguments_are_quoted),
+        trial("commands::what_they_are_given_may_come_later", what_they_are_given),
+        trial("commands::a_text_is_made_by_a_function", a_text_is_made_by_a_function),
+        trial("commands::values_are_in_the_key", values_are_in_the_key),
         trial("commands::mistakes_are_errors_of_the_task", mistakes_are_errors_of_the_task),
         trial("commands::a_flow_that_is_cancelled_kills", a_flow_that_is_cancelled_kills),
     ]
@@ -78,6 +82,90 @@ fn arguments_are_quoted() {
     assert_eq!(case.read("out.txt"), "it's\na b\n3\n");
 }
 
+fn what_they_are_given() {
+    let case = Case::new();
+    case.write("words.txt", "b\na\n");
+    let flow = &case.flow;
+    let sorted = flow
+        .command("sort {{ inputs.words }} > {{ outputs.sorted }}")
+        .input("words", "words.txt")
+        .output("sorted", "sorted.txt")
+        .submit();
+    let settings = |gain: f64| BTreeMap::from([("gain", gain), ("offset", 0.2)]);
+    let settings = flow.call(
+        move |gain: f64| {
+            settings(gain)
+                .into_iter()
+                .map(|(k, v)| (k.to_owned(), v))
+                .collect::<BTreeMap<String, f64>>()
+        },
+        (1.5,),
+    );
+    let seeds = [3, 4].map(|seed| flow.call(|seed: u64| seed * seed, (seed,)));
+    let names = flow.call(|| ("it's".to_owned(), "a b".to_owned()), ());
+    let run = flow
+        .command(
+            "printf '%s\\n' {{ name }} {{ settings.gain }} {{ settings }} {{ seeds }} {{ plain }} \
+             > {{ outputs.said }}; cat {{ files.sorted }} >> {{ outputs.said }}",
+        )
+        .arg("name", names.index::<String>(0))
+        .arg("settings", settings)
+        .arg("seeds", seeds.to_vec())
+        .arg("plain", "c d")
+        .arg("files", BTreeMap::from([("sorted", sorted.output("sorted"))]))
+        .output("said", "said.txt")
+        .submit();
+    run.output("said").wait().unwrap();
+    let said = "it's\n1.5\n{\"gain\":1.5,\"offset\":0.2}\n9\n16\nc d\na\nb\n";
+    assert_eq!(case.read("said.txt"), said);
+    let spread = flow
+        .program(["sh", "-c", "printf '%s|' \"$@\" > said2.txt", "sh", "{{ words }}", "-{{ n }}"])
+        .arg("words", flow.call(|| vec!["a b".to_owned(), "c".to_owned()], ()))
+        .arg("n", &seeds[0])
+        .output("said", "said2.txt")
+        .submit();
+    spread.output("said").wait().unwrap();
+    assert_eq!(case.read("said2.txt"), "a b|c|-9|");
+}
+
+fn a_text_is_made_by_a_function() {
+    let case = Case::new();
+    let script = |words: Vec<String>| format!("echo {} | tr a-z A-Z", words.join(" "));
+    let words = case.flow.call(|| vec!["ebb".to_owned(), "flood".to_owned()], ());
+    let run = case
+        .flow
+        .command("({{ script | raw }}) > {{ outputs.said }}")
+        .arg("script", case.flow.call(script, (words,)))
+        .output("said", "said.txt")
+        .submit();
+    run.output("said").wait().unwrap();
+    assert_eq!(case.read("said.txt"), "EBB FLOOD\n");
+}
+
+/// What is remembered of a command counts when it is given the same again, and only then.
+fn values_are_in_the_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = |value: u64| {
+        let flow = Flow::open(Config::new(directory.path())).unwrap();
+        let given = flow.call(move || value, ());
+        let run = flow
+            .command("echo {{ n }} {{ more }} > {{ outputs.said }}; echo >> {{ notes | raw }}")
+            .arg("n", given)
+            .arg("more", 7)
+            .arg("notes", directory.path().join("ran"))
+            .output("said", "said.txt")
+            .submit();
+        let path = run.output("said").wait().unwrap();
+        flow.close().unwrap();
+        std::fs::read_to_string(path).unwrap()
+    };
+    let times = || std::fs::read(directory.path().join("ran")).unwrap().len();
+    assert_eq!((run(1).as_str(), times()), ("1 7\n", 1));
+    assert_eq!((run(2).as_str(), times()), ("2 7\n", 2));
+    assert_eq!((run(2).as_str(), times()), ("2 7\n", 2));
+    assert_eq!((run(1).as_str(), times()), ("1 7\n", 2), "it is brought back");
+}
+
 fn mistakes_are_errors_of_the_task() {
     let case = Case::new();
     let flow = &case.flow;
@@ -87,7 +175,21 @@ fn mistakes_are_errors_of_the_task() {
     assert_eq!(error.exit(), Some(Exit::Code(3)), "{error:?}");
     let unknown = flow.command("cat {{ inputs.x }}").submit();
     let error = unknown.done().wait().unwrap_err();
-    assert!(error.to_string().contains("undefined"), "{error}");
+    assert!(error.to_string().contains("there is no `x` in `inputs`"), "{error}");
+    let late = || flow.call(|| 1u8, ());
+    let forgotten = flow.command("echo {{ n }} {{ m }}").arg("n", late()).submit();
+    let error = forgotten.done().wait().unwrap_err();
+    assert!(error.to_string().contains("`m` is not defined"), "{error}");
+    let unused = flow.command("true").arg("n", late()).submit();
+    let error = unused.done().wait().unwrap_err();
+    assert!(error.to_string().contains("\"n\", which its text does not ask for"), "{error}");
+    let empty = flow.call(|| None::<u8>, ());
+    let error = flow.command("echo {{ n }}").arg("n", empty).submit().done().wait().unwrap_err();
+    assert!(error.to_string().contains("{{ n }}: the value is null"), "{error}");
+    let broken = flow.call(|| -> u8 { panic!("no number") }, ());
+    let needs = flow.command("echo {{ n }}").arg("n", broken).submit();
+    let error = needs.done().wait().unwrap_err();
+    assert!(error.root().to_string().contains("no number"), "{error:?}");
     let outside = flow.command("true").output("x", "../x").submit();
     let error = outside.output("x").wait().unwrap_err();
     assert!(error.to_string().contains(".."), "{error}");

@@ -56,7 +56,7 @@ fn what_needs_a_refused_task_says_so() {
     let end = flow.call(|x: u8| x, (next,));
     let error = end.wait_for(SOON).expect("no hang").unwrap_err();
     assert_eq!(error.causes().len(), 3, "{error:?}");
-    assert!(error.root().to_string().contains("undefined"), "{error:?}");
+    assert!(error.root().to_string().contains("`nothing` is not defined"), "{error:?}");
 }
 
 fn a_panic_is_a_failure_of_its_task() {

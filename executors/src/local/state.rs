@@ -225,7 +225,7 @@ fn begin_of(spec: &LaunchSpec) -> Begin {
         }
         Command::Argv(argv) => argv.to_vec(),
         // No process can be made of it; the warden says so.
-        Command::Function { .. } => Vec::new(),
+        Command::Template { .. } | Command::Function { .. } => Vec::new(),
     };
     Begin {
         key: spec.attempt.into(),
