@@ -106,8 +106,14 @@ impl Side {
                     taken.events.extend(event);
                 }
                 Request::Close(OnClose::Wait) => taken.events.push(Event::Closed),
-                Request::Close(OnClose::Drain) => self.stop(Urgency::Drain, &mut taken.events),
-                Request::Close(OnClose::Cancel) => self.stop(Urgency::Now, &mut taken.events),
+                Request::Close(OnClose::Drain) => {
+                    taken.events.push(Event::Closed);
+                    self.stop(Urgency::Drain, &mut taken.events);
+                }
+                Request::Close(OnClose::Cancel) => {
+                    taken.events.push(Event::Closed);
+                    self.stop(Urgency::Now, &mut taken.events);
+                }
             }
         }
         self.submit(core, now, submitted, edges, &mut taken.actions);
@@ -115,17 +121,20 @@ impl Side {
     }
 
     /// Of a task with this very cell: others may be called the same.
-    fn cancel(&mut self, core: &Core, cell: &Arc<Cell>) -> Option<Event> {
-        let task = core.graph().find(&cell.name())?;
-        self.entry(task).filter(|entry| Arc::ptr_eq(&entry.cell, cell))?;
+    fn cancel(&mut self, core: &Core, cell: &Arc<Cell>) -> Vec<Event> {
+        let is_it =
+            |task: &TaskId| self.entry(*task).is_some_and(|entry| Arc::ptr_eq(&entry.cell, cell));
+        let Some(task) = core.graph().find(&cell.name()).filter(is_it) else { return Vec::new() };
+        let mut events = vec![Event::TaskCancelled { task }];
         let mut calls = self.calls.iter();
         let joining = calls.find(|(attempt, call)| attempt.task == task && call.is_joining);
-        let Some((attempt, _)) = joining else { return Some(Event::TaskCancelled { task }) };
-        // The core lets what is published come to its end; this one may never do.
-        let attempt = *attempt;
-        self.calls.remove(&attempt);
-        let failure = Failure::new(FailureClass::Permanent, "it was cancelled");
-        Some(Event::PublishFailed { attempt, failure })
+        if let Some(attempt) = joining.map(|(attempt, _)| *attempt) {
+            // The core lets what is published come to its end; this one may never do.
+            self.calls.remove(&attempt);
+            let failure = Failure::new(FailureClass::Permanent, "it was cancelled");
+            events.push(Event::PublishFailed { attempt, failure });
+        }
+        events
     }
 
     /// Begins nothing more. Joins wait for tasks that may never begin: the next run takes them up.
@@ -326,7 +335,7 @@ impl Side {
         Some(Event::AttemptEnded(AttemptOutcome { attempt, result, usage }))
     }
 
-    /// Remembers what a function left. `None`: it is known when another task has ended.
+    /// Remembers what a function left. Of a join it is known when another task has ended.
     pub(crate) fn publish(&mut self, attempt: AttemptId, edges: &Edges) -> Option<TakenIn> {
         let is_stopping = self.is_stopping;
         let call = self.calls.get_mut(&attempt)?;
@@ -348,7 +357,8 @@ impl Side {
                 cell.when_over(move |ended| {
                     handle.tell(Request::Joined(attempt, ended.clone()));
                 });
-                None
+                let events = vec![Event::JoinBegan { attempt }];
+                Some(TakenIn { events, ..TakenIn::default() })
             }
         }
     }

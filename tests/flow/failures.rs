@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use keelboat::flow::{Fact, Future, OnClose, Stamped, TaskState};
+use keelboat::flow::{
+    Fact, FailureClass, FailureKind, Future, OnClose, Response, Stamped, TaskState,
+};
 use libtest_mimic::Trial;
 
 use super::{Case, SOON, trial};
@@ -137,7 +139,10 @@ fn joins_end_with_the_flow_and_when_cancelled() {
         };
         let joined = case.flow.join(outer.clone(), ());
         has_begun.recv_timeout(SOON).expect("the inner task runs");
-        let cancelled = case.flow.join(outer, ());
+        // Whatever its rules say of failures: nobody wants it any more.
+        let again = Response::Retry { cost: 0 };
+        let cancelled = case.flow.function(outer);
+        let cancelled = cancelled.on(FailureKind::Class(FailureClass::Permanent), again).join(());
         let next = case.flow.call(|x: u32| x, (&cancelled,));
         cancelled.cancel();
         assert!(cancelled.wait_for(SOON).expect("at once").unwrap_err().is_cancelled());

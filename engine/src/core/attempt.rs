@@ -56,6 +56,12 @@ impl Core {
         self.on_done(task, record, site, Counted::Completed, actions);
     }
 
+    pub(super) fn on_join_began(&mut self, attempt: AttemptId) {
+        if let Some(Phase::Publishing(_)) = self.current(attempt) {
+            self.sites.joining.insert(attempt.task);
+        }
+    }
+
     pub(super) fn on_publish_failed(
         &mut self,
         attempt: AttemptId,
@@ -227,7 +233,9 @@ impl Core {
 
     pub(super) fn on_task_cancelled(&mut self, task: TaskId, actions: &mut Vec<Action>) {
         match self.phase(task) {
-            Phase::Done | Phase::Failed | Phase::Skipped | Phase::Publishing(_) => {}
+            Phase::Done | Phase::Failed | Phase::Skipped => {}
+            // It comes to its end. If that is none, there is no other try.
+            Phase::Publishing(_) => self.tasks[task.index()].cancelled = true,
             Phase::Running(_) => {
                 let state = &mut self.tasks[task.index()];
                 state.cancelled = true;

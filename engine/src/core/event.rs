@@ -70,6 +70,12 @@ pub enum Event {
         /// Why not.
         failure: Failure,
     },
+    /// What an attempt leaves is what another task will leave: it is published when that one has
+    /// ended, and nothing of it moves until then. May follow [`Action::Publish`].
+    JoinBegan {
+        /// The attempt.
+        attempt: AttemptId,
+    },
     /// A task's output was read, and these tasks follow from it. Answers [`Action::Expand`].
     Grown {
         /// The task whose output was read.

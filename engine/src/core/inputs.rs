@@ -392,7 +392,10 @@ impl Core {
         let state = &mut self.tasks[task.index()];
         state.phase = Phase::Done;
         state.done_under = state.key;
-        state.value = record.value;
+        // Others were given the value that it left first: what is made anew are its files.
+        if !again {
+            state.value = record.value;
+        }
         state.reasons = Vec::new();
         state.cancelled = false;
         state.losses = 0;

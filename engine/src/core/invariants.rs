@@ -23,6 +23,9 @@ impl Core {
         let waits = |(_, task): &(_, TaskId)| self.phase(*task) == Phase::Backoff;
         assert!(self.timers.iter().all(waits), "what has a timer waits for its next try");
         self.check_snapshots();
+        let mut joining = self.sites.joining.iter();
+        let publishing = |task: &TaskId| matches!(self.phase(*task), Phase::Publishing(_));
+        assert!(joining.all(publishing), "who waits for another task is being published");
     }
 
     fn check_task(&self, task: TaskId) {

@@ -75,7 +75,7 @@ impl Core {
     /// for [`TransferQueue::set_elsewhere`](crate::queue::TransferQueue::set_elsewhere).
     pub fn kept(&self) -> Elsewhere {
         let is_moving = self.counts.running > 0
-            || self.sites.any_publishing()
+            || self.sites.any_moving()
             || !self.recalling.is_empty()
             || !self.timers.is_empty()
             || self.has_spare();

@@ -170,6 +170,7 @@ impl Core {
             Event::PublishFailed { attempt, failure } => {
                 self.on_publish_failed(attempt, failure, actions);
             }
+            Event::JoinBegan { attempt } => self.on_join_began(attempt),
             Event::Grown { by, tasks } => self.on_grown(by, tasks, actions),
             Event::GrowFailed { by, failure } => self.on_grow_failed(by, failure, actions),
             Event::Delivered { task, output } => self.on_delivered(task, output, actions),
@@ -288,6 +289,9 @@ impl Core {
             Phase::Fetching(site) => Some(format!("inputs on their way to {site}")),
             Phase::Queued(site) => Some(format!("free slots at {site}")),
             Phase::Backoff => Some("its next try".to_owned()),
+            Phase::Publishing(_) if self.sites.joining.contains(&task) => {
+                Some("the task whose value it leaves".to_owned())
+            }
             Phase::Publishing(_) => Some("its outputs to be in their places".to_owned()),
             Phase::Running(_) | Phase::Done | Phase::Failed | Phase::Skipped => None,
         }
@@ -384,7 +388,10 @@ impl Core {
         }
         let failed = self.counts.failed > 0 || self.aftermath_failed;
         let outcome = match self.course {
-            Course::Draining | Course::Halting if !all_ended => RunOutcome::Cancelled,
+            // Of what was to be submitted yet nobody knows.
+            Course::Draining | Course::Halting if !all_ended || self.options.open => {
+                RunOutcome::Cancelled
+            }
             _ if failed || !all_ended => RunOutcome::Failed,
             _ => RunOutcome::Succeeded,
         };

@@ -344,7 +344,10 @@ impl Core {
             }
             // A head of the queue that is gone may have been what others waited behind.
             Phase::Queued(_) => self.sites.stirred.extend(id),
-            Phase::Publishing(_) => self.sites.publishing -= 1,
+            Phase::Publishing(_) => {
+                self.sites.publishing -= 1;
+                self.sites.joining.remove(&task);
+            }
             _ => {}
         }
         let turn = self.turn(task);

@@ -20,6 +20,8 @@ pub(super) struct Sites {
     /// Places at which something can have become possible to launch.
     pub(super) stirred: BTreeSet<PlaceId>,
     pub(super) publishing: usize,
+    /// Those of them that wait for other tasks.
+    pub(super) joining: BTreeSet<TaskId>,
     /// Numbers of the GPUs that tasks hold.
     gpus: BTreeMap<TaskId, Vec<u32>>,
 }
@@ -120,6 +122,11 @@ impl Sites {
 
     pub(super) const fn any_publishing(&self) -> bool {
         self.publishing > 0
+    }
+
+    /// Whether any of them comes to its end without others.
+    pub(super) fn any_moving(&self) -> bool {
+        self.publishing > self.joining.len()
     }
 
     pub(super) fn running(&self) -> impl Iterator<Item = TaskId> {

@@ -9,7 +9,7 @@ use super::plan::{Growth, held_name, source_name};
 use super::room::{Shelf, Unread};
 use super::world::{Attempt, Deed, World};
 use crate::core::{Action, Core, Event, History, Phase, Recall, StageFrom, Urgency};
-use crate::{AttemptId, Fact, FileId, RunOutcome, SiteId, Source, TaskId, Timestamp};
+use crate::{AttemptId, Fact, FileId, RunOutcome, SiteId, Source, TaskId, TaskSpec, Timestamp};
 
 /// More steps than any of these runs needs: beyond, it goes in circles.
 const STEPS_MAX: u32 = 30_000;
@@ -19,6 +19,13 @@ const STEPS_MAX: u32 = 30_000;
 pub(super) enum End {
     Over(RunOutcome),
     Crashed,
+}
+
+/// What happens next to an engine.
+enum Happening {
+    Event(Event),
+    /// The program submits tasks.
+    Submission(Vec<TaskSpec>),
 }
 
 pub(super) struct Life<'w, 'a> {
@@ -38,7 +45,8 @@ impl Life<'_, '_> {
         let remembered = self.oracle.journal.iter().any(again);
         self.world.marks.hit_if(remembered, Mark::FailuresRememberedAfterCrash);
         let plan = self.world.plan;
-        let mut core = Core::new(plan.tasks.clone(), history, plan.options).unwrap();
+        let known = if plan.program.is_none() { plan.tasks.clone() } else { Vec::new() };
+        let mut core = Core::new(known, history, plan.options).unwrap();
         self.world.gate = Gate::new(&mut self.world.chance);
         self.schedule();
         let mut actions = Vec::new();
@@ -57,7 +65,13 @@ impl Life<'_, '_> {
                 return end;
             }
             self.observe(&core, resumed);
-            let event = self.next_event(&core);
+            let event = match self.next(&core) {
+                Happening::Event(event) => event,
+                Happening::Submission(batch) => {
+                    self.submit(&mut core, batch, &mut actions);
+                    continue;
+                }
+            };
             self.world.tell("event", &event);
             let unread = Unread::before(&event, &core);
             core.step(self.world.now, event.clone(), &mut actions);
@@ -75,6 +89,7 @@ impl Life<'_, '_> {
         let world = &mut *self.world;
         world.pools.clear();
         world.queued.clear();
+        world.begin_program();
         for (at, pools) in world.plan.sites.iter().enumerate() {
             let site = if at == 0 { SiteId::HOME } else { SiteId(world.next_site) };
             world.next_site += u16::from(at > 0);
@@ -95,7 +110,9 @@ impl Life<'_, '_> {
             }
         }
         if self.oracle.cancels {
-            world.later((5, 600), Deed::Cancel);
+            for _ in 0..if world.plan.program.is_some() { 6 } else { 1 } {
+                world.later((5, 600), Deed::Cancel);
+            }
         }
         if world.chance.one_in(3) {
             for _ in 0..8 {
@@ -109,10 +126,10 @@ impl Life<'_, '_> {
         }
     }
 
-    fn next_event(&mut self, core: &Core) -> Event {
+    fn next(&mut self, core: &Core) -> Happening {
         loop {
             if let Some(event) = self.world.pump(core) {
-                return event;
+                return Happening::Event(event);
             }
             let next = self.world.pending.first_key_value().map(|((at, _), _)| *at);
             let deadline = core.next_deadline().map(|due| due.max(self.world.now));
@@ -132,16 +149,19 @@ impl Life<'_, '_> {
                 }
                 (next, Some(due)) if next.is_none_or(|at| due < at) => {
                     self.world.now = due;
-                    return Event::TimePassed;
+                    return Happening::Event(Event::TimePassed);
                 }
                 _ => {}
             }
             let ((at, _), deed) = self.world.pending.pop_first().unwrap();
             self.world.now = at;
+            if let Deed::Submit(batch) = deed {
+                return Happening::Submission(batch);
+            }
             let late = matches!(deed, Deed::Again(_));
             let Some(event) = self.world.carry_out(deed, core) else { continue };
             self.note(core, &event, late);
-            return event;
+            return Happening::Event(event);
         }
     }
 
@@ -160,6 +180,11 @@ impl Life<'_, '_> {
                     Mark::StoppedWhilePublishing,
                 );
                 marks.hit_if(any(|p| *p == Phase::Recalling), Mark::StoppedWhileRecalling);
+            }
+            Event::TaskCancelled { task } if !core.phase(*task).is_final() => {
+                self.oracle.cancelled.insert(core.spec(*task).name.clone());
+                let publishing = matches!(core.phase(*task), Phase::Publishing(_));
+                marks.hit_if(publishing, Mark::CancelledWhilePublishing);
             }
             Event::Recalled { task, key, verdict: Recall::Miss { .. } }
                 if core.phase(*task) == Phase::Recalling && core.key(*task) == Some(*key) =>
@@ -198,6 +223,7 @@ impl Life<'_, '_> {
         let at_shares = core.hosts_are_at_their_shares();
         self.world.marks.hit_if(at_shares, Mark::HostsAtTheirShares);
         self.world.check_snapshots();
+        self.world.end_joins();
         for (at, node) in core.graph().tasks().iter().enumerate() {
             let phase = core.phase(TaskId(u32::try_from(at).unwrap()));
             let marks = &mut *self.world.marks;
@@ -311,7 +337,10 @@ impl Life<'_, '_> {
                     self.world.later((0, 5), Deed::End(attempt));
                 }
             }
-            Action::Publish { attempt } => self.world.later((1, 50), Deed::Publish(attempt)),
+            Action::Publish { attempt } => {
+                let name = &core.spec(attempt.task).name;
+                self.world.begin_publishing(attempt, name, self.oracle.stopped);
+            }
             Action::Expand { task } => {
                 let grows =
                     matches!(self.world.plan.growth[&core.spec(task).name], Growth::Tasks(_));
@@ -436,6 +465,13 @@ pub(super) fn after_life(world: &mut World<'_>) {
         let key = world.memo.keys().nth(world.chance.below(world.memo.len().max(1))).copied();
         if let Some(key) = key {
             world.memo.remove(&key);
+        }
+    }
+    if world.chance_of_program.one_in(3) {
+        let gone = world.chance_of_program.below(world.values.len().max(1));
+        if let Some(gone) = world.values.iter().nth(gone).copied() {
+            world.values.remove(&gone);
+            world.marks.hit(Mark::ValueLost);
         }
     }
     if world.chance.one_in(4) {

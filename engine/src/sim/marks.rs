@@ -40,6 +40,9 @@ marks! {
     DeliveredAnew, DeliveryOutdated,
     Snapshotted, SnapshotGivenUp, SavedAtEnd, SavedByNextEngine, RestoredOnRetry,
     RestoredByNextEngine, CheckpointOfAnotherKey, CheckpointForgotten, CrashedBeforeForgetting,
+    SubmittedWhileRunning, SubmittedAfterCrash, SubmittedWhileStopping, SubmissionRefused,
+    TookWhatWasDone, TookWhatHadFailed, ClosedBefore, ClosedAfterAll, CancelledWhilePublishing,
+    Joined, JoinFailed, JoinCancelled, JoinGivenUp, HandlerSkips, ValueLost,
     ContentChangedForWaiting, ContentChangedForRunning,
 }
 

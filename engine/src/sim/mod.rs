@@ -10,6 +10,7 @@ mod marks;
 mod model;
 mod oracle;
 mod plan;
+mod program;
 mod room;
 mod world;
 

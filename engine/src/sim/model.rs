@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::plan::{Fate, Growth, Plan, SourceFate, TOO_MUCH, source_digest, source_name};
+use super::program::value_of;
 use crate::{
     Command, Content, Digest, InputSpec, Kind, MemoKey, RunOutcome, Source, TaskName, TaskSpec,
     memo_key,
@@ -40,7 +41,11 @@ pub(super) fn written(spec: &TaskSpec, key: MemoKey, at: usize, salt: u32) -> Op
     if output.optional && coin.as_bytes()[0] < 128 {
         return None;
     }
-    let Command::Shell { script, .. } = &spec.command else { panic!("plans have scripts") };
+    let script = match &spec.command {
+        Command::Shell { script, .. } => script,
+        Command::Function { name, .. } => name,
+        Command::Argv(_) => panic!("plans have scripts and functions"),
+    };
     let cause = if script.starts_with("dull") { spec.name.to_string() } else { key.to_string() };
     let bytes = format!("{cause} {} {salt}", output.path);
     Some(content(Digest::of(bytes.as_bytes()), output.kind))
@@ -124,7 +129,7 @@ impl<'a> Model<'a> {
         if let Some(ending) = self.endings.get(&spec.name) {
             return *ending;
         }
-        let after = spec.after.iter().map(|name| self.by_name[name.as_ref()]);
+        let after = spec.before().map(|name| self.by_name[name.as_ref()]);
         let before: Vec<_> =
             after.chain(spec.inputs.iter().filter_map(|i| self.writer(&i.source))).collect();
         let before_done =
@@ -145,13 +150,35 @@ impl<'a> Model<'a> {
         if spec.resources.memory == TOO_MUCH {
             return Ending::Failed;
         }
-        self.keys.insert(spec.name.clone(), memo_key(spec, &contents, &[]));
+        let values: Vec<_> = spec.takes.iter().map(|name| self.value(name)).collect();
+        self.keys.insert(spec.name.clone(), memo_key(spec, &contents, &values));
         match self.plan.fates[&spec.name] {
-            Fate::Good | Fate::Transient(_) => Ending::Done,
+            Fate::Good | Fate::Transient(_) => self.ending_of_join(spec),
             Fate::Skips => Ending::Skipped,
-            Fate::Exhausts | Fate::Permanent | Fate::Unpublishable | Fate::FailsAtOnce => {
+            Fate::Unpublishable => {
+                self.ending_of_join(spec);
                 Ending::Failed
             }
+            Fate::Exhausts | Fate::Permanent | Fate::FailsAtOnce => Ending::Failed,
+        }
+    }
+
+    /// A function that submits tasks is done when the last of them is.
+    fn ending_of_join(&mut self, spec: &TaskSpec) -> Ending {
+        let joins = self.plan.program.as_ref().map(|program| &program.joins);
+        let Some(inner) = joins.and_then(|joins| joins.get(&spec.name)) else {
+            return Ending::Done;
+        };
+        let endings: Vec<Ending> = inner.iter().map(|spec| self.ending(spec)).collect();
+        if endings.last() == Some(&Ending::Done) { Ending::Done } else { Ending::Failed }
+    }
+
+    /// The value that a task leaves which is done.
+    fn value(&self, task: &str) -> Option<Digest> {
+        let program = self.plan.program.as_ref();
+        match program.and_then(|program| program.joined(task)) {
+            Some(inner) => self.value(inner),
+            None => value_of(self.by_name[task], &self.keys[task].to_string(), 0),
         }
     }
 

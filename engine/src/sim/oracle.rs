@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::marks::Mark;
 use super::model::{Ending, Model};
 use super::plan::{FINAL, FREE, HALF, LOSS_COST, NOT_FOUND, SKIPS, held_name, source_name};
+use super::program::is_inner;
 use super::world::{Attempt, World};
 use crate::core::{Admission, Core, Phase, Pool};
 use crate::{
     AttemptId, Digest, Exit, Fact, Failure, FailureClass, KeyPart, MemoKey, MemoRecord, Memoize,
     Reason, Resources, Reuse, RunOutcome, Shortage, SiteId, TaskId, TaskName, TaskSpec, Timestamp,
-    Work, memo_key,
+    memo_key,
 };
 
 /// What the oracle remembers of a run by itself.
@@ -38,6 +39,8 @@ pub(super) struct Oracle {
     /// Somebody interfered: the sets of failed and skipped tasks are not the model's.
     pub(super) cancels: bool,
     pub(super) stopped: bool,
+    /// Tasks that somebody did not want any more before they had ended.
+    pub(super) cancelled: BTreeSet<TaskName>,
 }
 
 impl Oracle {
@@ -97,6 +100,8 @@ impl Oracle {
 
     pub(super) fn on_fact(&mut self, fact: &Fact, world: &mut World<'_>, core: &Core) {
         self.remember(fact);
+        self.check_cancelled(fact);
+        world.tell_cell(fact);
         match fact {
             Fact::AttemptStarted { task, reasons, .. } => {
                 let again = reasons.contains(&Reason::ResultLost);
@@ -251,7 +256,11 @@ impl Oracle {
             world.marks.hit_if(path.ends_with("/inner"), Mark::InsideDirectory);
             contents.push(there);
         }
-        let key = memo_key(spec, &contents, &[]);
+        let makers = node.inputs.iter().filter_map(|file| core.graph().file(*file).producer);
+        let makers: Vec<_> = makers.map(|maker| core.spec(maker).name.clone()).collect();
+        Self::check_before(spec, &makers, world);
+        let values: Vec<_> = spec.takes.iter().map(|taken| world.cells[taken].unwrap()).collect();
+        let key = memo_key(spec, &contents, &values);
         assert_eq!(core.key(id.task), Some(key), "{name} runs under the key of what it reads");
         self.check_need(name, key, world, core);
         key
@@ -280,6 +289,7 @@ impl Oracle {
             world.doubted.contains(output.path.as_ref())
                 || here.is_some() && here != output.content.as_ref()
         });
+        let lost = lost || record.value.is_some_and(|value| !world.values.contains(&value));
         assert!(lost || there, "{name} runs again although nothing of its result was lost");
     }
 
@@ -296,7 +306,7 @@ impl Oracle {
             return;
         }
         if world.plan.restless || self.cancels {
-            return;
+            return Self::check_all_ended(outcome, world, core);
         }
         let expected = model.outcomes();
         let well = expected == [RunOutcome::Succeeded];
@@ -325,7 +335,9 @@ impl Oracle {
             }
         }
         if exact {
-            assert_eq!(core.graph().tasks().len(), model.endings().len(), "all tasks are there");
+            let known = core.graph().tasks().iter().filter(|node| !is_inner(&node.spec.name));
+            let expected = model.endings().keys().filter(|name| !is_inner(name));
+            assert_eq!(known.count(), expected.count(), "all tasks are there");
         }
     }
 }
@@ -349,7 +361,8 @@ fn check_slots(id: AttemptId, site: SiteId, world: &mut World<'_>, core: &Core) 
     let grown = Resources { memory: held.memory.max(asked.memory), ..asked };
     let is_right = held == asked || spec.memory_growth.is_some() && held == grown;
     assert!(is_right, "{} asks for {asked:?}, and has {held:?}", spec.name);
-    assert_ne!(pool.only, Some(Work::Functions), "{} is a command", spec.name);
+    let fits = pool.only.is_none_or(|only| only == spec.command.work());
+    assert!(fits, "{} runs where its kind does", spec.name);
     let may = match spec.executors.as_ref() {
         [] => pool.admission == Admission::Anyone,
         labels => labels.contains(&pool.label),
@@ -393,10 +406,15 @@ fn check_turn(
     world.marks.hit_if(urgent && overtaken, Mark::UrgentFirst);
 }
 
+/// Whether somebody said what is to follow from the exit codes of this task.
+fn is_answered(failure: &Failure, spec: &TaskSpec) -> bool {
+    !spec.retry.rules.is_empty() || failure.response.is_some()
+}
+
 /// The exit code of a failure, where the task's rules know it; 0 where not.
 fn code_of(failure: &Failure, spec: &TaskSpec) -> i32 {
     match failure.exit {
-        Some(Exit::Code(code)) if !spec.retry.rules.is_empty() => code,
+        Some(Exit::Code(code)) if is_answered(failure, spec) => code,
         _ => 0,
     }
 }
@@ -409,7 +427,7 @@ fn cost_of(failure: &Failure, spec: &TaskSpec) -> u32 {
         (FINAL | SKIPS | FREE, _) => 0,
         (HALF, _) => 500,
         (NOT_FOUND, _) => 1_000,
-        (_, FailureClass::InfrastructureLost) if !spec.retry.rules.is_empty() => LOSS_COST,
+        (_, FailureClass::InfrastructureLost) if is_answered(failure, spec) => LOSS_COST,
         (_, FailureClass::Transient | FailureClass::OutOfResources) => 1_000,
         _ => 0,
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::chance::Chance;
 use super::checkpoints;
+use super::program::{Program, make_program};
 use crate::core::{Admission, Options, Pool};
 use crate::{
     Command, Digest, Exit, FailureClass, FailureKind, InputSpec, Kind, Memoize, MemoryGrowth,
@@ -42,7 +43,7 @@ pub(super) const NOT_FOUND: i32 = 127;
 /// What an attempt that was lost costs then, in thousandths.
 pub(super) const LOSS_COST: u32 = 10;
 
-fn rules() -> Arc<[RetryRule]> {
+pub(super) fn rules() -> Arc<[RetryRule]> {
     let code = |code| FailureKind::Exit(Exit::Code(code));
     let lost = FailureKind::Class(FailureClass::InfrastructureLost);
     let rules = [
@@ -88,11 +89,15 @@ pub(super) struct Plan {
     /// Sources change and tasks differ from attempt to attempt while the run goes on: only what
     /// holds in any world is checked.
     pub(super) restless: bool,
+    /// Its tasks are submitted by a program, in their order.
+    pub(super) program: Option<Program>,
 }
 
 /// A pool of the engine's own machine for those who name it, and one of each site that is not it.
-const SIDE: &str = "side";
+pub(super) const SIDE: &str = "side";
 const NODE: &str = "node";
+/// The one for functions alone.
+pub(super) const THREADS: &str = "threads";
 
 /// The engine's own machine, where every task can run.
 fn home(chance: &mut Chance) -> Vec<Pool> {
@@ -101,7 +106,7 @@ fn home(chance: &mut Chance) -> Vec<Pool> {
     let mut side = Pool::new(SIDE, Resources { cores: 1, memory: 6 << 30, ..capacity });
     side.only = Some(Work::Commands);
     side.admission = Admission::WhoAsks;
-    let mut functions = Pool::new("threads", Resources { cores: 4, ..capacity });
+    let mut functions = Pool::new(THREADS, Resources { cores: 4, ..capacity });
     functions.only = Some(Work::Functions);
     vec![Pool::new("local", capacity), side, functions]
 }
@@ -189,6 +194,7 @@ impl Plan {
             options,
             undeliverable: Vec::new(),
             restless: chance.one_in(5),
+            program: None,
         };
         let (readable, names) = (Vec::new(), Vec::new());
         let mut builder = Builder { chance, plan, readable, names, trouble };
@@ -206,7 +212,10 @@ impl Plan {
             let gather = builder.gather();
             builder.plan.tasks.push(gather);
         }
-        builder.chance.shuffle(&mut builder.plan.tasks);
+        make_program(seed, &mut builder.plan);
+        if builder.plan.program.is_none() {
+            builder.chance.shuffle(&mut builder.plan.tasks);
+        }
         builder.plan
     }
 
@@ -216,7 +225,8 @@ impl Plan {
             Growth::Tasks(tasks) => Some(tasks),
             _ => None,
         });
-        self.tasks.iter().chain(grown.flatten()).collect()
+        let joins = self.program.iter().flat_map(|program| program.joins.values());
+        self.tasks.iter().chain(grown.flatten()).chain(joins.flatten()).collect()
     }
 }
 

@@ -17,8 +17,8 @@ use crate::core::{Core, Event, FileNode, Pool, Recall, StageFrom, Urgency};
 use crate::queue::TicketId;
 use crate::{
     AttemptId, AttemptOutcome, CheckpointOrigin, Content, Digest, Exit, Failure, FailureClass,
-    FileId, Kind, MemoKey, MemoRecord, Memoize, OutputRecord, Reason, Resources, Reuse, Shortage,
-    SiteId, TaskId, TaskName, TaskSpec, Timestamp, Usage,
+    FileId, Kind, MemoKey, MemoRecord, Memoize, OutputRecord, Reason, Resources, Response, Reuse,
+    Shortage, SiteId, TaskId, TaskName, TaskSpec, Timestamp, Usage,
 };
 
 /// Something that is under way outside of the core, or will happen to it.
@@ -51,6 +51,10 @@ pub(super) enum Deed {
     Again(Event),
     Stop(Urgency),
     Cancel,
+    /// The program submits tasks; it submits no more; it does not wait for the task of a join.
+    Submit(Vec<TaskSpec>),
+    Close,
+    GiveUp(AttemptId, FailureClass),
     Edit,
     WantRoom,
 }
@@ -113,6 +117,14 @@ pub(super) struct World<'a> {
     pub(super) forgetting: Vec<Forgetting>,
     /// Chance for what befalls checkpoints, so that they leave the rest of a plan as it is.
     pub(super) chance_to_save: Chance,
+    /// Chance for what a program does.
+    pub(super) chance_of_program: Chance,
+    /// Attempts of joins, with the tasks that they wait for.
+    pub(super) joining: BTreeMap<AttemptId, TaskName>,
+    /// How tasks ended first in the life of this engine, with their values.
+    pub(super) cells: BTreeMap<TaskName, Result<Option<Digest>, ()>>,
+    /// Values that are kept.
+    pub(super) values: BTreeSet<Digest>,
     /// Engines that are gone.
     pub(super) lives: u32,
     /// How often a task failed of itself.
@@ -154,6 +166,10 @@ impl<'a> World<'a> {
             saved: BTreeMap::new(),
             forgetting: Vec::new(),
             chance_to_save: Chance::new(seed ^ 0xcafe),
+            chance_of_program: Chance::new(seed ^ 0xf00d),
+            joining: BTreeMap::new(),
+            cells: BTreeMap::new(),
+            values: BTreeSet::new(),
             lives: 0,
             failed: BTreeMap::new(),
             disturbed: BTreeMap::new(),
@@ -209,13 +225,15 @@ impl<'a> World<'a> {
 
     /// Whether a result could be had at home without running.
     pub(super) fn is_whole(&self, record: &MemoRecord) -> bool {
-        record.outputs.iter().all(|output| match output.content {
-            None => true,
-            Some(what) => {
-                self.held[&SiteId::HOME].get(output.path.as_ref()) == Some(&what)
-                    || self.objects.contains(&what.digest)
-            }
-        })
+        let has_value = record.value.is_none_or(|value| self.values.contains(&value));
+        has_value
+            && record.outputs.iter().all(|output| match output.content {
+                None => true,
+                Some(what) => {
+                    self.held[&SiteId::HOME].get(output.path.as_ref()) == Some(&what)
+                        || self.objects.contains(&what.digest)
+                }
+            })
     }
 
     /// Carries out what was under way; what comes of it, if anything is reported.
@@ -250,13 +268,18 @@ impl<'a> World<'a> {
             Deed::Deliver(task, output, content) => Some(self.deliver(core, task, output, content)),
             Deed::Through(ticket) => self.go_through(ticket, core),
             Deed::Again(event) => Some(event),
-            Deed::Stop(urgency) => Some(Event::StopRequested { urgency }),
-            Deed::Cancel => {
-                let total = core.counts().total as usize;
-                let task = TaskId(u32::try_from(self.chance.below(total)).unwrap());
-                self.marks.hit(Mark::Cancelled);
-                Some(Event::TaskCancelled { task })
+            Deed::Stop(urgency) => {
+                self.give_up_joins();
+                Some(Event::StopRequested { urgency })
             }
+            Deed::Cancel => self.cancel(core),
+            Deed::Submit(_) => unreachable!("the life of the engine submits"),
+            Deed::Close => {
+                let ended = core.counts().ended() == core.counts().total;
+                self.marks.hit(if ended { Mark::ClosedAfterAll } else { Mark::ClosedBefore });
+                Some(Event::Closed)
+            }
+            Deed::GiveUp(attempt, class) => self.give_up_join(attempt, class),
             Deed::Edit => {
                 self.edit();
                 Some(Event::TimePassed)
@@ -476,6 +499,13 @@ impl<'a> World<'a> {
         } else {
             self.own_failure(&spec)
         };
+        let failure = failure.map(|mut failure| {
+            if let Some(program) = &self.plan.program {
+                program.look_at(&name, &mut failure);
+                self.marks.hit_if(failure.response == Some(Response::Skip), Mark::HandlerSkips);
+            }
+            failure
+        });
         let failed = failure.is_some();
         let result = failure.map_or(Ok(()), Err);
         let ended = AttemptOutcome { attempt: id, result, usage: Usage::default() };
@@ -488,7 +518,9 @@ impl<'a> World<'a> {
     }
 
     fn own_failure(&mut self, spec: &TaskSpec) -> Option<Failure> {
-        let (name, has_rules) = (&spec.name, !spec.retry.rules.is_empty());
+        let name = &spec.name;
+        let is_handled = self.plan.program.as_ref().is_some_and(|program| program.handles(name));
+        let has_rules = is_handled || !spec.retry.rules.is_empty();
         let failed = self.failed.entry(name.clone()).or_default();
         let (class, code) = match self.plan.fates[name] {
             Fate::Good | Fate::Unpublishable => return None,
@@ -517,11 +549,17 @@ impl<'a> World<'a> {
         if let Some(failure) = failure {
             return Some(self.fail(id, Event::PublishFailed { attempt: id, failure }));
         }
+        let salt = if self.plan.restless { id.ordinal } else { 0 };
+        let value = match self.value(id, salt) {
+            Ok(value) => value,
+            Err(failure) => {
+                return Some(self.fail(id, Event::PublishFailed { attempt: id, failure }));
+            }
+        };
         let attempt = self.attempts.remove(&id)?;
         let (spec, site) = (attempt.spec, attempt.site);
-        let salt = if self.plan.restless { id.ordinal } else { 0 };
         let cached = !self.chance.one_in(3);
-        let mut record = MemoRecord::default();
+        let mut record = MemoRecord { value, ..MemoRecord::default() };
         for (at, output) in spec.outputs.iter().enumerate() {
             let what = written(&spec, attempt.key, at, salt);
             if let Some(what) = what {

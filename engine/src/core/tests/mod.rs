@@ -6,6 +6,7 @@ mod directories;
 mod files;
 mod growth;
 mod pools;
+mod programs;
 mod resuming;
 mod retrying;
 mod size;
@@ -52,6 +53,8 @@ impl Script {
             let mut actions = Vec::new();
             if event.trim() == "start" {
                 self.core.resume(self.now, &mut actions);
+            } else if let Some(plan) = event.trim().strip_prefix("submit ") {
+                self.core.submit(self.now, tasks(plan), &mut actions).expect("a good plan");
             } else {
                 let event = self.event(event.trim());
                 self.core.step(self.now, event, &mut actions);
@@ -100,7 +103,11 @@ impl Script {
             let executable = text.contains("executable");
             OutputRecord { path: output.path.clone(), content, executable }
         });
-        MemoRecord { outputs: outputs.collect(), value: None }
+        let spec = self.core.spec(task);
+        let which = if text.contains("new") { "another" } else { "the" };
+        let value = || Digest::of(format!("{which} value of {}", spec.name).as_bytes());
+        let value = spec.command.leaves_value().then(value);
+        MemoRecord { outputs: outputs.collect(), value }
     }
 
     fn event(&mut self, text: &str) -> Event {
@@ -149,6 +156,8 @@ impl Script {
             "unpublished" => {
                 Event::PublishFailed { attempt: self.attempt(what), failure: failure(more) }
             }
+            "joins" => Event::JoinBegan { attempt: self.attempt(what) },
+            "closed" => Event::Closed,
             "grown" => Event::Grown { by: self.task(what), tasks: tasks(more) },
             "ungrown" => Event::GrowFailed { by: self.task(what), failure: failure(more) },
             "delivered" => Event::Delivered { task: self.task(what), output: 0 },
