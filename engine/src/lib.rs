@@ -26,7 +26,7 @@ pub use failure::{Exit, Failure, FailureClass, Shortage};
 pub use ids::{AttemptId, FileId, SiteId, TaskId, TaskName, Timestamp};
 pub use key::{KEY_VERSION, KeyChange, KeyPart, MemoKey, key_changes, key_parts, memo_key};
 pub use plan::{
-    CheckpointSpec, Command, Content, InputSpec, Kind, Memoize, MemoryGrowth, OutputSpec,
-    Resources, Source, TaskSpec, Work,
+    CheckpointSpec, Command, Content, Env, InputSpec, Kind, Memoize, MemoryGrowth, OutputSpec,
+    Resources, Source, TaskSpec, Work, no_env,
 };
 pub use retry::{FailureKind, RETRY_COST, Response, RetryPolicy, RetryRule};

@@ -5,7 +5,7 @@
 //! without `.` or empty components.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -253,6 +253,15 @@ pub struct CheckpointSpec {
     pub every: Option<Duration>,
 }
 
+/// Environment of a task, by name.
+pub type Env = Arc<BTreeMap<String, String>>;
+
+/// That of very many tasks: it takes room once.
+pub fn no_env() -> Env {
+    static NONE: LazyLock<Env> = LazyLock::new(Env::default);
+    Arc::clone(&NONE)
+}
+
 /// One task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskSpec {
@@ -269,7 +278,7 @@ pub struct TaskSpec {
     /// Tasks whose values it is given, in this order; they must have succeeded first.
     pub takes: Vec<TaskName>,
     /// Environment set for the task; part of its memo key.
-    pub env: Arc<BTreeMap<String, String>>,
+    pub env: Env,
     /// Version of what is run, as the user declares it; part of the memo key.
     pub version: Option<Arc<str>>,
     /// Labels of the pools that it may run in, the preferred one first; empty: any that takes
@@ -309,7 +318,7 @@ impl TaskSpec {
             outputs: Vec::new(),
             after: Vec::new(),
             takes: Vec::new(),
-            env: Arc::default(),
+            env: no_env(),
             version: None,
             executors: Arc::default(),
             priority: 0,

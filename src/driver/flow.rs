@@ -38,7 +38,7 @@ pub(crate) fn begin(config: &Config, board: Arc<EventBoard>) -> Result<BegunFlow
     let thread = std::thread::Builder::new().name("flow".to_owned());
     let own = handle.clone();
     let thread = thread.spawn(move || {
-        own.enter();
+        own.enter_loop();
         let mut driver = Driver::new(opened, &mut watcher);
         let result = driver.drive();
         driver.end(result)

@@ -106,6 +106,17 @@ impl Lowering {
         Ok(())
     }
 
+    /// No larger than what is in it: very many calls may be waiting.
+    pub(crate) fn into_parts(mut self) -> (Box<[Segment]>, Vec<Arc<Cell>>, Vec<Input>) {
+        for segment in &mut self.segments {
+            if let Segment::Bytes(bytes) = segment {
+                bytes.shrink_to_fit();
+            }
+        }
+        self.takes.shrink_to_fit();
+        (self.segments.into(), self.takes, self.inputs)
+    }
+
     pub(crate) fn list(&mut self, items: usize) {
         value::push_array_head(self.bytes(), items);
     }

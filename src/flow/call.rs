@@ -123,7 +123,7 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
         }
         let mut spec = options.spec(command);
         spec.inputs = inputs_of(&lowering);
-        let Lowering { segments, takes, inputs, .. } = lowering;
+        let (segments, takes, inputs) = lowering.into_parts();
         let makers = inputs.into_iter().filter_map(|input| input.maker).collect();
         let deed = Deed::Function(FunctionWork { body, segments });
         let handler = options.handler;

@@ -50,9 +50,18 @@ struct Inner {
     is_running: bool,
     ended: Option<Ended>,
     /// Outputs that are to be sent somewhere, by path, and what came of it.
-    sent: BTreeMap<Arc<str>, Option<Result<(), TaskError>>>,
-    wakers: Vec<Waker>,
-    hooks: Vec<Hook>,
+    sent: BTreeMap<Arc<str>, Sent>,
+    watchers: Vec<Watcher>,
+}
+
+/// What came of an output that is to be sent; `None`: nobody knows yet.
+type Sent = Option<Result<(), TaskError>>;
+
+/// Somebody who is told of what happens to a task.
+enum Watcher {
+    Waker(Waker),
+    /// Called when it is over.
+    Hook(Hook),
 }
 
 impl Cell {
@@ -103,16 +112,16 @@ impl Cell {
             return;
         }
         if let Err(error) = &ended {
-            for sent in inner.sent.values_mut() {
-                sent.get_or_insert_with(|| Err(error.clone()));
-            }
+            inner.give_up_sending(error);
         }
-        let (wakers, hooks) = (std::mem::take(&mut inner.wakers), std::mem::take(&mut inner.hooks));
+        let watchers = std::mem::take(&mut inner.watchers);
         let ended = inner.ended.insert(ended).clone();
         drop(inner);
-        wakers.into_iter().for_each(Waker::wake);
-        for hook in hooks {
-            hook(&ended);
+        for watcher in watchers {
+            match watcher {
+                Watcher::Waker(waker) => waker.wake(),
+                Watcher::Hook(hook) => hook(&ended),
+            }
         }
     }
 
@@ -122,7 +131,7 @@ impl Cell {
         if let Some(sent) = inner.sent.get_mut(path) {
             *sent = Some(result);
         }
-        let wakers = std::mem::take(&mut inner.wakers);
+        let wakers = inner.wakers();
         drop(inner);
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -135,10 +144,8 @@ impl Cell {
     /// Nothing more is sent.
     pub(crate) fn give_up_sending(&self, error: &TaskError) {
         let mut inner = self.inner();
-        for sent in inner.sent.values_mut() {
-            sent.get_or_insert_with(|| Err(error.clone()));
-        }
-        let wakers = std::mem::take(&mut inner.wakers);
+        inner.give_up_sending(error);
+        let wakers = inner.wakers();
         drop(inner);
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -176,7 +183,7 @@ impl Cell {
     pub(crate) fn when_over(&self, hook: impl FnOnce(&Ended) + Send + 'static) {
         let mut inner = self.inner();
         match inner.ended.clone() {
-            None => inner.hooks.push(Box::new(hook)),
+            None => inner.watchers.push(Watcher::Hook(Box::new(hook))),
             Some(ended) => {
                 drop(inner);
                 hook(&ended);
@@ -201,8 +208,30 @@ pub(crate) fn values_of(cells: &[Arc<Cell>]) -> Result<Vec<Arc<[u8]>>, Failure> 
 
 impl Inner {
     fn wait(&mut self, waker: &Waker) {
-        if !self.wakers.iter().any(|known| known.will_wake(waker)) {
-            self.wakers.push(waker.clone());
+        let is_this = |watcher: &Watcher| match watcher {
+            Watcher::Waker(known) => known.will_wake(waker),
+            Watcher::Hook(_) => false,
+        };
+        if !self.watchers.iter().any(is_this) {
+            self.watchers.push(Watcher::Waker(waker.clone()));
+        }
+    }
+
+    /// All that wait to look again; hooks stay until it is over.
+    fn wakers(&mut self) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        for watcher in std::mem::take(&mut self.watchers) {
+            match watcher {
+                Watcher::Waker(waker) => wakers.push(waker),
+                Watcher::Hook(_) => self.watchers.push(watcher),
+            }
+        }
+        wakers
+    }
+
+    fn give_up_sending(&mut self, error: &TaskError) {
+        for sent in self.sent.values_mut() {
+            sent.get_or_insert_with(|| Err(error.clone()));
         }
     }
 }

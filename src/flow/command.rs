@@ -218,7 +218,8 @@ impl<'f> CommandTask<'f> {
 
     /// A variable of the environment; part of the memo key.
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
-        self.options.env.insert(name.to_owned(), value.into());
+        let env = Arc::make_mut(self.options.env.get_or_insert_default());
+        env.insert(name.to_owned(), value.into());
         self
     }
 
@@ -310,7 +311,7 @@ impl<'f> CommandTask<'f> {
         let (command, deed) = if takes.is_empty() {
             (text.render(&[])?, Deed::Command)
         } else {
-            (text.unrendered(), Deed::Text(text))
+            (text.unrendered(), Deed::Text(Box::new(text)))
         };
         let mut spec = self.options.spec(command);
         if let Some((directory, every)) = self.checkpoint {

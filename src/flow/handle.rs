@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use keelboat_engine::{AttemptId, Command, Failure, FailureClass, TaskSpec};
 
@@ -16,7 +16,13 @@ use super::options::Handler;
 use super::text::Text;
 use crate::driver::Message;
 
+/// Requests that wait for the loop; who submits more waits until it has taken them.
+const REQUESTS_MAX: usize = 8_192;
+
 thread_local! {
+    /// The loop whose thread this is, as below: nobody else would take what it asks for.
+    static LOOP: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+
     /// The flow that this thread belongs to: where it has its requests, or 0.
     static INSIDE: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
@@ -32,11 +38,15 @@ struct Shared {
     /// Whether the loop looks by itself before it sleeps.
     is_watched: AtomicBool,
     inbox: Mutex<Inbox>,
+    /// The loop has taken what was there.
+    taken: Condvar,
 }
 
 #[derive(Default)]
 struct Inbox {
     requests: Vec<Request>,
+    /// Threads that wait until it is taken.
+    waiting: usize,
     is_over: bool,
 }
 
@@ -86,7 +96,7 @@ pub(crate) enum Deed {
     /// A command: the core knows all of it.
     Command,
     /// A command whose text is made when its values are there.
-    Text(Text),
+    Text(Box<Text>),
     Function(FunctionWork),
 }
 
@@ -115,7 +125,7 @@ impl fmt::Debug for LateText {
 /// A function and what it is called with.
 pub(crate) struct FunctionWork {
     pub(crate) body: Arc<dyn Body>,
-    pub(crate) segments: Vec<Segment>,
+    pub(crate) segments: Box<[Segment]>,
 }
 
 impl Work {
@@ -128,12 +138,24 @@ impl Work {
 impl Handle {
     pub(crate) fn new(messages: SyncSender<Message>) -> Self {
         let (is_filled, is_watched) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self(Arc::new(Shared { messages, is_filled, is_watched, inbox: Mutex::default() }))
+        Self(Arc::new(Shared {
+            messages,
+            is_filled,
+            is_watched,
+            inbox: Mutex::default(),
+            taken: Condvar::new(),
+        }))
     }
 
     /// This thread belongs to the flow: it must not wait for what the flow does.
     pub(crate) fn enter(&self) {
         INSIDE.set(self.address());
+    }
+
+    /// This thread is the one with the loop.
+    pub(crate) fn enter_loop(&self) {
+        self.enter();
+        LOOP.set(self.address());
     }
 
     /// Whether this thread belongs to the flow.
@@ -180,6 +202,13 @@ impl Handle {
     /// False: the flow is over.
     pub(crate) fn tell(&self, request: Request) -> bool {
         let mut inbox = self.inbox();
+        if matches!(request, Request::Submit(_)) && LOOP.get() != self.address() {
+            while inbox.requests.len() >= REQUESTS_MAX && !inbox.is_over {
+                inbox.waiting += 1;
+                inbox = self.0.taken.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+                inbox.waiting -= 1;
+            }
+        }
         if inbox.is_over {
             return false;
         }
@@ -198,6 +227,9 @@ impl Handle {
     pub(crate) fn take(&self) -> Vec<Request> {
         let mut inbox = self.inbox();
         self.0.is_filled.store(false, Ordering::SeqCst);
+        if inbox.waiting > 0 {
+            self.0.taken.notify_all();
+        }
         std::mem::take(&mut inbox.requests)
     }
 
@@ -216,6 +248,7 @@ impl Handle {
     pub(crate) fn shut(&self) -> Vec<Request> {
         let mut inbox = self.inbox();
         inbox.is_over = true;
+        self.0.taken.notify_all();
         std::mem::take(&mut inbox.requests)
     }
 

@@ -1,12 +1,11 @@
 //! What may be said of a task besides what it does.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use keelboat_engine::{
-    Command, Failure, FailureKind, Memoize, MemoryGrowth, Resources, Response, RetryPolicy,
-    RetryRule, TaskSpec,
+    Command, Env, Failure, FailureKind, Memoize, MemoryGrowth, Resources, Response, RetryPolicy,
+    RetryRule, TaskSpec, no_env,
 };
 
 /// Whether a result is remembered, and an earlier one used.
@@ -46,19 +45,19 @@ pub(crate) struct Options {
     pub(crate) gpus: u32,
     pub(crate) disk: u64,
     pub(crate) priority: i32,
-    pub(crate) executors: Vec<Arc<str>>,
+    pub(crate) executors: Arc<[Arc<str>]>,
     pub(crate) handler: Option<Handler>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) retry: RetryPolicy,
     pub(crate) cache: Option<Cache>,
-    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) env: Option<Env>,
 }
 
 impl Options {
     /// A task with these options and nothing else.
     pub(crate) fn spec(&self, command: Command) -> TaskSpec {
         TaskSpec {
-            env: Arc::new(self.env.clone()),
+            env: self.env.clone().unwrap_or_else(no_env),
             version: self.version.clone(),
             resources: Resources {
                 cores: self.cores.unwrap_or(1),
@@ -68,7 +67,7 @@ impl Options {
             },
             memory_growth: self.growth,
             priority: self.priority,
-            executors: self.executors.clone().into(),
+            executors: Arc::clone(&self.executors),
             timeout: self.timeout,
             retry: self.retry.clone(),
             memoize: match self.cache.unwrap_or_default() {
@@ -155,7 +154,8 @@ macro_rules! option_methods {
         /// A pool that it may run in, by the name that the settings give it; of several the one that
         /// was named first is preferred.
         pub fn executor(mut self, label: impl Into<std::sync::Arc<str>>) -> Self {
-            self.options.executors.push(label.into());
+            let labels = self.options.executors.iter().cloned();
+            self.options.executors = labels.chain([label.into()]).collect();
             self
         }
 

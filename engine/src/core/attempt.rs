@@ -46,7 +46,7 @@ impl Core {
         let fact = Fact::Completed {
             task: spec.name.clone(),
             ordinal: attempt.ordinal,
-            key: self.tasks[task.index()].key.expect("what ran has a key"),
+            key: self.tasks[task.index()].key().expect("what ran has a key"),
             parts: key_parts(spec, &self.contents_read(task), &self.values(task)),
             record: record.clone(),
             usage,

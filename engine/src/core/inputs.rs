@@ -20,7 +20,7 @@ impl Core {
     /// The values that a task is given, in their order.
     pub(super) fn values(&self, task: TaskId) -> Vec<Option<Digest>> {
         let takes = self.spec(task).takes.iter();
-        takes.map(|name| self.tasks[self.graph.find(name)?.index()].value).collect()
+        takes.map(|name| self.tasks[self.graph.find(name)?.index()].value()).collect()
     }
 
     /// What the present attempt of a task read, also where that has changed since.
@@ -268,7 +268,7 @@ impl Core {
         let key = memo_key(&node.spec, &self.contents(task), &self.values(task));
         let known = self.known_result(task, key);
         let memoize = node.spec.memoize;
-        self.tasks[task.index()].key = Some(key);
+        self.tasks[task.index()].set_key(key);
         match (memoize, &known) {
             (Memoize::Off, None) => self.run_because(task, vec![Reason::CacheOff]),
             (Memoize::Refresh, None) => self.run_because(task, vec![Reason::Forced]),
@@ -284,12 +284,12 @@ impl Core {
     fn known_result(&self, task: TaskId, key: MemoKey) -> Option<MemoRecord> {
         let node = self.graph.task(task);
         let state = &self.tasks[task.index()];
-        if state.was_done() && state.done_under == Some(key) {
+        if state.was_done() && state.done_under() == Some(key) {
             let left = node.spec.outputs.iter().zip(&node.outputs).map(|(output, file)| {
                 let executable = self.files[file.index()].executable;
                 OutputRecord { path: output.path.clone(), content: self.content(*file), executable }
             });
-            return Some(MemoRecord { outputs: left.collect(), value: state.value });
+            return Some(MemoRecord { outputs: left.collect(), value: state.value() });
         }
         let (before, record) = self.history.task(&node.spec.name)?.result.as_ref()?;
         (*before == key).then(|| record.clone())
@@ -312,7 +312,7 @@ impl Core {
         actions: &mut Vec<Action>,
     ) {
         let state = &self.tasks[task.index()];
-        if state.phase != Phase::Recalling || state.key != Some(key) {
+        if state.phase != Phase::Recalling || state.key() != Some(key) {
             return;
         }
         match verdict {
@@ -391,10 +391,10 @@ impl Core {
         self.forget_checkpoints(task, actions);
         let state = &mut self.tasks[task.index()];
         state.phase = Phase::Done;
-        state.done_under = state.key;
+        state.set_done();
         // Others were given the value that it left first: what is made anew are its files.
         if !again {
-            state.value = record.value;
+            state.set_value(record.value);
         }
         state.reasons = Vec::new();
         state.cancelled = false;

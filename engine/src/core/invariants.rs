@@ -42,7 +42,7 @@ impl Core {
         }
         if matches!(state.phase, Phase::Running(_) | Phase::Publishing(_) | Phase::Done) {
             assert_eq!(unknown, 0, "{task} started with every input known");
-            assert!(state.key.is_some(), "{task} started with a key");
+            assert!(state.key().is_some(), "{task} started with a key");
         }
         let counted = match state.counted {
             Counted::No => !state.phase.is_final(),

@@ -243,7 +243,7 @@ impl Core {
 
     /// A task's memo key, once its inputs are known.
     pub fn key(&self, task: TaskId) -> Option<MemoKey> {
-        self.tasks[task.index()].key
+        self.tasks[task.index()].key()
     }
 
     /// What a task's key is made of, once its inputs are known.

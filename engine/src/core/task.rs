@@ -66,12 +66,8 @@ pub(crate) struct TaskState {
     pub(crate) losses: u32,
     /// How often its result was lost.
     pub(crate) results_lost: u32,
-    pub(crate) key: Option<MemoKey>,
-    /// The key under which it was done last. When its result is lost, its key can change to and
-    /// fro with its inputs before it is done again.
-    pub(crate) done_under: Option<MemoKey>,
-    /// The value that it left.
-    pub(crate) value: Option<Digest>,
+    /// `None`: nothing is known yet. Very many tasks may be waiting.
+    known: Option<Box<Known>>,
     /// Why it has to run.
     pub(crate) reasons: Vec<Reason>,
     /// What the attempt used that is being published.
@@ -88,6 +84,17 @@ pub(crate) struct TaskState {
     pub(crate) pool: u16,
     /// How often it ran out of memory.
     pub(crate) shortages: u32,
+}
+
+/// What is known of a task whose inputs are.
+#[derive(Debug, Default)]
+struct Known {
+    key: Option<MemoKey>,
+    /// The key under which it was done last. When its result is lost, its key can change to and
+    /// fro with its inputs before it is done again.
+    done_under: Option<MemoKey>,
+    /// The value that it left.
+    value: Option<Digest>,
 }
 
 /// Under which number of [`super::Counts`] a task stands.
@@ -111,9 +118,7 @@ impl TaskState {
             spent: 0,
             losses: 0,
             results_lost: 0,
-            key: None,
-            done_under: None,
-            value: None,
+            known: None,
             reasons: Vec::new(),
             usage: None,
             cancelled: false,
@@ -123,6 +128,34 @@ impl TaskState {
             pool: 0,
             shortages: 0,
         }
+    }
+
+    pub(crate) fn key(&self) -> Option<MemoKey> {
+        self.known.as_ref()?.key
+    }
+
+    /// The key under which it was done last.
+    pub(crate) fn done_under(&self) -> Option<MemoKey> {
+        self.known.as_ref()?.done_under
+    }
+
+    /// The value that it left.
+    pub(crate) fn value(&self) -> Option<Digest> {
+        self.known.as_ref()?.value
+    }
+
+    pub(crate) fn set_key(&mut self, key: MemoKey) {
+        self.known.get_or_insert_default().key = Some(key);
+    }
+
+    /// It was done under its key.
+    pub(crate) fn set_done(&mut self) {
+        let known = self.known.get_or_insert_default();
+        known.done_under = known.key;
+    }
+
+    pub(crate) fn set_value(&mut self, value: Option<Digest>) {
+        self.known.get_or_insert_default().value = value;
     }
 
     /// Whether it was done in this run, even if its result was lost since.

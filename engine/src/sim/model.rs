@@ -44,7 +44,7 @@ pub(super) fn written(spec: &TaskSpec, key: MemoKey, at: usize, salt: u32) -> Op
     let script = match &spec.command {
         Command::Shell { script, .. } => script,
         Command::Function { name, .. } => name,
-        Command::Argv(_) => panic!("plans have scripts and functions"),
+        Command::Argv(_) | Command::Template { .. } => panic!("plans have scripts and functions"),
     };
     let cause = if script.starts_with("dull") { spec.name.to_string() } else { key.to_string() };
     let bytes = format!("{cause} {} {salt}", output.path);
