@@ -10,17 +10,18 @@ use std::time::Duration;
 use keelboat_checkpoint::is_executable;
 use keelboat_engine::core::{Core, Event};
 use keelboat_engine::{
-    AttemptId, AttemptOutcome, Command, Content, Failure, FailureClass, InputSpec, Kind,
+    AttemptId, AttemptOutcome, Command, Content, Digest, Failure, FailureClass, InputSpec, Kind,
     MemoRecord, OutputRecord, OutputSpec, Resources, Source, TaskName, Usage,
 };
 use keelboat_executors::{Executor as _, LaunchSpec};
 use keelboat_staging::{LocalError, Placement, Scratch, publish};
 
+use super::called::Occupancy;
 use super::checkpoints::Checkpoint;
 use super::edges::{Edges, GRACE, Memory};
 use super::message::Message;
 use super::{aside, checkpoints, script, undeclared};
-use crate::flow::LateText;
+use crate::flow::Launch;
 use crate::project::file_name_of;
 
 /// By these the libraries of Nvidia and AMD know which GPUs a task has.
@@ -29,11 +30,11 @@ const GPU_VARIABLES: [&str; 2] = ["CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"
 /// All that an attempt needs, apart from the core that decided on it.
 #[derive(Debug)]
 pub(crate) struct Attempt {
-    id: AttemptId,
+    pub(super) id: AttemptId,
     pub(crate) name: TaskName,
     command: Command,
-    /// What makes the command, if it is none yet.
-    text: Option<LateText>,
+    /// What is launched in truth.
+    launch: Launch,
     env: Arc<BTreeMap<String, String>>,
     timeout: Option<Duration>,
     /// Slots that it has.
@@ -41,19 +42,25 @@ pub(crate) struct Attempt {
     /// The GPUs that it has, as their driver knows them.
     gpus: String,
     inputs: Vec<(InputSpec, Content)>,
-    outputs: Vec<OutputSpec>,
-    scratch: PathBuf,
+    /// Where a function finds its inputs.
+    pub(super) paths: Vec<PathBuf>,
+    pub(super) outputs: Vec<OutputSpec>,
+    pub(super) scratch: PathBuf,
     pub(super) checkpoint: Option<Checkpoint>,
     /// Somebody wants it to end, perhaps before it has begun.
     killed: AtomicBool,
+    /// Whether a function may be at work in its scratch directory.
+    pub(super) occupancy: Occupancy,
 }
 
 impl Attempt {
-    pub(crate) fn new(core: &Core, id: AttemptId, text: Option<LateText>, edges: &Edges) -> Self {
+    pub(crate) fn new(core: &Core, id: AttemptId, launch: Launch, edges: &Edges) -> Self {
         let node = core.graph().task(id.task);
         let spec = &node.spec;
         let contents = node.inputs.iter().map(|file| core.content(*file));
         let inputs = spec.inputs.iter().zip(contents);
+        let is_placed = |input: &InputSpec| !reads_in_place(&launch, input);
+        let inputs = inputs.filter(|(input, _)| is_placed(input));
         let inputs = inputs.filter_map(|(input, content)| Some((input.clone(), content?)));
         let directory = format!("{}.{}", file_name_of(&spec.name), id.ordinal);
         let scratch = edges.project.scratch().join(directory);
@@ -61,21 +68,34 @@ impl Attempt {
             id,
             name: spec.name.clone(),
             command: spec.command.clone(),
-            text,
             env: spec.env.clone(),
             timeout: spec.timeout,
             slots: core.held(id.task),
             gpus: edges.gpus(core.pool(id.task), core.gpus(id.task)).join(","),
             inputs: inputs.collect(),
+            paths: spec
+                .inputs
+                .iter()
+                .map(|input| place_of(&launch, input, &scratch, edges))
+                .collect(),
             outputs: spec.outputs.clone(),
             checkpoint: Checkpoint::new(core, id, &scratch),
             scratch,
             killed: AtomicBool::new(false),
+            occupancy: Occupancy::of(&launch),
+            launch,
         }
     }
 
     /// Makes the scratch directory and hands the attempt to the executor, which reports its end.
-    pub(crate) fn launch(&self, edges: &Edges) {
+    pub(crate) fn launch(self: &Arc<Self>, edges: &Arc<Edges>) {
+        match &self.launch {
+            Launch::Call(calling) => self.call(calling, edges),
+            Launch::Command | Launch::Text(_) => self.launch_command(edges),
+        }
+    }
+
+    fn launch_command(&self, edges: &Edges) {
         let command = self.startable(edges);
         let command = match command.and_then(|command| self.begin_checkpoint(edges, command)) {
             Ok(command) => command,
@@ -130,19 +150,22 @@ impl Attempt {
 
     /// Makes its scratch directory, and its command as it can be started there.
     fn startable(&self, edges: &Edges) -> Result<Command, Failure> {
-        let command = match &self.text {
-            None => self.command.clone(),
-            Some(text) => text.render()?,
+        let command = match &self.launch {
+            Launch::Text(text) => text.render()?,
+            Launch::Command | Launch::Call(_) => self.command.clone(),
         };
-        let prepared = self.prepare(edges);
-        let startable = prepared.and_then(|()| script::startable(command, &self.script()));
-        startable.map_err(|error| launch_failure(&error))
+        self.prepare(edges)?;
+        script::startable(command, &self.script()).map_err(|error| launch_failure(&error))
     }
 
-    /// Ends it, whether it has begun or is still being prepared.
-    pub(crate) fn kill(&self, edges: &Edges) {
+    /// Ends it, whether it has begun or is still being prepared. False: it is a call that has begun.
+    pub(crate) fn kill(&self, edges: &Edges) -> bool {
+        if let Launch::Call(_) = self.launch {
+            return self.occupancy.forbid();
+        }
         self.killed.store(true, Ordering::SeqCst);
         edges.late.kill(self.id);
+        true
     }
 
     /// The bytes of memory that it may use, when it asks for a number.
@@ -150,14 +173,14 @@ impl Attempt {
         Some(self.slots.memory).filter(|memory| *memory > 0)
     }
 
-    fn fail_to_launch(&self, failure: Failure, edges: &Edges) {
+    pub(super) fn fail_to_launch(&self, failure: Failure, edges: &Edges) {
         let usage = Usage::default();
         let outcome = AttemptOutcome { attempt: self.id, result: Err(failure), usage };
         edges.tell(Message::Events(vec![Event::AttemptEnded(outcome)]));
     }
 
     /// Last of all before the launch: what is in its directory from now on is the task's.
-    fn begin_checkpoint<T>(&self, edges: &Edges, launchable: T) -> Result<T, Failure> {
+    pub(super) fn begin_checkpoint<T>(&self, edges: &Edges, launchable: T) -> Result<T, Failure> {
         let checkpoint = self.checkpoint.as_ref();
         checkpoint.map_or(Ok(()), |checkpoint| checkpoint.begin(&self.scratch, edges))?;
         Ok(launchable)
@@ -175,7 +198,12 @@ impl Attempt {
         undeclared::hint(outcome, &self.command, &self.inputs, &self.outputs, &edges.project);
     }
 
-    fn prepare(&self, edges: &Edges) -> Result<(), LocalError> {
+    /// Makes its scratch directory, with the inputs.
+    pub(super) fn prepare(&self, edges: &Edges) -> Result<(), Failure> {
+        self.place_all(edges).map_err(|error| launch_failure(&error))
+    }
+
+    fn place_all(&self, edges: &Edges) -> Result<(), LocalError> {
         let memory = Memory(Arc::clone(&edges.digests));
         let scratch = edges.scratch.make(self.scratch.clone(), &self.outputs)?;
         if let Some(checkpoint) = &self.checkpoint {
@@ -197,10 +225,13 @@ impl Attempt {
         Ok(())
     }
 
-    /// Moves the outputs to their places, and tells the loop of it.
-    pub(crate) fn publish(&self, edges: &Edges) {
-        match self.move_outputs(edges) {
-            Ok((record, places)) => {
+    /// Moves the outputs to their places, and tells the loop of it; with the value of a function,
+    /// if it could be kept.
+    pub(crate) fn publish(&self, value: Result<Option<Digest>, Failure>, edges: &Edges) {
+        let published = value.and_then(|value| Ok((value, self.move_outputs(edges)?)));
+        match published {
+            Ok((value, (record, places))) => {
+                let record = MemoRecord { value, ..record };
                 let event = Event::Published { attempt: self.id, record };
                 edges.tell(Message::Published(event, places));
                 if self.checkpoint.is_some() {
@@ -210,10 +241,7 @@ impl Attempt {
             }
             Err(failure) => {
                 let event = Event::PublishFailed { attempt: self.id, failure };
-                match &self.checkpoint {
-                    Some(checkpoint) => checkpoint.save_left(edges, event),
-                    None => edges.tell(Message::Events(vec![event])),
-                }
+                self.save_left(event, edges);
             }
         }
         self.clear(edges);
@@ -258,8 +286,11 @@ impl Attempt {
         Ok(())
     }
 
-    /// Removes the scratch directory.
+    /// Removes the scratch directory, when nobody is at work there any more.
     pub(crate) fn clear(&self, edges: &Edges) {
+        if self.occupancy.put_off_clearing() {
+            return;
+        }
         edges.logs.take_back(&self.name, self.id.ordinal);
         script::clear(&self.command, &self.script());
         if self.checkpoint.is_some() {
@@ -268,6 +299,18 @@ impl Attempt {
         if let Err(error) = edges.scratch.take_back(&self.scratch, &self.outputs) {
             edges.tell(Message::Warning(format!("a scratch directory is left over: {error}")));
         }
+    }
+}
+
+/// Functions are trusted not to write to files of the project that they are given to read.
+fn reads_in_place(launch: &Launch, input: &InputSpec) -> bool {
+    matches!((launch, &input.source), (Launch::Call(_), Source::Path(_)))
+}
+
+fn place_of(launch: &Launch, input: &InputSpec, scratch: &Path, edges: &Edges) -> PathBuf {
+    match &input.source {
+        Source::Path(path) if reads_in_place(launch, input) => edges.project.resolve(path),
+        _ => scratch.join(&*input.scratch_path),
     }
 }
 

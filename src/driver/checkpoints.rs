@@ -176,11 +176,31 @@ impl Checkpoint {
         self.begun.load(Ordering::SeqCst) && !self.left.swap(true, Ordering::SeqCst)
     }
 
-    /// Saves what an attempt left that failed, and then tells of its end.
-    pub(super) fn save_left(&self, edges: &Edges, ended: Event) {
+    /// Saves the directory now, since its task asks for that.
+    pub(super) fn save_now(&self, edges: &Edges) -> Result<(), SnapshotError> {
+        let is_over = || self.over.load(Ordering::SeqCst);
+        let saved = self.save(edges, |snapshots, origin| {
+            if is_over() {
+                return Err(SnapshotError::Ended);
+            }
+            snapshots.save_running(&self.place, origin, &is_over)
+        })?;
+        if let Some(event) = saved {
+            edges.tell(Message::Events(vec![event]));
+        }
+        Ok(())
+    }
+
+    /// Saves what an attempt left that failed. From where somebody may still be at work it is copied.
+    pub(super) fn save_left(&self, edges: &Edges, is_occupied: bool) -> Option<Event> {
         self.end();
-        let saved = self.saved(edges, |snapshots, origin| snapshots.save_left(&self.place, origin));
-        edges.tell(Message::Events(saved.into_iter().chain([ended]).collect()));
+        self.saved(edges, |snapshots, origin| {
+            if is_occupied {
+                snapshots.save_running(&self.place, origin, &|| false)
+            } else {
+                snapshots.save_left(&self.place, origin)
+            }
+        })
     }
 
     fn saved(
@@ -188,14 +208,9 @@ impl Checkpoint {
         edges: &Edges,
         save: impl FnOnce(&Snapshots, Origin) -> Result<Verdict, SnapshotError>,
     ) -> Option<Event> {
-        let mut number = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
-        match save(&self.snapshots(edges), self.origin(edges)) {
-            Ok(Verdict::Saved(saved)) => {
-                *number += 1;
-                let (attempt, bytes) = (self.id, saved.bytes);
-                Some(Event::CheckpointSaved { attempt, number: *number, bytes })
-            }
-            Ok(Verdict::Nothing) | Err(SnapshotError::Ended) => None,
+        match self.save(edges, save) {
+            Ok(event) => event,
+            Err(SnapshotError::Ended) => None,
             Err(error) => {
                 let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
                 edges.tell(Message::Warning(format!(
@@ -204,6 +219,22 @@ impl Checkpoint {
                 )));
                 None
             }
+        }
+    }
+
+    fn save(
+        &self,
+        edges: &Edges,
+        save: impl FnOnce(&Snapshots, Origin) -> Result<Verdict, SnapshotError>,
+    ) -> Result<Option<Event>, SnapshotError> {
+        let mut number = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        match save(&self.snapshots(edges), self.origin(edges))? {
+            Verdict::Saved(saved) => {
+                *number += 1;
+                let (attempt, bytes) = (self.id, saved.bytes);
+                Ok(Some(Event::CheckpointSaved { attempt, number: *number, bytes }))
+            }
+            Verdict::Nothing => Ok(None),
         }
     }
 }

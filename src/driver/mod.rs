@@ -4,6 +4,7 @@
 mod aside;
 mod attempt;
 mod bound;
+mod called;
 mod checkpoints;
 mod clock;
 mod deliver;
@@ -13,6 +14,7 @@ mod error;
 mod flow;
 mod hold;
 mod late;
+mod launching;
 mod logs;
 mod message;
 mod observe;
@@ -423,15 +425,7 @@ impl<'a> Driver<'a> {
                     queries.push(recall::Query { task, name, key, known });
                 }
                 Action::Launch { attempt, .. } => self.launch(attempt),
-                Action::Kill { attempt } => {
-                    if let Some(attempt) = self.attempts.get(&attempt) {
-                        attempt.kill(&self.edges);
-                    } else if let Program::Flow(side) = &mut self.program
-                        && let Some(event) = side.kill(attempt)
-                    {
-                        self.feed(event, actions);
-                    }
-                }
+                Action::Kill { attempt } => self.kill(attempt, actions),
                 Action::Publish { attempt } => self.publish(attempt, actions),
                 Action::Expand { task } => {
                     let event = self.program.expand(&self.core, task, &self.edges);
@@ -462,39 +456,6 @@ impl<'a> Driver<'a> {
         let node = self.core.graph().file(file);
         let (source, priority) = (node.source.clone(), 0);
         stage::Wanted { file, source, kind: node.kind, sha256: node.sha256, priority }
-    }
-
-    fn launch(&mut self, id: AttemptId) {
-        if self.core.spec(id.task).command.leaves_value()
-            && let Program::Flow(side) = &mut self.program
-        {
-            return side.launch(&self.core, id, &self.edges);
-        }
-        let text = match &self.program {
-            Program::Flow(side) => side.text(id.task),
-            Program::File(_) => None,
-        };
-        let attempt = Arc::new(Attempt::new(&self.core, id, text, &self.edges));
-        self.running.insert(attempt.name.clone(), self.clock.now());
-        self.attempts.insert(id, Arc::clone(&attempt));
-        let edges = Arc::clone(&self.edges);
-        self.edges.pool.submit(move || attempt.launch(&edges));
-    }
-
-    fn publish(&mut self, id: AttemptId, actions: &mut Vec<Action>) {
-        let Some(attempt) = self.attempts.remove(&id) else {
-            if let Program::Flow(side) = &mut self.program
-                && let Some(left) = side.publish(id, &self.edges)
-            {
-                self.durable.add_places(left.places);
-                actions.extend(left.actions);
-                left.events.into_iter().for_each(|event| self.feed(event, actions));
-            }
-            return;
-        };
-        self.keep_if_it_saves(id, &attempt);
-        let edges = Arc::clone(&self.edges);
-        self.edges.pool.submit(move || attempt.publish(&edges));
     }
 
     fn deliver(&self, task: TaskId, output: u32, content: Content) {

@@ -25,11 +25,7 @@ impl Driver<'_> {
         }
         let (attempt, edges) = (Arc::clone(attempt), Arc::clone(&self.edges));
         let ended = event.clone();
-        self.edges.pool.submit(move || {
-            if let Some(checkpoint) = &attempt.checkpoint {
-                checkpoint.save_left(&edges, ended);
-            }
-        });
+        self.edges.pool.submit(move || attempt.save_left(ended, &edges));
         true
     }
 

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use keelboat_engine::{Command, Failure, FailureClass, InputSpec};
+use keelboat_engine::{Command, Failure, FailureClass, InputSpec, Source, TaskSpec};
 
 use super::Flow;
 use super::argument::{Arguments, CodecErrorOf, Lowering};
 use super::cell::Cell;
-use super::error::TaskError;
-use super::function::{Bare, Begun, Body, Function, JoinFunction, TryFunction, Value, name_of};
+use super::function::{Bare, Begun, Body, Call, Function, JoinFunction, TryFunction};
+use super::function::{Value, name_of};
 use super::future::Future;
 use super::handle::{Deed, FunctionWork, Submission, Work};
 use super::options::{Cache, Options, option_methods};
+use super::outputs::{Made, Writes, output_methods};
 use crate::workflow::free;
 
 /// A function with options, ready to be called any number of times.
@@ -45,15 +46,32 @@ use crate::workflow::free;
 pub struct FunctionTask<'f, F> {
     flow: &'f Flow,
     function: F,
+    writes: Writes,
     options: Options,
+}
+
+/// What a function does besides returning a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Nothing.
+    Plain,
+    /// It may write files, by what its context tells it.
+    InContext,
+    /// It leaves that to another task.
+    Join,
+}
+
+const fn kind(takes_context: bool) -> Kind {
+    if takes_context { Kind::InContext } else { Kind::Plain }
 }
 
 impl<'f, F: Clone> FunctionTask<'f, F> {
     pub(crate) fn new(flow: &'f Flow, function: F) -> Self {
-        Self { flow, function, options: Options::default() }
+        Self { flow, function, writes: Writes::default(), options: Options::default() }
     }
 
     option_methods!();
+    output_methods!();
 
     /// Calls it with these arguments; see [`Flow::call`].
     pub fn call<P, R, M, A, N>(&self, arguments: A) -> Future<R>
@@ -63,7 +81,8 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
         A: Arguments<P, N>,
     {
         let function = self.function.clone();
-        self.submit(move |bytes: &[u8]| function.begin(bytes), arguments)
+        let begin = move |call: Call<'_>| function.begin(call);
+        self.submit(kind(F::TAKES_CONTEXT), begin, arguments)
     }
 
     /// Calls it with these arguments; see [`Flow::try_call`].
@@ -74,7 +93,8 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
         A: Arguments<P, N>,
     {
         let function = self.function.clone();
-        self.submit(move |bytes: &[u8]| function.begin(bytes), arguments)
+        let begin = move |call: Call<'_>| function.begin(call);
+        self.submit(kind(F::TAKES_CONTEXT), begin, arguments)
     }
 
     /// Calls it with these arguments; see [`Flow::join`].
@@ -85,12 +105,13 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
         A: Arguments<P, N>,
     {
         let function = self.function.clone();
-        self.submit(move |bytes: &[u8]| function.begin(bytes), arguments)
+        self.submit(Kind::Join, move |call: Call<'_>| function.begin(call), arguments)
     }
 
     fn submit<P, R, A, N>(
         &self,
-        begin: impl Fn(&[u8]) -> Begun + Send + Sync + 'static,
+        kind: Kind,
+        begin: impl Fn(Call<'_>) -> Begun + Send + Sync + 'static,
         arguments: A,
     ) -> Future<R>
     where
@@ -123,23 +144,50 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
         }
         let mut spec = options.spec(command);
         spec.inputs = inputs_of(&lowering);
+        if let Err(error) = self.add_writes(kind, &mut spec) {
+            return self.refused(&name, &error.into());
+        }
         let (segments, takes, inputs) = lowering.into_parts();
+        let is_remote = |input: &InputSpec| matches!(input.source, Source::Urls(_));
+        let needs_scratch = kind == Kind::InContext || spec.inputs.iter().any(is_remote);
         let makers = inputs.into_iter().filter_map(|input| input.maker).collect();
-        let deed = Deed::Function(FunctionWork { body, segments });
+        let deed = Deed::Function(FunctionWork { body, segments, needs_scratch });
         let handler = options.handler;
         let work = Arc::new(Work { takes, makers, deed, handler });
-        let cell = Cell::new([]);
+        let cell = Cell::making(Made { outputs: spec.outputs.clone(), root: self.flow.root() });
         let future = Future::new(Arc::clone(&cell), self.flow.handle().clone());
         self.flow.handle().submit(Submission { cell, spec, name, work });
         future
     }
 
+    fn add_writes(&self, kind: Kind, spec: &mut TaskSpec) -> Result<(), String> {
+        match kind {
+            _ if self.writes.is_nothing() => return Ok(()),
+            Kind::InContext => {}
+            Kind::Plain => {
+                return Err("it has an output or a checkpoint, and is not told where: its first \
+                            parameter has to be a `Context`"
+                    .to_owned());
+            }
+            Kind::Join => {
+                return Err(
+                    "a join has no output or checkpoint of its own: give it to a task that \
+                            it submits"
+                        .to_owned(),
+                );
+            }
+        }
+        spec.outputs = self.writes.outputs(self.flow.paths())?;
+        let inputs = spec.inputs.iter().map(|input| &input.scratch_path);
+        let names = inputs.chain(spec.outputs.iter().map(|output| &output.scratch_path));
+        let names: Vec<Arc<str>> = names.cloned().collect();
+        spec.checkpoint = self.writes.checkpoint(&names)?;
+        Ok(())
+    }
+
     fn refused<R>(&self, name: &Arc<str>, error: &CodecErrorOf) -> Future<R> {
-        let cell = Cell::new([]);
-        cell.set_name(Arc::clone(name));
         let cause = format!("it cannot be called: {error}");
-        let failure = Failure::new(FailureClass::Permanent, cause);
-        cell.end(Err(TaskError::failed(name, failure)));
+        let cell = Cell::refusing(name, Failure::new(FailureClass::Permanent, cause));
         Future::new(cell, self.flow.handle().clone())
     }
 }

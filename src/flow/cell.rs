@@ -7,6 +7,7 @@ use std::task::Waker;
 use keelboat_engine::{Failure, FailureClass};
 
 use super::error::TaskError;
+use super::outputs::Made;
 
 /// Where a task stands.
 ///
@@ -40,6 +41,8 @@ type Hook = Box<dyn FnOnce(&Ended) + Send>;
 #[derive(Default)]
 pub(crate) struct Cell {
     name: OnceLock<Arc<str>>,
+    /// Its outputs, if it has any.
+    made: Option<Box<Made>>,
     inner: Mutex<Inner>,
 }
 
@@ -65,11 +68,23 @@ enum Watcher {
 }
 
 impl Cell {
-    /// For a task whose outputs at these paths are sent somewhere.
-    pub(crate) fn new(sent: impl IntoIterator<Item = Arc<str>>) -> Arc<Self> {
-        let cell = Self::default();
-        cell.inner().sent = sent.into_iter().map(|path| (path, None)).collect();
-        Arc::new(cell)
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// For a task with outputs, some of which may be sent somewhere.
+    pub(crate) fn making(made: Made) -> Arc<Self> {
+        if made.outputs.is_empty() {
+            return Self::new();
+        }
+        let sent = made.outputs.iter().filter(|output| output.deliver_to.is_some());
+        let sent = sent.map(|output| (Arc::clone(&output.path), None)).collect();
+        let inner = Mutex::new(Inner { sent, ..Inner::default() });
+        Arc::new(Self { made: Some(Box::new(made)), inner, ..Self::default() })
+    }
+
+    pub(crate) fn made(&self) -> Option<&Made> {
+        self.made.as_deref()
     }
 
     /// Its name, once the engine has taken it in.

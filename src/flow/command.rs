@@ -1,22 +1,19 @@
 //! Commands as tasks.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use keelboat_engine::{
-    CheckpointSpec, Failure, FailureClass, InputSpec, Kind, OutputSpec, TaskSpec,
-};
+use keelboat_engine::{Failure, FailureClass, InputSpec, TaskSpec};
 
 use super::Flow;
 use super::argument::{CommandArgument, Lowering};
 use super::call::inputs_of;
 use super::cell::Cell;
-use super::error::TaskError;
 use super::file::File;
 use super::future::{FileFuture, Future};
 use super::handle::{Deed, Submission, Work};
 use super::options::{Options, option_methods};
+use super::outputs::{Made, Writes, output_methods, output_of};
 use super::text::{Given, Text};
 use crate::workflow::free::{self, Template};
 
@@ -52,9 +49,8 @@ pub struct CommandTask<'f> {
     flow: &'f Flow,
     template: Template,
     inputs: Vec<(Arc<str>, Read)>,
-    outputs: Vec<Written>,
     given: Given,
-    checkpoint: Option<(String, Option<Duration>)>,
+    writes: Writes,
     options: Options,
 }
 
@@ -63,14 +59,6 @@ pub struct CommandTask<'f> {
 enum Read {
     File(File),
     Output(FileFuture),
-}
-
-#[derive(Debug)]
-struct Written {
-    label: Arc<str>,
-    path: String,
-    to: Option<String>,
-    kind: Kind,
 }
 
 /// Something that a command can read: a [`File`], an output of a task, or a path or address.
@@ -134,39 +122,18 @@ impl<'f> CommandTask<'f> {
     }
 
     fn new(flow: &'f Flow, template: Template) -> Self {
-        let (inputs, outputs, given) = (Vec::new(), Vec::new(), Given::new(flow.handle().clone()));
-        let options = Options::default();
-        Self { flow, template, inputs, outputs, given, checkpoint: None, options }
+        let (inputs, given) = (Vec::new(), Given::new(flow.handle().clone()));
+        let (writes, options) = (Writes::default(), Options::default());
+        Self { flow, template, inputs, given, writes, options }
     }
 
     option_methods!();
+    output_methods!();
 
     /// A file that it reads; several of one label are a list.
     pub fn input(mut self, label: &str, file: impl Readable) -> Self {
         let ReadOf(read) = file.reads(self.flow);
         self.inputs.push((label.into(), read));
-        self
-    }
-
-    /// A file that it writes: it appears at this path when the task is done.
-    pub fn output(mut self, label: &str, path: &str) -> Self {
-        let (label, path) = (label.into(), path.to_owned());
-        self.outputs.push(Written { label, path, to: None, kind: Kind::File });
-        self
-    }
-
-    /// A directory that it writes.
-    pub fn output_directory(mut self, label: &str, path: &str) -> Self {
-        let (label, path) = (label.into(), path.to_owned());
-        self.outputs.push(Written { label, path, to: None, kind: Kind::Directory });
-        self
-    }
-
-    /// An address that the last output is sent to when the task is done.
-    pub fn to(mut self, address: &str) -> Self {
-        if let Some(last) = self.outputs.last_mut() {
-            last.to = Some(address.to_owned());
-        }
         self
     }
 
@@ -201,21 +168,6 @@ impl<'f> CommandTask<'f> {
         self
     }
 
-    /// A directory below the one that it runs in, whose content is kept when a try of it dies, and
-    /// put back before the next one, also by a program that is started again; also in
-    /// `KEELBOAT_CHECKPOINT_DIR`. Deleted when the task is done.
-    pub fn checkpoint(mut self, directory: &str) -> Self {
-        let every = self.checkpoint.take().and_then(|(_, every)| every);
-        self.checkpoint = Some((directory.to_owned(), every));
-        self
-    }
-
-    /// A [checkpoint](Self::checkpoint) that is also saved while the task runs, so often.
-    pub fn checkpoint_every(mut self, directory: &str, span: Duration) -> Self {
-        self.checkpoint = Some((directory.to_owned(), Some(span)));
-        self
-    }
-
     /// A variable of the environment; part of the memo key.
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         let env = Arc::make_mut(self.options.env.get_or_insert_default());
@@ -231,25 +183,18 @@ impl<'f> CommandTask<'f> {
         let name: Arc<str> = self.options.name.clone().unwrap_or_else(|| self.first_word().into());
         let handler = self.options.handler.clone();
         let prepared = self.prepare();
-        let (cell, outputs) = match prepared {
+        let cell = match prepared {
             Ok((spec, work)) => {
-                let sent = spec.outputs.iter().filter(|output| output.deliver_to.is_some());
-                let cell = Cell::new(sent.map(|output| Arc::clone(&output.path)));
                 let outputs = spec.outputs.clone();
+                let cell = Cell::making(Made { outputs, root: flow.root() });
                 let work = Arc::new(Work { handler, ..work });
                 let submitted = Arc::clone(&cell);
                 flow.handle().submit(Submission { cell: submitted, spec, name, work });
-                (cell, outputs)
+                cell
             }
-            Err(cause) => {
-                let cell = Cell::new([]);
-                cell.set_name(Arc::clone(&name));
-                let failure = Failure::new(FailureClass::Permanent, cause);
-                cell.end(Err(TaskError::failed(&name, failure)));
-                (cell, Vec::new())
-            }
+            Err(cause) => Cell::refusing(&name, Failure::new(FailureClass::Permanent, cause)),
         };
-        CommandRun { cell, outputs, root: flow.root(), handle: flow.handle().clone() }
+        CommandRun { cell, handle: flow.handle().clone() }
     }
 
     fn first_word(&self) -> String {
@@ -271,7 +216,6 @@ impl<'f> CommandTask<'f> {
                     .to_owned(),
             );
         }
-        let project = self.flow.paths();
         let mut scope = free::Scope::default();
         let (lowering, arguments) = self.given.into_parts()?;
         let (mut inputs, mut makers) = (inputs_of(&lowering), Vec::new());
@@ -295,14 +239,11 @@ impl<'f> CommandTask<'f> {
             scope.inputs.push((Arc::clone(&label), Arc::clone(&scratch_path)));
             inputs.push(InputSpec { label, scratch_path, source, sha256, kind, optional: false });
         }
-        let mut outputs = Vec::new();
-        for Written { label, path, to, kind } in self.outputs {
-            let (path, scratch_path) = free::output(&path, project)?;
-            let deliver_to = to.map(|to| free::destination(&to, project)).transpose()?;
-            scope.outputs.push((Arc::clone(&label), Arc::clone(&scratch_path)));
-            let optional = false;
-            outputs.push(OutputSpec { label, path, scratch_path, kind, optional, deliver_to });
-        }
+        let outputs = self.writes.outputs(self.flow.paths())?;
+        let names = outputs.iter();
+        let names =
+            names.map(|output| (Arc::clone(&output.label), Arc::clone(&output.scratch_path)));
+        scope.outputs.extend(names);
         let names = inputs.iter().map(|input| Arc::clone(&input.scratch_path));
         let names = names.chain(scope.outputs.iter().map(|(_, name)| Arc::clone(name)));
         let names: Vec<Arc<str>> = names.collect();
@@ -314,10 +255,7 @@ impl<'f> CommandTask<'f> {
             (text.unrendered(), Deed::Text(Box::new(text)))
         };
         let mut spec = self.options.spec(command);
-        if let Some((directory, every)) = self.checkpoint {
-            let directory = free::checkpoint(&directory, &names)?;
-            spec.checkpoint = Some(Arc::new(CheckpointSpec { directory, every }));
-        }
+        spec.checkpoint = self.writes.checkpoint(&names)?;
         spec.inputs = inputs;
         spec.outputs = outputs;
         Ok((spec, Work { takes, makers, deed, handler: None }))
@@ -338,8 +276,6 @@ impl<'f> CommandTask<'f> {
 #[derive(Debug, Clone)]
 pub struct CommandRun {
     cell: Arc<Cell>,
-    outputs: Vec<OutputSpec>,
-    root: Arc<Path>,
     handle: super::handle::Handle,
 }
 
@@ -348,25 +284,7 @@ impl CommandRun {
     ///
     /// One that was not declared is a future that fails.
     pub fn output(&self, label: &str) -> FileFuture {
-        let found = self.outputs.iter().find(|output| &*output.label == label);
-        if let Some(output) = found {
-            let place = self.root.join(&*output.path).into();
-            let path = (Arc::clone(&output.path), place);
-            return FileFuture::new(Arc::clone(&self.cell), path, output.kind, self.handle.clone());
-        }
-        let cell = if let Some(Err(_)) = self.cell.ended() {
-            Arc::clone(&self.cell)
-        } else {
-            let labels: Vec<&str> = self.outputs.iter().map(|output| &*output.label).collect();
-            let cause = format!("it has no output {label:?}, only {}", labels.join(", "));
-            let (cell, name) = (Cell::new([]), self.cell.name());
-            cell.set_name(Arc::clone(&name));
-            let failure = Failure::new(FailureClass::Permanent, cause);
-            cell.end(Err(TaskError::failed(&name, failure)));
-            cell
-        };
-        let path = (Arc::from(label), self.root.join(label).into());
-        FileFuture::new(cell, path, Kind::File, self.handle.clone())
+        output_of(&self.cell, label, &self.handle)
     }
 
     /// Its end, for tasks without outputs.

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::cell::Cell;
+use super::context::Context;
 use super::future::Future;
 use super::value::{self, CodecError};
 
@@ -64,13 +65,24 @@ pub(crate) enum Course {
     Going(Pin<Box<dyn std::future::Future<Output = Result<Left, Failure>> + Send>>),
 }
 
-/// Something that can be called with encoded arguments.
+/// What a function is called with.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'c> {
+    /// Encoded.
+    pub(crate) arguments: &'c [u8],
+    /// For those that take one.
+    pub(crate) context: Option<&'c Context>,
+}
+
+/// Something that can be called.
 pub(crate) trait Body: Send + Sync {
-    fn begin(&self, arguments: &[u8]) -> Course;
+    fn begin(&self, call: Call<'_>) -> Course;
 }
 
 /// A function of the parameters `P` with the value `R`, `async` or not. Up to six parameters, each of
-/// a type that can be read from its encoding (`serde`).
+/// a type that can be read from its encoding (`serde`). Before them may stand a [`Context`], which tells
+/// it where to write files and what it saved.
 ///
 /// Closures have to name the types of their parameters.
 ///
@@ -92,7 +104,10 @@ pub(crate) trait Body: Send + Sync {
 /// ```
 pub trait Function<P, R, M>: Send + Sync + 'static {
     #[doc(hidden)]
-    fn begin(&self, arguments: &[u8]) -> Begun;
+    const TAKES_CONTEXT: bool;
+
+    #[doc(hidden)]
+    fn begin(&self, call: Call<'_>) -> Begun;
 }
 
 /// A function that returns a `Result`: an error is a failure of the task.
@@ -115,7 +130,10 @@ pub trait Function<P, R, M>: Send + Sync + 'static {
 /// ```
 pub trait TryFunction<P, R, M>: Send + Sync + 'static {
     #[doc(hidden)]
-    fn begin(&self, arguments: &[u8]) -> Begun;
+    const TAKES_CONTEXT: bool;
+
+    #[doc(hidden)]
+    fn begin(&self, call: Call<'_>) -> Begun;
 }
 
 /// A function that submits further tasks and returns the [`Future`] of one of them, whose value is
@@ -139,7 +157,7 @@ pub trait TryFunction<P, R, M>: Send + Sync + 'static {
 /// ```
 pub trait JoinFunction<P, R, M>: Send + Sync + 'static {
     #[doc(hidden)]
-    fn begin(&self, arguments: &[u8]) -> Begun;
+    fn begin(&self, call: Call<'_>) -> Begun;
 }
 
 fn over(result: Result<Left, Failure>) -> Begun {
@@ -189,66 +207,102 @@ fn joined<R>(future: &Future<R>) -> Result<Left, Failure> {
         .with_hint("return the future of a task; one that takes the part can be made of it"))
 }
 
+fn no_context() -> Failure {
+    Failure::new(FailureClass::Permanent, "it takes a context, and is called without one")
+}
+
 pub(crate) fn misfit(error: &CodecError) -> Failure {
     let cause = format!("it cannot be called with these arguments: {error}");
     Failure::new(FailureClass::Permanent, cause)
 }
 
-macro_rules! functions {
-    ($($p:ident $name:ident),*) => {
-        impl<F, R, $($p),*> Function<($($p,)*), R, Direct> for F
+/// Functions that are told nothing but their arguments, or also their context.
+macro_rules! callable {
+    ([$($context:ident: $C:ty)?] $takes:literal $direct:ty, $later:ty; $($p:ident $name:ident),*) => {
+        impl<F, R, $($p),*> Function<($($p,)*), R, $direct> for F
         where
-            F: Fn($($p),*) -> R + Send + Sync + 'static,
+            F: Fn($($C,)? $($p),*) -> R + Send + Sync + 'static,
             R: Value,
             $($p: DeserializeOwned,)*
         {
-            fn begin(&self, arguments: &[u8]) -> Begun {
-                functions!(@read arguments $($p $name),*);
-                over(value_of(&self($($name),*)))
+            const TAKES_CONTEXT: bool = $takes;
+
+            fn begin(&self, call: Call<'_>) -> Begun {
+                callable!(@read call [$($context)?] $($p $name),*);
+                over(value_of(&self($($context,)? $($name),*)))
             }
         }
 
-        impl<F, T, R, $($p),*> Function<($($p,)*), R, Async> for F
+        impl<F, T, R, $($p),*> Function<($($p,)*), R, $later> for F
         where
-            F: Fn($($p),*) -> T + Send + Sync + 'static,
+            F: Fn($($C,)? $($p),*) -> T + Send + Sync + 'static,
             T: std::future::Future<Output = R> + Send + 'static,
             R: Value,
             $($p: DeserializeOwned,)*
         {
-            fn begin(&self, arguments: &[u8]) -> Begun {
-                functions!(@read arguments $($p $name),*);
-                let call = self($($name),*);
-                going(async move { value_of(&call.await) })
+            const TAKES_CONTEXT: bool = $takes;
+
+            fn begin(&self, call: Call<'_>) -> Begun {
+                callable!(@read call [$($context)?] $($p $name),*);
+                let course = self($($context,)? $($name),*);
+                going(async move { value_of(&course.await) })
             }
         }
 
-        impl<F, R, E, $($p),*> TryFunction<($($p,)*), R, (Direct, E)> for F
+        impl<F, R, E, $($p),*> TryFunction<($($p,)*), R, ($direct, E)> for F
         where
-            F: Fn($($p),*) -> Result<R, E> + Send + Sync + 'static,
+            F: Fn($($C,)? $($p),*) -> Result<R, E> + Send + Sync + 'static,
             R: Value,
             E: Into<BoxError>,
             $($p: DeserializeOwned,)*
         {
-            fn begin(&self, arguments: &[u8]) -> Begun {
-                functions!(@read arguments $($p $name),*);
-                over(result_of(self($($name),*)))
+            const TAKES_CONTEXT: bool = $takes;
+
+            fn begin(&self, call: Call<'_>) -> Begun {
+                callable!(@read call [$($context)?] $($p $name),*);
+                over(result_of(self($($context,)? $($name),*)))
             }
         }
 
-        impl<F, T, R, E, $($p),*> TryFunction<($($p,)*), R, (Async, E)> for F
+        impl<F, T, R, E, $($p),*> TryFunction<($($p,)*), R, ($later, E)> for F
         where
-            F: Fn($($p),*) -> T + Send + Sync + 'static,
+            F: Fn($($C,)? $($p),*) -> T + Send + Sync + 'static,
             T: std::future::Future<Output = Result<R, E>> + Send + 'static,
             R: Value,
             E: Into<BoxError>,
             $($p: DeserializeOwned,)*
         {
-            fn begin(&self, arguments: &[u8]) -> Begun {
-                functions!(@read arguments $($p $name),*);
-                let call = self($($name),*);
-                going(async move { result_of(call.await) })
+            const TAKES_CONTEXT: bool = $takes;
+
+            fn begin(&self, call: Call<'_>) -> Begun {
+                callable!(@read call [$($context)?] $($p $name),*);
+                let course = self($($context,)? $($name),*);
+                going(async move { result_of(course.await) })
             }
         }
+    };
+    (@read $call:ident [] $($p:ident $name:ident),*) => {
+        callable!(@arguments $call $($p $name),*);
+    };
+    (@read $call:ident [$context:ident] $($p:ident $name:ident),*) => {
+        let Some($context) = $call.context.cloned() else { return over(Err(no_context())) };
+        callable!(@arguments $call $($p $name),*);
+    };
+    (@arguments $call:ident) => {
+        debug_assert!(!$call.arguments.is_empty(), "an empty list has a head");
+    };
+    (@arguments $call:ident $($p:ident $name:ident),+) => {
+        let ($($name,)+) = match value::decode::<($($p,)+)>($call.arguments) {
+            Ok(arguments) => arguments,
+            Err(error) => return over(Err(misfit(&error))),
+        };
+    };
+}
+
+macro_rules! functions {
+    ($($p:ident $name:ident),*) => {
+        callable!([] false Direct, Async; $($p $name),*);
+        callable!([context: Context] true (Context, Direct), (Context, Async); $($p $name),*);
 
         impl<F, R, $($p),*> JoinFunction<($($p,)*), R, Direct> for F
         where
@@ -256,8 +310,8 @@ macro_rules! functions {
             R: Value,
             $($p: DeserializeOwned,)*
         {
-            fn begin(&self, arguments: &[u8]) -> Begun {
-                functions!(@read arguments $($p $name),*);
+            fn begin(&self, call: Call<'_>) -> Begun {
+                callable!(@read call [] $($p $name),*);
                 over(joined(&self($($name),*)))
             }
         }
@@ -269,21 +323,12 @@ macro_rules! functions {
             R: Value,
             $($p: DeserializeOwned,)*
         {
-            fn begin(&self, arguments: &[u8]) -> Begun {
-                functions!(@read arguments $($p $name),*);
-                let call = self($($name),*);
-                going(async move { joined(&call.await) })
+            fn begin(&self, call: Call<'_>) -> Begun {
+                callable!(@read call [] $($p $name),*);
+                let course = self($($name),*);
+                going(async move { joined(&course.await) })
             }
         }
-    };
-    (@read $arguments:ident) => {
-        debug_assert!(!$arguments.is_empty(), "an empty list has a head");
-    };
-    (@read $arguments:ident $($p:ident $name:ident),+) => {
-        let ($($name,)+) = match value::decode::<($($p,)+)>($arguments) {
-            Ok(arguments) => arguments,
-            Err(error) => return over(Err(misfit(&error))),
-        };
     };
 }
 
@@ -298,10 +343,10 @@ functions!(P1 p1, P2 p2, P3 p3, P4 p4, P5 p5, P6 p6);
 /// A closure as a body.
 pub(crate) struct Bare<B>(pub(crate) B);
 
-impl<B: Fn(&[u8]) -> Begun + Send + Sync> Body for Bare<B> {
-    fn begin(&self, arguments: &[u8]) -> Course {
+impl<B: Fn(Call<'_>) -> Begun + Send + Sync> Body for Bare<B> {
+    fn begin(&self, call: Call<'_>) -> Course {
         // What a function leaves behind when it panics is its own; nothing of ours is touched.
-        match catch_unwind(AssertUnwindSafe(|| (self.0)(arguments))) {
+        match catch_unwind(AssertUnwindSafe(|| (self.0)(call))) {
             Ok(Begun(course)) => course,
             Err(panic) => Course::Over(Err(panicked(&*panic))),
         }

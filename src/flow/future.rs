@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use super::cell::{Cell, Ended, TaskState};
 use super::error::TaskError;
 use super::handle::Handle;
+use super::outputs::output_of;
 use super::value::{self, Step};
 use super::workers::pause_until;
 
@@ -81,6 +82,25 @@ impl<T> Future<T> {
     /// ```
     pub fn cancel(&self) {
         self.handle.cancel(&self.cell);
+    }
+
+    /// The output of its task with this label; the first one, if several have it.
+    ///
+    /// One that was not declared is a future that fails.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Context, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// fn greet(context: Context, whom: String) -> std::io::Result<()> {
+    ///     std::fs::write(context.output("letter")?, format!("Dear {whom},\n"))
+    /// }
+    /// let greeted = flow.function(greet).output("letter", "letter.txt").try_call(("Ada",));
+    /// assert_eq!(std::fs::read_to_string(greeted.output("letter").wait()?)?, "Dear Ada,\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn output(&self, label: &str) -> FileFuture {
+        output_of(&self.cell, label, &self.handle)
     }
 
     /// A field of the value: of a struct, or of a map with texts as keys. Does not wait; what is not

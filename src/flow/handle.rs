@@ -126,6 +126,8 @@ impl fmt::Debug for LateText {
 pub(crate) struct FunctionWork {
     pub(crate) body: Arc<dyn Body>,
     pub(crate) segments: Box<[Segment]>,
+    /// Whether it runs in a directory of its own.
+    pub(crate) needs_scratch: bool,
 }
 
 impl Work {

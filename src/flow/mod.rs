@@ -2,9 +2,11 @@
 
 mod argument;
 mod call;
+mod calling;
 mod cell;
 mod command;
 mod config;
+mod context;
 mod error;
 mod events;
 mod file;
@@ -13,6 +15,7 @@ mod future;
 mod handle;
 mod join;
 mod options;
+mod outputs;
 mod side;
 mod text;
 mod value;
@@ -28,6 +31,7 @@ pub use call::FunctionTask;
 pub use cell::TaskState;
 pub use command::{CommandRun, CommandTask, Readable};
 pub use config::{Config, OnClose, Remember};
+pub use context::Context;
 pub use error::TaskError;
 pub use events::Events;
 pub use file::File;
@@ -46,11 +50,13 @@ pub use argument::{CodecErrorOf, Lowering};
 #[doc(hidden)]
 pub use command::ReadOf;
 #[doc(hidden)]
-pub use function::Begun;
+pub use function::{Begun, Call};
 
+pub(crate) use calling::{Calling, Launch, Occupied, Stage};
+pub(crate) use context::Place;
 pub(crate) use events::{Board as EventBoard, Watcher};
-pub(crate) use handle::{Handle, LateText};
-pub(crate) use side::Side;
+pub(crate) use handle::Handle;
+pub(crate) use side::{Side, TakenIn, published};
 pub(crate) use workers::{Workers, pause_until};
 
 use crate::driver;

@@ -4,21 +4,20 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use keelboat_engine::core::{Action, Core, Event, Urgency};
 use keelboat_engine::{
-    AttemptId, AttemptOutcome, Content, Digest, Fact, Failure, FailureClass, FileId, Kind,
-    MemoRecord, Shortage, Source, Stamped, TaskId, TaskSpec, Timestamp, Usage,
+    AttemptId, AttemptOutcome, Digest, Fact, Failure, FailureClass, InputSpec, MemoRecord, Source,
+    Stamped, TaskId, TaskSpec, Timestamp, Usage,
 };
 
-use super::argument::assemble;
-use super::cell::{Cell, Ended, values_of};
+use super::calling::{Calling, Launch, Stage, Stop};
+use super::cell::{Cell, Ended};
 use super::config::OnClose;
 use super::error::TaskError;
-use super::function::{Course, Left, misfit, panicked};
+use super::function::{Left, panicked};
 use super::handle::{Called, Deed, Handle, LateText, Request, Submission, Work, closed};
 use super::workers::Workers;
 use crate::driver::Edges;
@@ -50,11 +49,7 @@ struct Call {
     begun: Instant,
     /// Whether the core was told of its end.
     is_over: bool,
-    /// How an `async` function is ended.
-    abort: Arc<Abort>,
-    killed: Arc<AtomicBool>,
-    /// What ends it when it runs too long.
-    timer: Option<Timer>,
+    stop: Arc<Stop>,
     left: Option<Left>,
     /// Whether its value is that of a task that is waited for.
     is_joining: bool,
@@ -239,69 +234,55 @@ impl Side {
         }
     }
 
-    /// What makes the text of a command, if that is not known before.
-    pub(crate) fn text(&self, task: TaskId) -> Option<LateText> {
-        let work = &self.entry(task)?.work;
-        matches!(work.deed, Deed::Text(_)).then(|| LateText(Arc::clone(work)))
-    }
-
     fn entry(&self, task: TaskId) -> Option<&Entry> {
         self.entries.get(task.index())?.as_ref()
     }
 
-    /// Has a function called.
-    pub(crate) fn launch(&mut self, core: &Core, attempt: AttemptId, edges: &Arc<Edges>) {
-        let Some(entry) = self.entry(attempt.task) else { return };
+    /// Has a function called; otherwise returns what is to be launched.
+    pub(crate) fn launch(
+        &mut self,
+        core: &Core,
+        attempt: AttemptId,
+        edges: &Edges,
+    ) -> Option<Launch> {
+        let Some(entry) = self.entry(attempt.task) else { return Some(Launch::Command) };
         let work = Arc::clone(&entry.work);
+        let function = match &work.deed {
+            Deed::Command => return Some(Launch::Command),
+            Deed::Text(_) => return Some(Launch::Text(LateText(work))),
+            Deed::Function(function) => function,
+        };
+        let needs_scratch = function.needs_scratch;
         entry.cell.set_running(true);
-        let (abort, killed) = (Arc::default(), Arc::new(AtomicBool::new(false)));
-        let node = core.graph().task(attempt.task);
-        let (handle, timeout) = (self.handle.clone(), node.spec.timeout);
-        let runtime = edges.runtime.clone();
-        let timer = timeout.map(|timeout| {
-            let handle = handle.clone();
-            let timer = runtime.spawn(async move {
-                tokio::time::sleep(timeout).await;
-                handle.tell(Request::Called(timed_out(attempt, timeout)));
-            });
-            Timer(timer.abort_handle())
-        });
+        let spec = core.spec(attempt.task);
+        let calling = Calling {
+            attempt,
+            work,
+            handle: self.handle.clone(),
+            workers: self.workers.clone(),
+            runtime: edges.runtime.clone(),
+            timeout: spec.timeout,
+            stop: Arc::default(),
+        };
         let call = Call {
             begun: Instant::now(),
             is_over: false,
-            abort: Arc::clone(&abort),
-            killed: Arc::clone(&killed),
-            timer,
+            stop: Arc::clone(&calling.stop),
             left: None,
             is_joining: false,
             value: None,
         };
         self.calls.insert(attempt, call);
-        let paths = node.spec.inputs.iter().zip(&node.inputs).map(|(input, file)| {
-            let input = (&input.source, input.kind);
-            path_of(core, input, *file, edges)
-        });
-        let paths: Result<Vec<PathBuf>, Failure> = paths.collect();
-        self.workers.submit(move || {
-            if killed.load(Ordering::SeqCst) {
-                return;
-            }
-            let begun = Instant::now();
-            let over = move |handle: &Handle, result| {
-                handle.tell(Request::Called(Called { attempt, result, wall: begun.elapsed() }));
-            };
-            match begin(&work, paths) {
-                Course::Over(result) => over(&handle, result),
-                Course::Going(going) => {
-                    let call = runtime.spawn(going);
-                    *lock(&abort) = Some(call.abort_handle());
-                    runtime.spawn(async move {
-                        let result = call.await;
-                        over(&handle, result.unwrap_or_else(|error| Err(broken_off(error))));
-                    });
-                }
-            }
-        });
+        if needs_scratch {
+            return Some(Launch::Call(calling));
+        }
+        let path = |input: &InputSpec| match &input.source {
+            Source::Path(path) => Some(edges.project.resolve(path)),
+            Source::Urls(_) => None,
+        };
+        let paths = spec.inputs.iter().filter_map(path).collect();
+        calling.begin(Stage { paths, ..Stage::default() });
+        None
     }
 
     /// Ends a call: an `async` one for good; of another one only the result is not waited for.
@@ -316,14 +297,14 @@ impl Side {
         let Called { attempt, result, wall } = called;
         let call = self.calls.get_mut(&attempt).filter(|call| !call.is_over)?;
         call.is_over = true;
-        call.timer = None;
+        call.stop.end_timer();
         let result = match result {
             Ok(left) => {
                 call.left = Some(left);
                 Ok(())
             }
             Err(failure) => {
-                call.give_up();
+                call.stop.give_up();
                 self.calls.remove(&attempt);
                 if let Some(entry) = self.entry(attempt.task) {
                     entry.cell.set_running(false);
@@ -335,30 +316,29 @@ impl Side {
         Some(Event::AttemptEnded(AttemptOutcome { attempt, result, usage }))
     }
 
-    /// Remembers what a function left. Of a join it is known when another task has ended.
-    pub(crate) fn publish(&mut self, attempt: AttemptId, edges: &Edges) -> Option<TakenIn> {
+    /// Remembers what a function left. `None`: it is known when another task has ended.
+    pub(crate) fn publish(
+        &mut self,
+        attempt: AttemptId,
+        edges: &Edges,
+        taken: &mut TakenIn,
+    ) -> Option<Result<Digest, Failure>> {
         let is_stopping = self.is_stopping;
         let call = self.calls.get_mut(&attempt)?;
         match call.left.take()? {
             Left::Join(_) if is_stopping => {
                 self.calls.remove(&attempt);
-                let events = vec![Event::PublishFailed { attempt, failure: stopped() }];
-                Some(TakenIn { events, ..TakenIn::default() })
+                Some(Err(stopped()))
             }
-            Left::Value(bytes) => {
-                let mut taken = TakenIn::default();
-                let event = self.keep(attempt, bytes.into(), edges, &mut taken);
-                taken.events.push(event);
-                Some(taken)
-            }
+            Left::Value(bytes) => Some(self.keep(attempt, bytes.into(), edges, taken)),
             Left::Join(cell) => {
                 call.is_joining = true;
                 let handle = self.handle.clone();
                 cell.when_over(move |ended| {
                     handle.tell(Request::Joined(attempt, ended.clone()));
                 });
-                let events = vec![Event::JoinBegan { attempt }];
-                Some(TakenIn { events, ..TakenIn::default() })
+                taken.events.push(Event::JoinBegan { attempt });
+                None
             }
         }
     }
@@ -372,7 +352,7 @@ impl Side {
     ) -> Option<Event> {
         self.calls.get(&attempt)?;
         match ended {
-            Ok(value) => Some(self.keep(attempt, value, edges, taken)),
+            Ok(value) => Some(published(attempt, self.keep(attempt, value, edges, taken))),
             Err(error) => {
                 self.calls.remove(&attempt);
                 let cause = format!("the task that it returns has no value: {error:?}");
@@ -388,7 +368,7 @@ impl Side {
         bytes: Arc<[u8]>,
         edges: &Edges,
         taken: &mut TakenIn,
-    ) -> Event {
+    ) -> Result<Digest, Failure> {
         let digest = Digest::of(&bytes);
         match values::store(edges, digest, &bytes) {
             Ok(kept) => {
@@ -397,14 +377,13 @@ impl Side {
             }
             Err(failure) => {
                 self.calls.remove(&attempt);
-                return Event::PublishFailed { attempt, failure };
+                return Err(failure);
             }
         }
         if let Some(call) = self.calls.get_mut(&attempt) {
             call.value = Some(bytes);
         }
-        let record = MemoRecord { outputs: Vec::new(), value: Some(digest) };
-        Event::Published { attempt, record }
+        Ok(digest)
     }
 
     /// Has the program say what follows from a failure, if it wants to.
@@ -430,8 +409,11 @@ impl Side {
                         entry.cell.set_running(true);
                     }
                 }
-                Fact::AttemptFailed { task, failure, .. } => {
+                Fact::AttemptFailed { task, ordinal, failure, .. } => {
                     let id = core.graph().find(task);
+                    if let Some(task) = id {
+                        self.calls.remove(&AttemptId { task, ordinal: *ordinal });
+                    }
                     let slot = id.and_then(|id| self.entries.get_mut(id.index()));
                     if let Some(Some(entry)) = slot {
                         entry.cell.set_running(false);
@@ -546,30 +528,15 @@ impl Side {
     }
 }
 
-/// Waits until an attempt has run too long, unless it is dropped before.
-struct Timer(tokio::task::AbortHandle);
-
-impl Drop for Timer {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl Call {
-    /// Nobody waits for it any more: one that is not begun never will be, and one that is `async`
-    /// ends.
-    fn give_up(&self) {
-        self.killed.store(true, Ordering::SeqCst);
-        if let Some(abort) = lock(&self.abort).take() {
-            abort.abort();
+/// What the core is told of a function without files.
+pub(crate) fn published(attempt: AttemptId, kept: Result<Digest, Failure>) -> Event {
+    match kept {
+        Ok(digest) => {
+            let record = MemoRecord { outputs: Vec::new(), value: Some(digest) };
+            Event::Published { attempt, record }
         }
+        Err(failure) => Event::PublishFailed { attempt, failure },
     }
-}
-
-type Abort = Mutex<Option<tokio::task::AbortHandle>>;
-
-fn lock(abort: &Abort) -> MutexGuard<'_, Option<tokio::task::AbortHandle>> {
-    abort.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Of a join whose task does not begin any more.
@@ -597,61 +564,3 @@ fn unknown_pool(spec: &TaskSpec, edges: &Edges) -> Option<Failure> {
 
 /// The encoding of `()`.
 const UNIT: [u8; 1] = [0xf6];
-
-fn timed_out(attempt: AttemptId, timeout: Duration) -> Called {
-    let cause = format!("timed out after {timeout:?}");
-    let failure = Failure::new(FailureClass::OutOfResources, cause)
-        .with_hint("give the function a longer timeout, or split its work")
-        .with_shortage(Shortage::Time);
-    Called { attempt, result: Err(failure), wall: timeout }
-}
-
-/// An `async` function that did not come to its end.
-fn broken_off(error: tokio::task::JoinError) -> Failure {
-    match error.try_into_panic() {
-        Ok(panic) => panicked(&*panic),
-        Err(error) => Failure::new(FailureClass::Transient, error.to_string()),
-    }
-}
-
-fn begin(work: &Work, paths: Result<Vec<PathBuf>, Failure>) -> Course {
-    let Deed::Function(function) = &work.deed else {
-        let failure = Failure::new(FailureClass::Permanent, "there is no function to call");
-        return Course::Over(Err(failure));
-    };
-    let paths = match paths {
-        Ok(paths) => paths,
-        Err(failure) => return Course::Over(Err(failure)),
-    };
-    let values = match values_of(&work.takes) {
-        Ok(values) => values,
-        Err(failure) => return Course::Over(Err(failure)),
-    };
-    match assemble(&function.segments, &values, &paths) {
-        Ok(arguments) => function.body.begin(&arguments),
-        Err(error) => Course::Over(Err(misfit(&error))),
-    }
-}
-
-/// Where a function finds an input.
-fn path_of(
-    core: &Core,
-    (source, kind): (&Source, Kind),
-    file: FileId,
-    edges: &Edges,
-) -> Result<PathBuf, Failure> {
-    match (source, core.content(file), kind) {
-        (Source::Path(path), ..) => Ok(edges.project.resolve(path)),
-        (Source::Urls(_), Some(Content { digest, .. }), Kind::File) => {
-            Ok(edges.objects.path_of(&digest))
-        }
-        (Source::Urls(_), _, Kind::Directory) => {
-            let cause = "a directory from elsewhere cannot be given to a function";
-            Err(Failure::new(FailureClass::Permanent, cause)
-                .with_hint("copy it by a command whose output the function reads"))
-        }
-        (Source::Urls(_), None, Kind::File) => {
-            Err(Failure::new(FailureClass::InputMissing, "an input is not here"))
-        }
-    }
-}

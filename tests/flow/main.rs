@@ -9,6 +9,7 @@
 mod calls;
 mod commands;
 mod failures;
+mod files;
 mod options;
 mod resuming;
 
@@ -24,7 +25,7 @@ const SOON: Duration = Duration::from_mins(1);
 
 fn main() -> ExitCode {
     keelboat::init();
-    if let Some(code) = resuming::run_if_child() {
+    if let Some(code) = resuming::run_if_child().or_else(files::run_if_child) {
         return code;
     }
     let arguments = Arguments::from_args();
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         calls::trials(),
         commands::trials(),
         failures::trials(),
+        files::trials(),
         options::trials(),
         resuming::trials(),
     ];
