@@ -121,6 +121,17 @@ fn a_sweep_ends_with_a_table() {
 }
 
 #[test]
+fn what_waits_and_what_computes_have_executors_of_their_own() {
+    let [first, second] = print_twice("executors", &["there"]);
+    assert_eq!(first[..3], second[..3]);
+    assert_eq!(first[2], "Corvo     104.20");
+    assert_eq!(first[3], "at most 1 computed at one time");
+    assert_eq!(first[4], "radio silent");
+    assert_eq!(first[5], "7 tasks ran, 0 were remembered");
+    assert_eq!(second[5], "0 tasks ran, 7 were remembered");
+}
+
+#[test]
 fn status_tells_of_the_run_of_a_program() {
     let project = Project::new("");
     print(&project, "retries", &["."]);
