@@ -73,11 +73,7 @@ impl Attempt {
             slots: core.held(id.task),
             gpus: edges.gpus(core.pool(id.task), core.gpus(id.task)).join(","),
             inputs: inputs.collect(),
-            paths: spec
-                .inputs
-                .iter()
-                .map(|input| place_of(&launch, input, &scratch, edges))
-                .collect(),
+            paths: paths_of(&launch, &spec.inputs, &scratch, edges),
             outputs: spec.outputs.clone(),
             checkpoint: Checkpoint::new(core, id, &scratch),
             scratch,
@@ -307,11 +303,14 @@ fn reads_in_place(launch: &Launch, input: &InputSpec) -> bool {
     matches!((launch, &input.source), (Launch::Call(_), Source::Path(_)))
 }
 
-fn place_of(launch: &Launch, input: &InputSpec, scratch: &Path, edges: &Edges) -> PathBuf {
-    match &input.source {
-        Source::Path(path) if reads_in_place(launch, input) => edges.project.resolve(path),
-        _ => scratch.join(&*input.scratch_path),
-    }
+/// Where a function finds its inputs; commands know.
+fn paths_of(launch: &Launch, inputs: &[InputSpec], scratch: &Path, edges: &Edges) -> Vec<PathBuf> {
+    let Launch::Call(_) = launch else { return Vec::new() };
+    let path = |input: &InputSpec| match &input.source {
+        Source::Path(path) => edges.project.resolve(path),
+        Source::Urls(_) => scratch.join(&*input.scratch_path),
+    };
+    inputs.iter().map(path).collect()
 }
 
 /// Why an attempt is not launched.

@@ -149,3 +149,38 @@ impl Attempt {
         edges.tell(Message::Events(saved.into_iter().chain([ended]).collect()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prepared() -> Occupancy {
+        Occupancy(Mutex::new(Use { by: By::Us, to_clear: false }))
+    }
+
+    #[test]
+    fn what_is_forbidden_in_time_does_not_begin() {
+        let held = prepared();
+        assert!(held.forbid(), "who prepares it tells of the end");
+        assert!(held.forbid(), "also when it is forbidden twice");
+        held.begin().unwrap_err();
+        assert!(!held.end());
+    }
+
+    #[test]
+    fn what_has_begun_is_ended_by_others() {
+        let held = prepared();
+        held.begin().unwrap();
+        assert!(held.is_occupied() && !held.forbid());
+        assert!(held.put_off_clearing(), "it is at work there");
+        assert!(held.end(), "now it is cleared");
+        assert!(!held.is_occupied() && !held.put_off_clearing() && !held.end());
+    }
+
+    #[test]
+    fn who_prepares_it_is_not_disturbed() {
+        let held = prepared();
+        assert!(held.put_off_clearing());
+        assert!(held.end());
+    }
+}

@@ -82,6 +82,23 @@ fn darts_find_pi_once() {
 }
 
 #[test]
+fn a_long_function_is_killed_and_goes_on() {
+    let project = Project::new("");
+    for (begins_at, dies_at) in [(1, 45_000), (40_001, 123_456), (120_001, 290_001)] {
+        let run = start(&project, "checkpointed", &[".", &dies_at.to_string()]);
+        assert!(!run.status.success(), "{}", run.said());
+        assert!(run.stdout.ends_with(&format!("begins at {begins_at}\n")), "{}", run.said());
+    }
+    let said = "76778008 is the top of the way from 230631, which has 442 steps\n";
+    let first = print(&project, "checkpointed", &["."]);
+    let tasks = "2 tasks ran, 0 were remembered\n";
+    assert_eq!(first, format!("try 4 begins at 290001\n{said}{tasks}"));
+    let second = print(&project, "checkpointed", &["."]);
+    assert_eq!(second, format!("{said}0 tasks ran, 2 were remembered\n"));
+    assert_eq!(project.read("chain.txt").lines().count(), 443);
+}
+
+#[test]
 fn a_remote_file_comes_once_for_functions_and_commands() {
     let server = Server::start(0, 0);
     server.put("/tide.txt", "the tide comes in\nthe tide goes out\nand the rest is sand\n");
