@@ -4,6 +4,7 @@
 //! They come from the user's `config.toml` and from `keelboat.toml` beside the workflow file,
 //! which wins key by key. Deliberately absent: credentials, which have a private file of their own.
 
+mod containers;
 mod executors;
 mod file;
 mod read;
@@ -12,13 +13,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use keelboat_engine::queue::{Limit, QueueLimits};
+use keelboat_executors::ContainerConfig;
 use keelboat_staging::{
     AddressPolicy, Credentials, CredentialsError, GlobusConfig, HttpConfig, LocalCollection,
     RetryBudget, SftpConfig, StagingConfig,
 };
 use miette::GraphicalTheme;
 
-use self::file::{Collection, File, OneLimit, Private, Staging};
+use self::file::{Collection, Containers, File, OneLimit, Private, Staging};
 pub(crate) use self::file::{Executor, Gpus};
 use crate::diagnosis::draw;
 use crate::workflow::Problem;
@@ -110,6 +112,12 @@ impl Settings {
     /// Pools of slots of this machine, by name; `local` is the one of those who name none.
     pub(crate) fn executors(&self) -> &BTreeMap<String, Executor> {
         &self.file.executors
+    }
+
+    /// What runs containers.
+    pub(crate) fn containers(&self) -> ContainerConfig {
+        let Containers { tool, args } = &self.file.containers;
+        ContainerConfig { tool: *tool, args: args.clone().unwrap_or_default() }
     }
 
     /// How files are moved, with this directory for those on their way.
@@ -321,6 +329,15 @@ mod tests {
         assert_eq!(settings.executors()["local"].memory, Some(4 << 30));
     }
 
+    #[test]
+    fn the_tool_of_containers_and_its_arguments_are_said_apart() {
+        let user = "[containers]\ntool = \"docker\"\nargs = [\"--gpus=all\"]\n";
+        let said = settings(user, "[containers]\ntool = \"podman\"\n").unwrap().containers();
+        assert_eq!(said.tool, Some(keelboat_executors::ContainerTool::Podman));
+        assert_eq!(said.args, ["--gpus=all"]);
+        assert_eq!(Settings::default().containers(), ContainerConfig::default());
+    }
+
     /// Each mistake: what is written, its line, and what is said of it.
     #[test]
     fn mistakes_are_told_with_their_place_and_an_example() {
@@ -361,6 +378,9 @@ mod tests {
             ("[executors.big]\ngpus = -1", 2, &["out of range", "gpus = 2"]),
             ("[executors.big]\ngpus = \"all\"", 2, &["a number or a list", "gpus = 2"]),
             ("[executors]\nbig = 3", 2, &["must be a table", "[executors.big]"]),
+            ("[containers]\ntool = \"podmann\"", 2, &["`podmann`", "did you mean `podman`?"]),
+            ("[containers]\nargs = \"--rm\"", 2, &["a list of strings", "args = ["]),
+            ("[containers]\nruntime = 1", 2, &["`runtime`", "`tool`"]),
             ("[executors.\"a b\"]", 1, &["cannot be the name of an executor"]),
             ("[staging]\nconnections = 3 4", 2, &["this is not TOML"]),
             ("[staging]\ntries = 1\ntries = 2", 3, &["`tries` is there twice"]),

@@ -281,6 +281,8 @@ pub struct TaskSpec {
     pub env: Env,
     /// Version of what is run, as the user declares it; part of the memo key.
     pub version: Option<Arc<str>>,
+    /// The image of the container that a command runs in; part of the memo key.
+    pub container: Option<Arc<str>>,
     /// Labels of the pools that it may run in, the preferred one first; empty: any that takes
     /// whoever comes.
     pub executors: Arc<[Arc<str>]>,
@@ -320,6 +322,7 @@ impl TaskSpec {
             takes: Vec::new(),
             env: no_env(),
             version: None,
+            container: None,
             executors: Arc::default(),
             priority: 0,
             resources: Resources::default(),

@@ -62,6 +62,12 @@ fn late(shell: Option<&[&str]>, words: &[&str]) -> TaskSpec {
     TaskSpec::new("task", Command::Template { shell, words, arguments })
 }
 
+fn contained(image: &str) -> TaskSpec {
+    let mut task = shell("make");
+    task.container = Some(image.into());
+    task
+}
+
 /// What has a key, by a name of its own.
 fn examples() -> Vec<(&'static str, TaskSpec, Vec<Option<Content>>)> {
     let two = || with_input(with_input(shell("cat a b"), "a"), "b");
@@ -95,6 +101,8 @@ fn examples() -> Vec<(&'static str, TaskSpec, Vec<Option<Content>>)> {
         ("an optional directory", with_output(shell("w"), "o", Kind::Directory, true), vec![]),
         ("a script to be made", late(Some(&["/bin/sh", "-e", "-c"]), &["echo {{ x }}"]), vec![]),
         ("arguments to be made", late(None, &["echo {{ x }}"]), vec![]),
+        ("a container", contained("docker.io/library/alpine@sha256:00"), vec![]),
+        ("another container", contained("docker.io/library/alpine@sha256:01"), vec![]),
     ]
 }
 

@@ -82,6 +82,7 @@ fn executor(tasks: u32, directory: &Path) -> Result<(), Box<dyn Error>> {
             timeout: Some(Duration::from_mins(1)),
             memory: None,
             grace: Duration::from_secs(1),
+            cleanup: Vec::new(),
         });
     };
     (0..AT_ONCE.min(tasks)).for_each(begin);

@@ -4,6 +4,7 @@
 //! a small process of its own, the warden ([`warden_main`]). Deliberately absent: how many
 //! attempts run at once, which ones, and whether a failed one is tried again; the engine decides.
 
+mod container;
 mod leftovers;
 mod local;
 mod mark;
@@ -15,6 +16,7 @@ mod sys;
 mod warden;
 mod wire;
 
+pub use container::{ContainerConfig, ContainerError, ContainerTool, Containers, container_hint};
 pub use leftovers::kill_leftovers;
 pub use local::{ExecutorError, LocalConfig, LocalExecutor, WardenCommand};
 pub use mark::MARK_VARIABLE;

@@ -31,6 +31,9 @@ pub struct LaunchSpec {
     pub memory: Option<u64>,
     /// From the polite signal (SIGTERM) to the one that cannot be ignored (SIGKILL).
     pub grace: Duration,
+    /// A program and its arguments that are run before the end is told of an attempt that ended
+    /// in any way but by exit code 0: it removes what was started elsewhere. Empty: none.
+    pub cleanup: Vec<String>,
 }
 
 /// Where ends of attempts are told. Called from a thread of the executor; it may block, which

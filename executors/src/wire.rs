@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The version of all messages below.
-pub(crate) const WIRE_VERSION: u8 = 2;
+pub(crate) const WIRE_VERSION: u8 = 3;
 
 /// The largest frame, in bytes: more than any command line that Linux would run.
 pub(crate) const FRAME_BYTES_MAX: usize = 16 << 20;
@@ -52,6 +52,8 @@ pub(crate) struct Begin {
     pub(crate) grace_ms: u64,
     /// The most memory that its processes may have together.
     pub(crate) memory_max_bytes: Option<u64>,
+    /// What is run after it, unless it ended by exit code 0; empty: nothing.
+    pub(crate) cleanup: Vec<String>,
 }
 
 /// From the warden to the engine.
@@ -237,6 +239,7 @@ mod tests {
             timeout_ms: Some(300),
             grace_ms: 5,
             memory_max_bytes: Some(2),
+            cleanup: vec!["rm".into()],
         })
     }
 
@@ -248,14 +251,14 @@ mod tests {
     }
 
     #[test]
-    fn version_2_is_these_bytes() {
+    fn version_3_is_these_bytes() {
         let mut bytes = Vec::new();
         append(&begin(), &mut bytes).unwrap();
-        let golden = b"\x1f\0\0\0\x02\x01\x01\x02\x03\x02sh\x02-c\x01:\x02/s\x01\x01A\x01b\x01o\x01e\x01\xac\x02\x05\x01\x02";
+        let golden = b"\x23\0\0\0\x03\x01\x01\x02\x03\x02sh\x02-c\x01:\x02/s\x01\x01A\x01b\x01o\x01e\x01\xac\x02\x05\x01\x02\x01\x02rm";
         assert_eq!(bytes.escape_ascii().to_string(), golden.escape_ascii().to_string());
         bytes.clear();
         append(&ended(), &mut bytes).unwrap();
-        let golden = b"\x10\0\0\0\x02\x01\x01\x02\x04\x03\x04\x01\0\0\xac\x02\0\0\x01\x01";
+        let golden = b"\x10\0\0\0\x03\x01\x01\x02\x04\x03\x04\x01\0\0\xac\x02\0\0\x01\x01";
         assert_eq!(bytes.escape_ascii().to_string(), golden.escape_ascii().to_string());
     }
 

@@ -10,10 +10,10 @@ use std::time::Duration;
 use keelboat_checkpoint::is_executable;
 use keelboat_engine::core::{Core, Event};
 use keelboat_engine::{
-    AttemptId, AttemptOutcome, Command, Content, Digest, Failure, FailureClass, InputSpec, Kind,
-    MemoRecord, OutputRecord, OutputSpec, Resources, Source, TaskName, Usage,
+    AttemptId, AttemptOutcome, Command, Content, Digest, Exit, Failure, FailureClass, InputSpec,
+    Kind, MemoRecord, OutputRecord, OutputSpec, Resources, Source, TaskName, Usage,
 };
-use keelboat_executors::{Executor as _, LaunchSpec};
+use keelboat_executors::{Executor as _, LaunchSpec, container_hint};
 use keelboat_staging::{LocalError, Placement, Scratch, publish};
 
 use super::called::Occupancy;
@@ -35,6 +35,8 @@ pub(crate) struct Attempt {
     command: Command,
     /// What is launched in truth.
     launch: Launch,
+    /// The image that it runs in.
+    container: Option<Arc<str>>,
     env: Arc<BTreeMap<String, String>>,
     timeout: Option<Duration>,
     /// Slots that it has.
@@ -68,6 +70,7 @@ impl Attempt {
             id,
             name: spec.name.clone(),
             command: spec.command.clone(),
+            container: spec.container.clone(),
             env: spec.env.clone(),
             timeout: spec.timeout,
             slots: core.held(id.task),
@@ -92,9 +95,10 @@ impl Attempt {
     }
 
     fn launch_command(&self, edges: &Edges) {
-        let command = self.startable(edges);
-        let command = match command.and_then(|command| self.begin_checkpoint(edges, command)) {
-            Ok(command) => command,
+        let launchable = self.startable(edges);
+        let launchable = launchable.and_then(|command| self.launchable(command, edges));
+        let spec = match launchable.and_then(|spec| self.begin_checkpoint(edges, spec)) {
+            Ok(spec) => spec,
             Err(failure) => return self.fail_to_launch(failure, edges),
         };
         if self.killed.load(Ordering::SeqCst) {
@@ -110,6 +114,15 @@ impl Attempt {
                 return edges.tell(Message::Events(vec![Event::AttemptEnded(outcome)]));
             }
         };
+        executor.begin(spec);
+        // Somebody may have killed it between the look above and its begin.
+        if self.killed.load(Ordering::SeqCst) {
+            executor.kill(self.id);
+        }
+    }
+
+    /// What the executor is told, in a container when the task is to run in one.
+    fn launchable(&self, command: Command, edges: &Edges) -> Result<LaunchSpec, Failure> {
         let [stdout, stderr] = edges.logs.prepare(&self.name, self.id.ordinal);
         let mut env = self.env.as_ref().clone();
         env.insert("KEELBOAT_TASK".to_owned(), self.name.to_string());
@@ -127,7 +140,7 @@ impl Attempt {
             let place = checkpoint.place().to_string_lossy().into_owned();
             env.insert("KEELBOAT_CHECKPOINT_DIR".to_owned(), place);
         }
-        executor.begin(LaunchSpec {
+        let spec = LaunchSpec {
             attempt: self.id,
             command,
             directory: self.scratch.clone(),
@@ -137,11 +150,16 @@ impl Attempt {
             timeout: self.timeout,
             memory: self.memory(),
             grace: GRACE,
-        });
-        // Somebody may have killed it between the look above and its begin.
-        if self.killed.load(Ordering::SeqCst) {
-            executor.kill(self.id);
+            cleanup: Vec::new(),
+        };
+        let Some(image) = &self.container else { return Ok(spec) };
+        let contained = &edges.late.contained;
+        if let Some(warning) = contained.warning(image) {
+            edges.tell(Message::Warning(warning));
         }
+        let script = self.script();
+        let beside: &[PathBuf] = if script.is_file() { &[script] } else { &[] };
+        contained.put(image, spec, beside)
     }
 
     /// Makes its scratch directory, and its command as it can be started there.
@@ -191,6 +209,12 @@ impl Attempt {
 
     /// Adds to a failure what can be said from outside of the task.
     pub(crate) fn explain(&self, outcome: &mut AttemptOutcome, edges: &Edges) {
+        if let (Some(image), Err(failure)) = (&self.container, &mut outcome.result)
+            && let Some(Exit::Code(code)) = failure.exit
+            && let Some(hint) = container_hint(image, code)
+        {
+            failure.hint = Some(hint);
+        }
         undeclared::hint(outcome, &self.command, &self.inputs, &self.outputs, &edges.project);
     }
 

@@ -98,7 +98,7 @@ fn open(config: &Config, watcher: &mut Watcher) -> Result<(Opened, Handle, Arc<P
         strict: config.strict,
         ..settings.staging(project.partial())
     };
-    let late = Late::new(staging, LocalConfig { warden, token });
+    let late = Late::new(staging, LocalConfig { warden, token }, settings.containers());
     let place = (project, begun.run, &*config.name);
     let edges = match open::connect(manner, place, remembered, late, (&runtime, messages)) {
         Ok(edges) => edges,

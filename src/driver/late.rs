@@ -4,9 +4,12 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use keelboat_engine::{AttemptId, AttemptOutcome, core::Event};
-use keelboat_executors::{Executor as _, ExecutorError, LocalConfig, LocalExecutor, Sink};
+use keelboat_executors::{
+    ContainerConfig, Executor as _, ExecutorError, LocalConfig, LocalExecutor, Sink,
+};
 use keelboat_staging::{ConfigError, Stager, StagingConfig};
 
+use super::contained::Contained;
 use super::edges::tell;
 use super::message::Message;
 
@@ -14,13 +17,20 @@ use super::message::Message;
 pub(crate) struct Late {
     staging_config: StagingConfig,
     local_config: LocalConfig,
+    pub(super) contained: Contained,
     stager: Mutex<Option<Stager>>,
     executor: Mutex<Option<Arc<LocalExecutor>>>,
 }
 
 impl Late {
-    pub(crate) fn new(staging_config: StagingConfig, local_config: LocalConfig) -> Self {
-        Self { staging_config, local_config, stager: Mutex::default(), executor: Mutex::default() }
+    pub(crate) fn new(
+        staging_config: StagingConfig,
+        local_config: LocalConfig,
+        containers: ContainerConfig,
+    ) -> Self {
+        let contained = Contained::new(containers, &local_config.token);
+        let (stager, executor) = (Mutex::default(), Mutex::default());
+        Self { staging_config, local_config, contained, stager, executor }
     }
 
     /// What brings remote files and sends outputs out; inside the runtime.

@@ -7,6 +7,7 @@ mod bound;
 mod called;
 mod checkpoints;
 mod clock;
+mod contained;
 mod deliver;
 mod durable;
 mod edges;

@@ -93,7 +93,8 @@ pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<
         strict: options.strict,
         ..settings.staging(project.partial())
     };
-    let late = Late::new(staging, LocalConfig { warden: warden()?, token });
+    let local = LocalConfig { warden: warden()?, token };
+    let late = Late::new(staging, local, settings.containers());
     let manner = Manner { pools, strict: options.strict, remembers: true };
     let place = (project, begun.run, workflow.name());
     let edges = connect(manner, place, remembered, late, (&runtime, messages))?;

@@ -15,7 +15,7 @@ use super::handle::{Deed, Submission, Work};
 use super::options::{Options, option_methods};
 use super::outputs::{Made, Writes, output_methods, output_of};
 use super::text::{Given, Text};
-use crate::workflow::free::{self, Template};
+use crate::workflow::free::{self, Place, Template};
 
 /// A command that is being put together. [`submit`](Self::submit) makes it a task.
 ///
@@ -51,6 +51,7 @@ pub struct CommandTask<'f> {
     inputs: Vec<(Arc<str>, Read)>,
     given: Given,
     writes: Writes,
+    container: Option<String>,
     options: Options,
 }
 
@@ -124,7 +125,7 @@ impl<'f> CommandTask<'f> {
     fn new(flow: &'f Flow, template: Template) -> Self {
         let (inputs, given) = (Vec::new(), Given::new(flow.handle().clone()));
         let (writes, options) = (Writes::default(), Options::default());
-        Self { flow, template, inputs, given, writes, options }
+        Self { flow, template, inputs, given, writes, container: None, options }
     }
 
     option_methods!();
@@ -165,6 +166,26 @@ impl<'f> CommandTask<'f> {
     /// ```
     pub fn arg<M>(mut self, name: &str, value: impl CommandArgument<M>) -> Self {
         self.given.add(name, value);
+        self
+    }
+
+    /// An image that the command runs in, by apptainer, podman or docker, whichever is there; part
+    /// of the memo key. With its digest (`name@sha256:…`) it is the same image for ever.
+    ///
+    /// ```no_run
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let release = flow
+    ///     .command("cat /etc/alpine-release > {{ outputs.release }}")
+    ///     .container("docker.io/library/alpine:3.20")
+    ///     .output("release", "release.txt")
+    ///     .submit();
+    /// release.output("release").wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn container(mut self, image: &str) -> Self {
+        self.container = Some(image.to_owned());
         self
     }
 
@@ -216,7 +237,9 @@ impl<'f> CommandTask<'f> {
                     .to_owned(),
             );
         }
-        let mut scope = free::Scope::default();
+        let container = self.container.as_deref().map(free::container).transpose()?;
+        let place = if container.is_some() { Place::Container } else { Place::Here };
+        let mut scope = free::Scope { place, ..free::Scope::default() };
         let (lowering, arguments) = self.given.into_parts()?;
         let (mut inputs, mut makers) = (inputs_of(&lowering), Vec::new());
         let paths = inputs.iter().map(|input| PathBuf::from(&*input.scratch_path)).collect();
@@ -255,6 +278,7 @@ impl<'f> CommandTask<'f> {
             (text.unrendered(), Deed::Text(Box::new(text)))
         };
         let mut spec = self.options.spec(command);
+        spec.container = container;
         spec.checkpoint = self.writes.checkpoint(&names)?;
         spec.inputs = inputs;
         spec.outputs = outputs;

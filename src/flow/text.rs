@@ -91,7 +91,7 @@ impl Text {
     pub(crate) fn unrendered(&self) -> Command {
         let digests = self.arguments.0.iter();
         let digests = digests.map(|(name, segments)| (Arc::clone(name), digest_of(segments)));
-        self.template.unrendered(digests.collect())
+        self.template.unrendered(self.scope.place, digests.collect())
     }
 
     /// The command, with the values of the tasks that it takes them of.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use keelboat_executors::ContainerTool;
+
 /// One file, or several put over one another. What is absent is not said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct File {
@@ -12,6 +14,14 @@ pub(super) struct File {
     pub(super) collections: Option<Vec<Collection>>,
     /// Pools of slots of this machine, by name.
     pub(super) executors: BTreeMap<String, Executor>,
+    pub(super) containers: Containers,
+}
+
+/// What runs containers. What is absent is not said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Containers {
+    pub(super) tool: Option<ContainerTool>,
+    pub(super) args: Option<Vec<String>>,
 }
 
 /// Slots of this machine that are given out together. What is absent is not said.
@@ -110,6 +120,10 @@ impl File {
             },
             collections: self.collections.or(under.collections),
             executors: executors_over(self.executors, under.executors),
+            containers: Containers {
+                tool: self.containers.tool.or(under.containers.tool),
+                args: self.containers.args.or(under.containers.args),
+            },
         }
     }
 }

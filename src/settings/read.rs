@@ -60,7 +60,11 @@ pub(super) struct Reading<'a> {
 
 impl Reading<'_> {
     fn file(&mut self, table: &DeTable<'_>) -> File {
-        self.reader.check_keys(table, &["staging", "globus", "executors"], "the settings");
+        self.reader.check_keys(
+            table,
+            &["staging", "globus", "executors", "containers"],
+            "the settings",
+        );
         let staging = table.get("staging").map(|value| self.staging(value)).unwrap_or_default();
         File {
             staging,
@@ -68,6 +72,10 @@ impl Reading<'_> {
             executors: table
                 .get("executors")
                 .map(|value| self.executors(value))
+                .unwrap_or_default(),
+            containers: table
+                .get("containers")
+                .map(|value| self.containers(value))
                 .unwrap_or_default(),
         }
     }

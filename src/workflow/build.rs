@@ -11,6 +11,7 @@ use super::declaration::{InputItem, Named, Text};
 use super::expand::Context;
 use super::explain::explain;
 use super::family::{Family, MadeFile};
+use super::image;
 use super::link::Reference;
 use super::paths::{self, Complaint};
 use super::prepare::{Prepared, PreparedCommand, PreparedInput, PreparedSource};
@@ -292,6 +293,11 @@ impl Builder<'_> {
                 Some(Command::Argv(argv.into()))
             }
         }
+    }
+
+    /// The image that the command runs in.
+    pub(super) fn container(&mut self, prepared: &Prepared<'_, '_>) -> Option<Arc<str>> {
+        self.checked(prepared.container.as_ref()?, image::check)
     }
 
     pub(super) fn env(&mut self, prepared: &Prepared<'_, '_>) -> Arc<BTreeMap<String, String>> {

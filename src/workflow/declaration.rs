@@ -101,9 +101,18 @@ pub(super) struct Options {
     pub(super) backoff: Option<(Duration, Duration)>,
     pub(super) cache: Option<Memoize>,
     pub(super) version: Option<Text>,
+    pub(super) container: Option<ContainerText>,
     pub(super) executors: Option<Arc<[Arc<str>]>>,
     pub(super) shell: Option<Arc<[String]>>,
     pub(super) checkpointing: Checkpointing,
+}
+
+/// What a task runs in.
+#[derive(Debug, Clone)]
+pub(super) enum ContainerText {
+    Image(Text),
+    /// `false`: in none, whatever the defaults say.
+    None,
 }
 
 /// Memory that a task asks for.
@@ -134,9 +143,18 @@ impl Options {
             backoff: self.backoff.or(defaults.backoff),
             cache: self.cache.or(defaults.cache),
             version: self.version.or_else(|| defaults.version.clone()),
+            container: self.container.or_else(|| defaults.container.clone()),
             executors: self.executors.or_else(|| defaults.executors.clone()),
             shell: self.shell.or_else(|| defaults.shell.clone()),
             checkpointing: self.checkpointing.over(&defaults.checkpointing),
+        }
+    }
+
+    /// The image that it runs in.
+    pub(super) fn image(&self) -> Option<&Text> {
+        match &self.container {
+            Some(ContainerText::Image(image)) => Some(image),
+            Some(ContainerText::None) | None => None,
         }
     }
 

@@ -122,6 +122,7 @@ impl<'t> Expander<'_, '_, 't> {
         let (outputs, output_values) = builder.outputs(prepared);
         let after = builder.after(prepared, family);
         let version = prepared.version.as_ref().and_then(|text| builder.render(text));
+        let container = builder.container(prepared);
         if builder.failed || declaration.files_unread {
             return None;
         }
@@ -149,6 +150,7 @@ impl<'t> Expander<'_, '_, 't> {
             takes: Vec::new(),
             env,
             version,
+            container,
             executors: options.executors.clone().unwrap_or_default(),
             priority: options.priority.unwrap_or_default(),
             resources: Resources {

@@ -10,10 +10,11 @@ use minijinja::value::Value;
 use super::declaration::Text;
 use super::explain::{Unknown, asked_for};
 use super::paths::{self, Complaint};
-use super::problem::Place;
+use super::problem::Place as Spot;
 use super::scope::path_value;
+pub(crate) use super::shell::Place;
 use super::template::{Fault, Mode, Templates};
-use super::{addresses, shell};
+use super::{addresses, image, shell};
 
 /// The directory that paths are relative to.
 #[derive(Debug)]
@@ -72,6 +73,11 @@ pub(crate) fn destination(to: &str, project: &Project) -> Result<Arc<str>, Strin
     addresses::of_destination(&to.into(), &project.0).map_err(|complaint| told(&complaint))
 }
 
+/// The name of an image that a command runs in.
+pub(crate) fn container(image: &str) -> Result<Arc<str>, String> {
+    image::check(&image.into()).map_err(|complaint| told(&complaint))
+}
+
 /// The directory that a task keeps its checkpoint in, apart from the files at these names.
 pub(crate) fn checkpoint(directory: &str, files: &[Arc<str>]) -> Result<Arc<str>, String> {
     let directory = paths::check_checkpoint(&directory.into()).map_err(|error| told(&error))?;
@@ -94,6 +100,8 @@ pub(crate) struct Scope {
     pub(crate) values: Vec<(Arc<str>, Value)>,
     pub(crate) inputs: Vec<(Arc<str>, Arc<str>)>,
     pub(crate) outputs: Vec<(Arc<str>, Arc<str>)>,
+    /// Where the command runs.
+    pub(crate) place: Place,
 }
 
 impl Scope {
@@ -141,16 +149,21 @@ impl Template {
                 let rendered = rendered.and_then(|text| text.render(&scope.value()));
                 let rendered = rendered.map_err(|fault| fault_in(script, &fault))?;
                 no_nul([&rendered].into_iter())?;
-                Ok(Command::Shell { shell: shell_for(script, &rendered), script: rendered })
+                Ok(Command::Shell {
+                    shell: shell_for(script, &rendered, scope.place),
+                    script: rendered,
+                })
             }
             Self::Argv(words) => argv(words, &scope.value()),
         }
     }
 
     /// The command before it has what it sees: later it is also given these, whose digests are known.
-    pub(crate) fn unrendered(&self, arguments: Arc<[(Arc<str>, Digest)]>) -> Command {
+    pub(crate) fn unrendered(&self, place: Place, arguments: Arc<[(Arc<str>, Digest)]>) -> Command {
         let (shell, words) = match self {
-            Self::Script(script) => (Some(shell::default_for(script)), [script.clone()].into()),
+            Self::Script(script) => {
+                (Some(shell::default_for(script, place)), [script.clone()].into())
+            }
             Self::Argv(words) => (None, words.clone().into()),
         };
         Command::Template { shell, words, arguments }
@@ -205,8 +218,8 @@ fn not_there(name: &str, unknown: &Unknown) -> String {
 }
 
 /// By the filter `raw` a pipe may also come from a value.
-fn shell_for(script: &str, rendered: &str) -> Arc<[String]> {
-    shell::default_for(if script.contains("raw") { rendered } else { script })
+fn shell_for(script: &str, rendered: &str, place: Place) -> Arc<[String]> {
+    shell::default_for(if script.contains("raw") { rendered } else { script }, place)
 }
 
 fn argv(words: &[String], scope: &Value) -> Result<Command, String> {
@@ -245,5 +258,5 @@ fn no_nul<T: AsRef<str>>(texts: impl Iterator<Item = T>) -> Result<(), String> {
 }
 
 fn text(value: &str) -> Text {
-    Text { value: value.into(), place: Place { file: 0, start: 0, end: 0 } }
+    Text { value: value.into(), place: Spot { file: 0, start: 0, end: 0 } }
 }

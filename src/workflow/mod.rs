@@ -20,6 +20,7 @@ mod family;
 mod foreach;
 pub(crate) mod free;
 mod grow;
+pub(crate) mod image;
 mod link;
 mod lint;
 mod load;

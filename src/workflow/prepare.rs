@@ -13,7 +13,7 @@ use super::explain::{explain, explain_name};
 use super::lint;
 use super::problem::Problems;
 use super::scope::{Base, Files, Scope};
-use super::shell;
+use super::shell::{self, Place};
 use super::template::{Argument, Compiled, Fault, Mode, Templates};
 
 /// A declaration whose templates are compiled.
@@ -25,6 +25,7 @@ pub(super) struct Prepared<'e, 't> {
     /// The environment, when it is the same for each instance.
     pub(super) env_shared: Option<Arc<BTreeMap<String, String>>>,
     pub(super) version: Option<Compiled<'e, 't>>,
+    pub(super) container: Option<Compiled<'e, 't>>,
     pub(super) after: Vec<Compiled<'e, 't>>,
     pub(super) input_labels: Arc<[Arc<str>]>,
     pub(super) output_labels: Arc<[Arc<str>]>,
@@ -126,7 +127,7 @@ impl<'e, 't> Prepared<'e, 't> {
             texts.push(&output.path);
             texts.extend(&output.to);
         }
-        texts.extend(self.version.iter().chain(&self.after));
+        texts.extend(self.version.iter().chain(&self.container).chain(&self.after));
         texts
     }
 }
@@ -161,6 +162,7 @@ pub(super) fn prepare<'e, 't>(
         .filter_map(|(name, text)| Some((name.clone(), compiler.text(text, Mode::Plain)?)))
         .collect();
     let version = compiler.optional(declaration.options.version.as_ref());
+    let container = compiler.optional(declaration.options.image());
     let after =
         declaration.after.iter().filter_map(|text| compiler.text(text, Mode::Plain)).collect();
     if compiler.failed {
@@ -179,6 +181,7 @@ pub(super) fn prepare<'e, 't>(
         env,
         env_shared,
         version,
+        container,
         after,
         input_labels: declaration.input_labels.clone(),
         output_labels: declaration.output_labels.clone(),
@@ -244,7 +247,9 @@ impl<'e, 't> Compiler<'_, 'e, 't> {
                     self.problems.push(warning);
                 }
                 let shell = declaration.options.shell.clone();
-                let shell = shell.unwrap_or_else(|| shell::default_for(&text.value));
+                let contained = declaration.options.image().is_some();
+                let place = if contained { Place::Container } else { Place::Here };
+                let shell = shell.unwrap_or_else(|| shell::default_for(&text.value, place));
                 Some(PreparedCommand::Run(self.text(text, Mode::Shell)?, shell))
             }
             CommandText::Argv(texts) => {

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::declaration::{CommandText, Declaration, Memory, Options, Scalar, Text};
+use super::declaration::{CommandText, ContainerText, Declaration, Memory, Options, Scalar, Text};
 use super::near::suggestion;
 use super::problem::Place;
 use super::reader::{NameRule, Reader, Spot, in_order, integer_of, scalar_of};
-use super::units;
+use super::template::is_template;
+use super::{image, units};
 
 use keelboat_engine::{Memoize, MemoryGrowth};
 use toml::de::{DeTable, DeValue};
 
 /// The keys of a task.
-pub(super) const TASK_KEYS: [&str; 26] = [
+pub(super) const TASK_KEYS: [&str; 27] = [
     "foreach",
     "inputs",
     "outputs",
@@ -37,6 +38,7 @@ pub(super) const TASK_KEYS: [&str; 26] = [
     "backoff",
     "cache",
     "version",
+    "container",
     "executor",
     "shell",
     "checkpoint",
@@ -44,7 +46,7 @@ pub(super) const TASK_KEYS: [&str; 26] = [
 ];
 
 /// The keys of `[defaults]`.
-pub(super) const OPTION_KEYS: [&str; 19] = [
+pub(super) const OPTION_KEYS: [&str; 20] = [
     "env",
     "cores",
     "memory",
@@ -60,6 +62,7 @@ pub(super) const OPTION_KEYS: [&str; 19] = [
     "backoff",
     "cache",
     "version",
+    "container",
     "executor",
     "shell",
     "checkpoint",
@@ -208,6 +211,7 @@ impl Reader<'_> {
             version: table
                 .get("version")
                 .and_then(|value| self.text(value, "version", version_help)),
+            container: table.get("container").and_then(|value| self.container(value)),
             executors: table.get("executor").and_then(|value| self.executors(value)),
             shell: table.get("shell").and_then(|value| self.shell(value)),
             checkpointing: self.checkpointing(table),
@@ -395,6 +399,22 @@ impl Reader<'_> {
             return None;
         };
         Some(if uses { Memoize::On } else { Memoize::Off })
+    }
+
+    fn container(&mut self, value: &Spot<'_>) -> Option<ContainerText> {
+        if value.get_ref().as_bool() == Some(false) {
+            return Some(ContainerText::None);
+        }
+        let help = "write the name of an image in quotes, or false for a task that runs in none";
+        let image = self.text(value, "container", help)?;
+        if !is_template(&image.value)
+            && let Err(complaint) = image::check(&image.value)
+        {
+            let problem = self.problem(value.span(), complaint.message).help(complaint.help);
+            self.problems.push(problem);
+            return None;
+        }
+        Some(ContainerText::Image(image))
     }
 
     fn shell(&mut self, value: &Spot<'_>) -> Option<Arc<[String]>> {

@@ -75,6 +75,8 @@ struct OptionsTable {
     cache: Option<Cache>,
     /// Version of what is run, part of the memo key.
     version: Option<String>,
+    /// The image of a container that it runs in, part of the memo key; `false`: none.
+    container: Option<Container>,
     /// The executor that it runs in, or several of which the first that is free is taken.
     executor: Option<OneOrMany<String>>,
     /// The shell for `run`, such as `["bash", "-euo", "pipefail", "-c"]`.
@@ -136,6 +138,8 @@ struct TaskTable {
     cache: Option<Cache>,
     /// Version of what is run, part of the memo key.
     version: Option<String>,
+    /// The image of a container that it runs in, part of the memo key; `false`: none.
+    container: Option<Container>,
     /// The executor that it runs in, or several of which the first that is free is taken.
     executor: Option<OneOrMany<String>>,
     /// The shell for `run`, such as `["bash", "-euo", "pipefail", "-c"]`.
@@ -166,6 +170,13 @@ enum Scalar {
 enum Cache {
     Both(bool),
     Half(HalfOfTheCache),
+}
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
+enum Container {
+    Image(String),
+    None(bool),
 }
 
 #[derive(JsonSchema)]

@@ -2,17 +2,40 @@
 
 use std::sync::{Arc, LazyLock};
 
+/// Where a script runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Place {
+    /// Among the programs of this machine.
+    #[default]
+    Here,
+    /// Among those of an image.
+    Container,
+}
+
 /// `/bin/sh -e -c`; for a script with a pipe `bash -e -o pipefail -c` where there is a `bash`, so
 /// that a pipe of which any part fails does not count as a success.
 ///
-/// What is chosen is part of the memo key, hence `bash` without the directory that it is in.
-pub(super) fn default_for(script: &str) -> Arc<[String]> {
+/// What is chosen is part of the memo key, hence `bash` without the directory that it is in. What
+/// an image has is found out when the script runs there, which is the same everywhere.
+pub(super) fn default_for(script: &str, place: Place) -> Arc<[String]> {
     static PLAIN: LazyLock<Arc<[String]>> = LazyLock::new(|| words(&["/bin/sh", "-e", "-c"]));
     static PIPES: LazyLock<Arc<[String]>> = LazyLock::new(|| {
         if on_path("bash") { words(&["bash", "-e", "-o", "pipefail", "-c"]) } else { PLAIN.clone() }
     });
-    if has_pipe(script) { PIPES.clone() } else { PLAIN.clone() }
+    static CONTAINED: LazyLock<Arc<[String]>> = LazyLock::new(|| words(&["/bin/sh", "-c", CHOICE]));
+    match (has_pipe(script), place) {
+        (false, _) => PLAIN.clone(),
+        (true, Place::Here) => PIPES.clone(),
+        (true, Place::Container) => CONTAINED.clone(),
+    }
 }
+
+/// Runs its first argument, which is the script, by a shell that can tell of each part of a pipe.
+const CHOICE: &str = "\
+if command -v bash >/dev/null; then exec bash -e -o pipefail -c \"$0\"; fi
+if (set -o pipefail) 2>/dev/null; then exec /bin/sh -e -o pipefail -c \"$0\"; fi
+echo 'no shell of this image has `pipefail`, which a script with a pipe needs: give the task a `shell`' >&2
+exit 126";
 
 fn words(words: &[&str]) -> Arc<[String]> {
     words.iter().map(|word| (*word).to_owned()).collect()

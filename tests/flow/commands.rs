@@ -12,6 +12,7 @@ pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial("commands::files_go_from_one_to_the_next", files_go_from_one_to_the_next),
         trial("commands::an_output_is_sent_before_its_future_is_there", an_output_is_sent),
+        trial("commands::images_are_named_as_in_registries", images_are_named_as_in_registries),
         trial("commands::arguments_are_quoted", arguments_are_quoted),
         trial("commands::what_they_are_given_may_come_later", what_they_are_given),
         trial("commands::a_text_is_made_by_a_function", a_text_is_made_by_a_function),
@@ -67,6 +68,13 @@ fn an_output_is_sent() {
         .submit();
     stuck.done().wait().unwrap();
     stuck.output("out").wait().unwrap_err();
+}
+
+fn images_are_named_as_in_registries() {
+    let case = Case::new();
+    let wrong = case.flow.command("true").container("./tool.sif").submit();
+    let error = wrong.done().wait().unwrap_err();
+    assert!(error.to_string().contains("is a file"), "{error}");
 }
 
 fn arguments_are_quoted() {

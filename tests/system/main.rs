@@ -10,6 +10,7 @@ mod server;
 mod asking;
 mod bad_input;
 mod checkpoints;
+mod containers;
 mod crash;
 mod disk;
 mod examples;

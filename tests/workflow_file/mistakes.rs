@@ -36,6 +36,12 @@ pub(crate) const MISTAKES: &[(&str, &str)] = &[
          run = 'b'\nretry_cost = 3\n",
     ),
     (
+        "bad_containers",
+        "[defaults]\ncontainer = 'tool.sif'\n[task.t]\nrun = 'a'\n[task.u]\nrun = 'a'\n\
+         container = 'alpine@sha256:12'\n[task.v]\nrun = 'a'\ncontainer = true\n[task.w]\n\
+         run = 'a'\ncontainer = '--privileged'\n",
+    ),
+    (
         "bad_memory",
         "[task.t]\nrun = 'a'\nmemory = { max = '4GiB' }\n[task.u]\nrun = 'a'\n\
          memory = { first = '4GiB', max = '2GiB' }\n[task.v]\nrun = 'a'\n\

@@ -237,6 +237,7 @@ fn begin_of(spec: &LaunchSpec) -> Begin {
         timeout_ms: spec.timeout.map(millis),
         grace_ms: millis(spec.grace),
         memory_max_bytes: spec.memory,
+        cleanup: spec.cleanup.clone(),
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::killpg;
 use nix::unistd::Pid;
 
+use super::cleanup::Cleanup;
 use crate::procfs;
 use crate::wire::{Begin, End, Key, Used};
 
@@ -31,6 +32,8 @@ pub(super) struct Running {
     pub(super) memory_max: Option<u64>,
     /// Processes that the kernel had killed for lack of memory when it began.
     pub(super) oom_kills: Option<u64>,
+    /// What is run after it, unless it succeeds.
+    pub(super) cleanup: Vec<String>,
     grace: Duration,
     deadline: Option<Instant>,
 }
@@ -55,6 +58,8 @@ pub(super) struct Ending {
     pub(super) since: Instant,
     /// How many strays of it were seen at the last look.
     pub(super) strays: usize,
+    /// What removes what it started elsewhere, while that runs.
+    pub(super) cleanup: Option<Cleanup>,
 }
 
 impl Ending {
@@ -100,6 +105,30 @@ impl Attempts {
         self.running.values()
     }
 
+    /// Whether this process removes what an attempt left.
+    pub(super) fn is_cleanup(&self, pid: i32) -> bool {
+        let mut cleanups = self.ending.iter().filter_map(|ending| ending.cleanup.as_ref());
+        cleanups.any(|cleanup| cleanup.pid == pid)
+    }
+
+    /// This process was reaped, which may have been a cleanup: what is left has its time from now on.
+    pub(super) fn reaped(&mut self, pid: i32, now: Instant) {
+        for ending in &mut self.ending {
+            if ending.cleanup.as_ref().is_some_and(|cleanup| cleanup.pid == pid) {
+                (ending.cleanup, ending.since) = (None, now);
+            }
+        }
+    }
+
+    /// The cleanups of all attempts that are not over.
+    pub(super) fn cleanups(&mut self) -> Vec<(Key, Vec<String>)> {
+        let running = self.running.values_mut();
+        let running = running.map(|running| (running.key, std::mem::take(&mut running.cleanup)));
+        let begun = self.ending.iter_mut();
+        let begun = begun.filter_map(|ending| Some((ending.key, ending.cleanup.take()?.argv)));
+        running.chain(begun).filter(|(_, argv)| !argv.is_empty()).collect()
+    }
+
     pub(super) fn is_running(&self, key: Key) -> bool {
         self.leaders.contains_key(&key)
     }
@@ -131,6 +160,7 @@ impl Attempts {
             },
             memory_max: begin.memory_max_bytes,
             oom_kills,
+            cleanup: begin.cleanup.clone(),
             grace: Duration::from_millis(begin.grace_ms),
             deadline,
         };

@@ -8,6 +8,7 @@
 
 mod attempts;
 mod channel;
+mod cleanup;
 mod memory;
 mod spawner;
 mod strays;
@@ -30,6 +31,7 @@ use crate::sys::{self, ExitStatus, Wait};
 use crate::wire::{Begin, End, Ended, Hello, Key, Report, Request, Used, WireError};
 use attempts::{Attempts, Ending, Running, Stop};
 use channel::Channel;
+use cleanup::{CLEANUP_MAX, Cleanup};
 use memory::{Excess, Watch};
 use spawner::Spawner;
 use strays::Strays;
@@ -264,16 +266,25 @@ impl Warden {
                 killpg(Pid::from_raw(pid), Signal::SIGKILL).ok();
             }
             let Some((status, used)) = sys::reap(pid) else { continue };
-            match leader {
-                Some(running) => {
-                    let kernel_killed = self.kernel_killed(&running, status, now);
-                    let ending = ending(pid, running, status, used, now);
-                    self.attempts.ending.push(Ending { kernel_killed, ..ending });
-                }
-                None => self.strays.forget(pid),
-            }
+            let Some(running) = leader else {
+                self.attempts.reaped(pid, now);
+                self.strays.forget(pid);
+                continue;
+            };
+            let kernel_killed = self.kernel_killed(&running, status, now);
+            let cleanup = self.clean_up(&running, status);
+            let ending = ending(pid, running, status, used, now);
+            self.attempts.ending.push(Ending { kernel_killed, cleanup, ..ending });
         }
         if self.attempts.ending.is_empty() { Ok(()) } else { self.settle(now) }
+    }
+
+    /// Begins to remove what an attempt started elsewhere. What cannot be started is left.
+    fn clean_up(&self, running: &Running, status: ExitStatus) -> Option<Cleanup> {
+        let succeeded = running.stop.is_none() && status == ExitStatus::Code(0);
+        let argv = Some(&running.cleanup).filter(|argv| !succeeded && !argv.is_empty())?.clone();
+        let pid = self.spawner.spawn(&cleanup::begin(running.key, argv.clone())).ok()?;
+        Some(Cleanup { pid, argv })
     }
 
     /// Reports the attempts of which no process is left; kills what is left of the others.
@@ -282,8 +293,14 @@ impl Warden {
         self.strays.hunt(&children, &mut self.attempts);
         let mut ending = std::mem::take(&mut self.attempts.ending);
         for mut attempt in ending.drain(..) {
-            let left = attempt.strays > 0 || attempt.group_is_there();
-            if left && now < attempt.since + UNKILLABLE_AFTER {
+            let cleanup = attempt.cleanup.as_ref().map(|cleanup| Pid::from_raw(cleanup.pid));
+            let left = cleanup.is_some() || attempt.strays > 0 || attempt.group_is_there();
+            let patience = cleanup.map_or(UNKILLABLE_AFTER, |_| CLEANUP_MAX);
+            if let Some(pid) = cleanup.filter(|_| now >= attempt.since + patience) {
+                // The only error is that it has just ended.
+                killpg(pid, Signal::SIGKILL).ok();
+            }
+            if left && now < attempt.since + patience {
                 attempt.strays = 0;
                 self.attempts.ending.push(attempt);
                 continue;
@@ -299,9 +316,32 @@ impl Warden {
         Ok(())
     }
 
+    /// Ends all, also what was started elsewhere.
+    fn kill_everything(&mut self) {
+        let cleanups = self.attempts.cleanups();
+        self.kill_children();
+        if cleanups.is_empty() {
+            return;
+        }
+        for (key, argv) in cleanups {
+            // What cannot be started is left.
+            self.spawner.spawn(&cleanup::begin(key, argv)).ok();
+        }
+        let deadline = Instant::now() + CLEANUP_MAX;
+        while let Ok(ended) = sys::ended_child(Wait::No)
+            && Instant::now() < deadline
+        {
+            match ended {
+                Some(pid) => drop(sys::reap(pid)),
+                None => std::thread::sleep(ENDING_PAUSE),
+            }
+        }
+        self.kill_children();
+    }
+
     /// Every process below is the warden's child, or becomes it when its parent dies: when no
     /// child is left, nothing is.
-    fn kill_everything(&mut self) {
+    fn kill_children(&mut self) {
         loop {
             for pid in self.children.read() {
                 let pid = Pid::from_raw(pid);
@@ -342,5 +382,6 @@ fn ending(pid: i32, running: Running, status: ExitStatus, used: Used, now: Insta
         kernel_killed: None,
         since: now,
         strays: 0,
+        cleanup: None,
     }
 }

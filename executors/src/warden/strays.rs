@@ -44,7 +44,10 @@ impl Strays {
                 continue;
             }
             let group = getpgid(Some(Pid::from_raw(pid))).map_or(0, Pid::as_raw);
-            if attempts.led_by(group).is_some() {
+            if attempts.led_by(group).is_some()
+                || attempts.is_cleanup(pid)
+                || attempts.is_cleanup(group)
+            {
                 continue;
             }
             let owner = *self

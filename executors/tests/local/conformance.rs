@@ -349,6 +349,39 @@ fn five_hundred_at_once() {
 }
 
 #[test]
+fn what_was_started_elsewhere_is_removed_before_the_end_is_told() {
+    let bench = Bench::new();
+    for (script, expected) in [
+        ("true", ""),
+        ("exit 3", "removed\n"),
+        ("kill -KILL $$", "removed\n"),
+        ("sleep 9", "removed\n"),
+    ] {
+        let mut spec = bench.spec(shell(script));
+        let place = spec.directory.join("removed");
+        // It takes a while, and is not taken for a process of the attempt that was left.
+        let cleanup =
+            format!("sleep 0.2; (setsid sleep 0.1 && echo removed) >> '{}'", place.display());
+        spec.cleanup = ["sh", "-c", &cleanup].map(str::to_owned).to_vec();
+        spec.timeout = Some(SHORT);
+        let directory = spec.directory.clone();
+        let outcome = bench.outcomes.of(bench.begin(spec));
+        assert_eq!(outcome.result.is_ok(), expected.is_empty(), "{script}");
+        let found = fs::read_to_string(directory.join("removed")).unwrap_or_default();
+        assert_eq!(found, expected, "{script}");
+    }
+}
+
+#[test]
+fn a_cleanup_that_cannot_start_keeps_nothing_from_ending() {
+    let bench = Bench::new();
+    let mut spec = bench.spec(shell("exit 3"));
+    spec.cleanup = vec!["/no/such/program".to_owned()];
+    let outcome = bench.outcomes.of(bench.begin(spec));
+    assert!(failure(&outcome).contains("exit code 3"));
+}
+
+#[test]
 fn shutdown_kills_all_and_refuses_more() {
     let bench = Bench::new();
     let spec = bench.spec(shell("echo $$ > pid; sleep 1000"));

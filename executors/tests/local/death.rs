@@ -54,7 +54,11 @@ fn acts_as_engine() {
         begin_without_end(&executor, &directory);
     }
     for (task, name) in (0..).zip(["one", "two"]) {
-        executor.begin(spec(task, shell(FAMILY), &directory.join(name), &directory));
+        let mut spec = spec(task, shell(FAMILY), &directory.join(name), &directory);
+        let removed =
+            format!("sleep 0.1; echo {name} >> '{}'", directory.join("removed").display());
+        spec.cleanup = ["sh", "-c", &removed].map(str::to_owned).to_vec();
+        executor.begin(spec);
     }
     loop {
         std::thread::park();
@@ -132,6 +136,8 @@ fn when_the_engine_is_killed_all_its_processes_die() {
     let left: Vec<_> = pids.iter().filter(|&&pid| runs(pid)).collect();
     assert!(left.is_empty(), "{left:?} of {pids:?} are left");
     assert_eq!(marked(&engine.token), []);
+    let removed = read(&engine.directory.path().join("removed"));
+    assert_eq!(removed.lines().collect::<BTreeSet<_>>(), BTreeSet::from(["one", "two"]));
 }
 
 #[test]

@@ -117,6 +117,7 @@ pub(crate) fn spec(task: u32, command: Command, directory: &Path, logs: &Path) -
         timeout: None,
         memory: None,
         grace: PATIENCE,
+        cleanup: Vec::new(),
     }
 }
 
