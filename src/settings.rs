@@ -7,13 +7,14 @@
 mod containers;
 mod executors;
 mod file;
+mod mpi;
 mod read;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use keelboat_engine::queue::{Limit, QueueLimits};
-use keelboat_executors::ContainerConfig;
+use keelboat_executors::{ContainerConfig, MpiConfig};
 use keelboat_staging::{
     AddressPolicy, Credentials, CredentialsError, GlobusConfig, HttpConfig, LocalCollection,
     RetryBudget, SftpConfig, StagingConfig,
@@ -118,6 +119,11 @@ impl Settings {
     pub(crate) fn containers(&self) -> ContainerConfig {
         let Containers { tool, args } = &self.file.containers;
         ContainerConfig { tool: *tool, args: args.clone().unwrap_or_default() }
+    }
+
+    /// What starts MPI programs.
+    pub(crate) fn mpi(&self) -> MpiConfig {
+        self.file.mpi.config()
     }
 
     /// How files are moved, with this directory for those on their way.
@@ -380,6 +386,9 @@ mod tests {
             ("[executors]\nbig = 3", 2, &["must be a table", "[executors.big]"]),
             ("[containers]\ntool = \"podmann\"", 2, &["`podmann`", "did you mean `podman`?"]),
             ("[containers]\nargs = \"--rm\"", 2, &["a list of strings", "args = ["]),
+            ("[mpi]\nlauncher = \"mpiran\"", 2, &["`mpiran`", "did you mean `mpirun`?"]),
+            ("[mpi]\nargs = [\"-x A\"]", 2, &["\"-x A\" is no single word"]),
+            ("[mpi]\nargs = 3", 2, &["a list of strings", "--bind-to"]),
             ("[containers]\nruntime = 1", 2, &["`runtime`", "`tool`"]),
             ("[executors.\"a b\"]", 1, &["cannot be the name of an executor"]),
             ("[staging]\nconnections = 3 4", 2, &["this is not TOML"]),

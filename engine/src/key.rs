@@ -43,7 +43,8 @@ pub const KEY_VERSION: u8 = 1;
 /// the name's length (u64, little-endian), the name, the value's length, the value. The parts, in
 /// this order: `shell` and `command`, or `argv`, or `function` (its name) and `arguments` (their
 /// digest), or for what is made late `shell` and `template`, or `argv template`, and then each
-/// `argument NAME` (its digest); `version` if there is one; `container` if there is one; `value N` from 0 on, a digest or `none`; `env NAME`, by name;
+/// `argument NAME` (its digest); `version` if there is one; `container` if there is one; `nodes` and `ranks` of an MPI
+/// program; `value N` from 0 on, a digest or `none`; `env NAME`, by name;
 /// `input PATH` and `output PATH`, each by their path in the scratch directory. The value of
 /// `shell`, `argv` and `argv template` is the list of arguments, joined by spaces, each of them as it is when it
 /// consists of ASCII letters, digits and `_@%+=:,./-`, and otherwise between single quotes, with
@@ -160,6 +161,10 @@ fn each_part(
     }
     if let Some(image) = &task.container {
         part("container", "", image);
+    }
+    if let Some(ranks) = task.ranks {
+        part("nodes", "", &ranks.nodes.to_string());
+        part("ranks", "", &ranks.total().to_string());
     }
     for (at, value) in values.iter().enumerate() {
         let value = value.map_or_else(|| "none".to_owned(), |digest| digest.to_hex());

@@ -76,6 +76,67 @@ pub struct OutputSpec {
     pub deliver_to: Option<Arc<str>>,
 }
 
+/// Of how many processes a command consists that talk by MPI, and on how many machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ranks {
+    /// Machines.
+    pub nodes: u32,
+    /// Processes on each of them.
+    pub per_node: u32,
+}
+
+impl Ranks {
+    /// So many on one machine.
+    pub const fn new(ranks: u32) -> Self {
+        Self { nodes: 1, per_node: ranks }
+    }
+
+    /// All of them.
+    pub const fn total(self) -> u32 {
+        self.nodes.saturating_mul(self.per_node)
+    }
+
+    /// What two of three numbers say, or one of them of one machine.
+    ///
+    /// # Errors
+    /// They do not agree, or say nothing.
+    pub fn of(
+        nodes: Option<u32>,
+        ranks: Option<u32>,
+        per_node: Option<u32>,
+    ) -> Result<Self, String> {
+        let on = nodes.unwrap_or(1).max(1);
+        let made = match (ranks, per_node) {
+            (_, Some(per_node)) => Self { nodes: on, per_node },
+            (Some(ranks), None) => Self { nodes: on, per_node: ranks / on },
+            (None, None) => return Err("it does not say how many ranks there are".to_owned()),
+        };
+        match ranks {
+            Some(ranks) if ranks != made.total() => Err(match per_node {
+                Some(each) => format!("{ranks} ranks are not {each} on each of {on} nodes"),
+                None => format!("{ranks} ranks cannot be spread evenly over {on} nodes"),
+            }),
+            _ if made.total() == 0 => Err("there must be at least one rank".to_owned()),
+            _ => Ok(made),
+        }
+    }
+
+    /// The same, where there is one machine.
+    ///
+    /// # Errors
+    /// They are on several.
+    pub fn on_this_machine(self) -> Result<Self, String> {
+        if self.nodes == 1 {
+            return Ok(self);
+        }
+        let (nodes, total) = (self.nodes, self.total());
+        Err(format!(
+            "{nodes} nodes are asked for, and each executor here is on this one machine: let the \
+             {total} ranks run on one node"
+        ))
+    }
+}
+
 /// What is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -283,6 +344,8 @@ pub struct TaskSpec {
     pub version: Option<Arc<str>>,
     /// The image of the container that a command runs in; part of the memo key.
     pub container: Option<Arc<str>>,
+    /// Of how many processes that talk by MPI it consists; part of the memo key.
+    pub ranks: Option<Ranks>,
     /// Labels of the pools that it may run in, the preferred one first; empty: any that takes
     /// whoever comes.
     pub executors: Arc<[Arc<str>]>,
@@ -323,6 +386,7 @@ impl TaskSpec {
             env: no_env(),
             version: None,
             container: None,
+            ranks: None,
             executors: Arc::default(),
             priority: 0,
             resources: Resources::default(),

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keelboat_engine::{
-    Command, Content, Digest, InputSpec, KEY_VERSION, Kind, Memoize, OutputSpec, Resources, Source,
-    TaskSpec, key_changes, key_parts, memo_key,
+    Command, Content, Digest, InputSpec, KEY_VERSION, Kind, Memoize, OutputSpec, Ranks, Resources,
+    Source, TaskSpec, key_changes, key_parts, memo_key,
 };
 use proptest::prelude::*;
 
@@ -68,6 +68,12 @@ fn contained(image: &str) -> TaskSpec {
     task
 }
 
+fn of_ranks(nodes: u32, per_node: u32) -> TaskSpec {
+    let mut task = shell("make");
+    task.ranks = Some(Ranks { nodes, per_node });
+    task
+}
+
 /// What has a key, by a name of its own.
 fn examples() -> Vec<(&'static str, TaskSpec, Vec<Option<Content>>)> {
     let two = || with_input(with_input(shell("cat a b"), "a"), "b");
@@ -103,6 +109,8 @@ fn examples() -> Vec<(&'static str, TaskSpec, Vec<Option<Content>>)> {
         ("arguments to be made", late(None, &["echo {{ x }}"]), vec![]),
         ("a container", contained("docker.io/library/alpine@sha256:00"), vec![]),
         ("another container", contained("docker.io/library/alpine@sha256:01"), vec![]),
+        ("eight ranks", of_ranks(1, 8), vec![]),
+        ("eight ranks on two nodes", of_ranks(2, 4), vec![]),
     ]
 }
 
@@ -115,6 +123,25 @@ fn keys_are_the_known_ones() {
         .map(|(name, task, contents)| format!("{} {name}", memo_key(task, contents, &[])))
         .collect();
     assert_eq!(now, known);
+}
+
+#[test]
+fn two_numbers_of_ranks_say_the_third() {
+    let ranks = |nodes, total, each| match Ranks::of(nodes, total, each) {
+        Ok(ranks) => format!("{} x {}", ranks.nodes, ranks.per_node),
+        Err(error) => error,
+    };
+    assert_eq!(ranks(None, Some(8), None), "1 x 8");
+    assert_eq!(ranks(Some(2), Some(8), None), "2 x 4");
+    assert_eq!(ranks(Some(2), None, Some(4)), "2 x 4");
+    assert_eq!(ranks(Some(2), Some(8), Some(4)), "2 x 4");
+    assert_eq!(ranks(Some(3), Some(8), None), "8 ranks cannot be spread evenly over 3 nodes");
+    assert_eq!(ranks(Some(2), Some(9), Some(4)), "9 ranks are not 4 on each of 2 nodes");
+    assert!(ranks(Some(2), None, None).contains("how many ranks"));
+    assert!(ranks(None, Some(0), None).contains("at least one"));
+    assert!(Ranks::new(8).on_this_machine().is_ok());
+    let refused = Ranks { nodes: 2, per_node: 4 }.on_this_machine().unwrap_err();
+    assert!(refused.contains("2 nodes") && refused.contains("8 ranks"), "{refused}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use keelboat_checkpoint::is_executable;
 use keelboat_engine::core::{Core, Event};
 use keelboat_engine::{
     AttemptId, AttemptOutcome, Command, Content, Digest, Exit, Failure, FailureClass, InputSpec,
-    Kind, MemoRecord, OutputRecord, OutputSpec, Resources, Source, TaskName, Usage,
+    Kind, MemoRecord, OutputRecord, OutputSpec, Ranks, Resources, Source, TaskName, Usage,
 };
 use keelboat_executors::{Executor as _, LaunchSpec, container_hint};
 use keelboat_staging::{LocalError, Placement, Scratch, publish};
@@ -20,6 +20,7 @@ use super::called::Occupancy;
 use super::checkpoints::Checkpoint;
 use super::edges::{Edges, GRACE, Memory};
 use super::message::Message;
+use super::tools::Tools;
 use super::{aside, checkpoints, script, undeclared};
 use crate::flow::Launch;
 use crate::project::file_name_of;
@@ -37,6 +38,8 @@ pub(crate) struct Attempt {
     launch: Launch,
     /// The image that it runs in.
     container: Option<Arc<str>>,
+    /// Of how many processes it consists that talk by MPI.
+    ranks: Option<Ranks>,
     env: Arc<BTreeMap<String, String>>,
     timeout: Option<Duration>,
     /// Slots that it has.
@@ -71,6 +74,7 @@ impl Attempt {
             name: spec.name.clone(),
             command: spec.command.clone(),
             container: spec.container.clone(),
+            ranks: spec.ranks,
             env: spec.env.clone(),
             timeout: spec.timeout,
             slots: core.held(id.task),
@@ -140,6 +144,11 @@ impl Attempt {
             let place = checkpoint.place().to_string_lossy().into_owned();
             env.insert("KEELBOAT_CHECKPOINT_DIR".to_owned(), place);
         }
+        let tools = &edges.late.tools;
+        let command = match self.ranks {
+            Some(ranks) => self.started_by_mpi(ranks, command, tools, &mut env)?,
+            None => command,
+        };
         let spec = LaunchSpec {
             attempt: self.id,
             command,
@@ -153,13 +162,40 @@ impl Attempt {
             cleanup: Vec::new(),
         };
         let Some(image) = &self.container else { return Ok(spec) };
-        let contained = &edges.late.contained;
-        if let Some(warning) = contained.warning(image) {
+        if let Some(warning) = tools.warning(image) {
             edges.tell(Message::Warning(warning));
         }
         let script = self.script();
         let beside: &[PathBuf] = if script.is_file() { &[script] } else { &[] };
-        contained.put(image, spec, beside)
+        tools.contain(image, spec, beside)
+    }
+
+    /// A program is started by the launcher; a script is told of it.
+    fn started_by_mpi(
+        &self,
+        ranks: Ranks,
+        command: Command,
+        tools: &Tools,
+        env: &mut BTreeMap<String, String>,
+    ) -> Result<Command, Failure> {
+        let prefix = tools.mpi_prefix(ranks, self.slots.cores, self.container.as_ref())?;
+        let told = [
+            ("KEELBOAT_MPI_PREFIX", prefix.join(" ")),
+            ("KEELBOAT_NODES", ranks.nodes.to_string()),
+            ("KEELBOAT_RANKS", ranks.total().to_string()),
+            ("KEELBOAT_RANKS_PER_NODE", ranks.per_node.to_string()),
+        ];
+        env.extend(told.map(|(name, value)| (name.to_owned(), value)));
+        let is_script = matches!(
+            self.command,
+            Command::Shell { .. } | Command::Template { shell: Some(_), .. }
+        );
+        Ok(match command {
+            Command::Argv(argv) if !is_script => {
+                Command::Argv(prefix.into_iter().chain(argv.iter().cloned()).collect())
+            }
+            other => other,
+        })
     }
 
     /// Makes its scratch directory, and its command as it can be started there.

@@ -16,6 +16,7 @@ use super::observe::{Observer as _, Start};
 use super::open::{self, Identity, Manner, Opened};
 use super::pools;
 use super::program::Program;
+use super::tools::Tools;
 use super::{Driver, Report, RunError};
 use crate::flow::{Config, EventBoard, Handle, Remember, Side, Watcher, Workers};
 use crate::project::Project;
@@ -98,7 +99,8 @@ fn open(config: &Config, watcher: &mut Watcher) -> Result<(Opened, Handle, Arc<P
         strict: config.strict,
         ..settings.staging(project.partial())
     };
-    let late = Late::new(staging, LocalConfig { warden, token }, settings.containers());
+    let tools = Tools::new(&settings, &token);
+    let late = Late::new(staging, LocalConfig { warden, token }, tools);
     let place = (project, begun.run, &*config.name);
     let edges = match open::connect(manner, place, remembered, late, (&runtime, messages)) {
         Ok(edges) => edges,

@@ -4,20 +4,18 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use keelboat_engine::{AttemptId, AttemptOutcome, core::Event};
-use keelboat_executors::{
-    ContainerConfig, Executor as _, ExecutorError, LocalConfig, LocalExecutor, Sink,
-};
+use keelboat_executors::{Executor as _, ExecutorError, LocalConfig, LocalExecutor, Sink};
 use keelboat_staging::{ConfigError, Stager, StagingConfig};
 
-use super::contained::Contained;
 use super::edges::tell;
 use super::message::Message;
+use super::tools::Tools;
 
 #[derive(Debug)]
 pub(crate) struct Late {
     staging_config: StagingConfig,
     local_config: LocalConfig,
-    pub(super) contained: Contained,
+    pub(super) tools: Tools,
     stager: Mutex<Option<Stager>>,
     executor: Mutex<Option<Arc<LocalExecutor>>>,
 }
@@ -26,11 +24,10 @@ impl Late {
     pub(crate) fn new(
         staging_config: StagingConfig,
         local_config: LocalConfig,
-        containers: ContainerConfig,
+        tools: Tools,
     ) -> Self {
-        let contained = Contained::new(containers, &local_config.token);
         let (stager, executor) = (Mutex::default(), Mutex::default());
-        Self { staging_config, local_config, contained, stager, executor }
+        Self { staging_config, local_config, tools, stager, executor }
     }
 
     /// What brings remote files and sends outputs out; inside the runtime.

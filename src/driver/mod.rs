@@ -7,7 +7,6 @@ mod bound;
 mod called;
 mod checkpoints;
 mod clock;
-mod contained;
 mod deliver;
 mod durable;
 mod edges;
@@ -31,6 +30,7 @@ mod script;
 mod stage;
 mod strays;
 mod targets;
+mod tools;
 mod undeclared;
 pub(crate) mod values;
 

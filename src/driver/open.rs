@@ -21,6 +21,7 @@ use super::message::Message;
 use super::observe::{Board, Observer, Start};
 use super::pools::{self, LOCAL, LocalPool};
 use super::program::{FromFile, Program};
+use super::tools::Tools;
 use super::{RunError, RunOptions, targets};
 use crate::project::{Project, RunDir};
 use crate::settings::Settings;
@@ -93,8 +94,8 @@ pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<
         strict: options.strict,
         ..settings.staging(project.partial())
     };
-    let local = LocalConfig { warden: warden()?, token };
-    let late = Late::new(staging, local, settings.containers());
+    let tools = Tools::new(&settings, &token);
+    let late = Late::new(staging, LocalConfig { warden: warden()?, token }, tools);
     let manner = Manner { pools, strict: options.strict, remembers: true };
     let place = (project, begun.run, workflow.name());
     let edges = connect(manner, place, remembered, late, (&runtime, messages))?;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use keelboat_engine::{Failure, FailureClass, InputSpec, TaskSpec};
+use keelboat_engine::{Failure, FailureClass, InputSpec, Ranks, TaskSpec};
 
 use super::Flow;
 use super::argument::{CommandArgument, Lowering};
@@ -52,6 +52,7 @@ pub struct CommandTask<'f> {
     given: Given,
     writes: Writes,
     container: Option<String>,
+    ranks: Option<Ranks>,
     options: Options,
 }
 
@@ -125,7 +126,8 @@ impl<'f> CommandTask<'f> {
     fn new(flow: &'f Flow, template: Template) -> Self {
         let (inputs, given) = (Vec::new(), Given::new(flow.handle().clone()));
         let (writes, options) = (Writes::default(), Options::default());
-        Self { flow, template, inputs, given, writes, container: None, options }
+        let (container, ranks) = (None, None);
+        Self { flow, template, inputs, given, writes, container, ranks, options }
     }
 
     option_methods!();
@@ -186,6 +188,27 @@ impl<'f> CommandTask<'f> {
     /// ```
     pub fn container(mut self, image: &str) -> Self {
         self.container = Some(image.to_owned());
+        self
+    }
+
+    /// Makes it an MPI program of so many processes, each of which has [`cores`](Self::cores); part of
+    /// the memo key. A program is started by `mpirun`, `mpiexec` or `srun`, whichever is there; a
+    /// script starts it itself, by `$KEELBOAT_MPI_PREFIX`.
+    ///
+    /// ```no_run
+    /// # use keelboat::flow::{Config, Flow, Ranks};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let heat = flow
+    ///     .command("$KEELBOAT_MPI_PREFIX heat --steps 100 > {{ outputs.field }}")
+    ///     .mpi(Ranks::new(8))
+    ///     .output("field", "field.txt")
+    ///     .submit();
+    /// heat.output("field").wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn mpi(mut self, ranks: Ranks) -> Self {
+        self.ranks = Some(ranks);
         self
     }
 
@@ -280,6 +303,11 @@ impl<'f> CommandTask<'f> {
         let mut spec = self.options.spec(command);
         spec.container = container;
         spec.checkpoint = self.writes.checkpoint(&names)?;
+        if let Some(ranks) = self.ranks {
+            let ranks = Ranks::of(Some(ranks.nodes), None, Some(ranks.per_node))?;
+            spec.ranks = Some(ranks.on_this_machine()?);
+            spec.resources.cores = spec.resources.cores.saturating_mul(ranks.total());
+        }
         spec.inputs = inputs;
         spec.outputs = outputs;
         Ok((spec, Work { takes, makers, deed, handler: None }))

@@ -42,7 +42,7 @@ pub use options::Cache;
 
 pub use crate::driver::{Report, RunError};
 pub use keelboat_engine::{
-    Exit, Fact, Failure, FailureClass, FailureKind, Response, Shortage, Stamped,
+    Exit, Fact, Failure, FailureClass, FailureKind, Ranks, Response, Shortage, Stamped,
 };
 
 #[doc(hidden)]

@@ -1,7 +1,6 @@
 //! Reading `[containers]`.
 
 use keelboat_executors::ContainerTool;
-use toml::de::DeValue;
 
 use super::file::Containers;
 use super::read::Reading;
@@ -11,6 +10,8 @@ use crate::workflow::reader::Spot;
 const HELP: &str = "write [containers] on a line of its own, and below it tool = \"podman\" or \
                     args = [\"--network=none\"]";
 
+const ARGS: &str = "write for example args = [\"--network=none\"]";
+
 impl Reading<'_> {
     pub(super) fn containers(&mut self, value: &Spot<'_>) -> Containers {
         let Some(table) = self.reader.table(value, "containers", HELP) else {
@@ -19,18 +20,8 @@ impl Reading<'_> {
         self.reader.check_keys(table, &["tool", "args"], "[containers]");
         Containers {
             tool: table.get("tool").and_then(|value| self.tool(value)),
-            args: table.get("args").and_then(|value| self.args(value)),
+            args: table.get("args").and_then(|value| self.strings(value, "args", ARGS)),
         }
-    }
-
-    fn args(&mut self, value: &Spot<'_>) -> Option<Vec<String>> {
-        let help = "write for example args = [\"--network=none\"]";
-        let DeValue::Array(list) = value.get_ref() else {
-            self.reader.wrong_kind(value, "args", "a list of strings", help);
-            return None;
-        };
-        let mut read = |item| self.reader.string(item, "each of args", help);
-        list.iter().map(|item| read(item).map(|text| text.as_ref().to_owned())).collect()
     }
 
     fn tool(&mut self, value: &Spot<'_>) -> Option<ContainerTool> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use keelboat_executors::ContainerTool;
+use keelboat_executors::{ContainerTool, MpiLauncher};
 
 /// One file, or several put over one another. What is absent is not said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,6 +15,14 @@ pub(super) struct File {
     /// Pools of slots of this machine, by name.
     pub(super) executors: BTreeMap<String, Executor>,
     pub(super) containers: Containers,
+    pub(super) mpi: Mpi,
+}
+
+/// What starts MPI programs. What is absent is not said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Mpi {
+    pub(super) launcher: Option<MpiLauncher>,
+    pub(super) args: Option<Vec<String>>,
 }
 
 /// What runs containers. What is absent is not said.
@@ -123,6 +131,10 @@ impl File {
             containers: Containers {
                 tool: self.containers.tool.or(under.containers.tool),
                 args: self.containers.args.or(under.containers.args),
+            },
+            mpi: Mpi {
+                launcher: self.mpi.launcher.or(under.mpi.launcher),
+                args: self.mpi.args.or(under.mpi.args),
             },
         }
     }

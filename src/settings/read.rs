@@ -62,7 +62,7 @@ impl Reading<'_> {
     fn file(&mut self, table: &DeTable<'_>) -> File {
         self.reader.check_keys(
             table,
-            &["staging", "globus", "executors", "containers"],
+            &["staging", "globus", "executors", "containers", "mpi"],
             "the settings",
         );
         let staging = table.get("staging").map(|value| self.staging(value)).unwrap_or_default();
@@ -77,6 +77,7 @@ impl Reading<'_> {
                 .get("containers")
                 .map(|value| self.containers(value))
                 .unwrap_or_default(),
+            mpi: table.get("mpi").map(|value| self.mpi(value)).unwrap_or_default(),
         }
     }
 
@@ -260,6 +261,21 @@ impl Reading<'_> {
             given.as_ref().clone_into(&mut root);
         }
         Some(Collection { id: text.as_ref().to_owned(), path, root })
+    }
+
+    pub(super) fn strings(
+        &mut self,
+        value: &Spot<'_>,
+        key: &str,
+        help: &str,
+    ) -> Option<Vec<String>> {
+        let DeValue::Array(list) = value.get_ref() else {
+            self.reader.wrong_kind(value, key, "a list of strings", help);
+            return None;
+        };
+        let what = format!("each of {key}");
+        let mut read = |item| self.reader.string(item, &what, help);
+        list.iter().map(|item| read(item).map(|text| text.as_ref().to_owned())).collect()
     }
 
     pub(super) fn report(&mut self, value: &Spot<'_>, message: String, help: &str) {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keelboat_engine::{Memoize, MemoryGrowth, RetryPolicy};
+use keelboat_engine::{Memoize, MemoryGrowth, Ranks, RetryPolicy};
 use minijinja::value::{Enumerator, Object, Value};
 
 use super::problem::Place;
@@ -36,6 +36,7 @@ pub(super) struct Declaration {
     pub(super) command: CommandText,
     pub(super) after: Vec<Text>,
     pub(super) checkpoint: Option<Checkpoint>,
+    pub(super) ranks: Option<Ranks>,
     pub(super) options: Options,
 }
 

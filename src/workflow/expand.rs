@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use keelboat_engine::{Resources, TaskSpec};
+use keelboat_engine::{Ranks, Resources, TaskSpec};
 use minijinja::value::Value;
 
 use super::build::Builder;
@@ -41,6 +41,11 @@ impl Context<'_> {
             memory_mib: declaration.options.memory.map_or(0, |memory| memory.first) >> 20,
         })
     }
+}
+
+/// Those of all ranks together.
+fn cores_of(each: Option<u32>, ranks: Option<Ranks>) -> u32 {
+    each.unwrap_or(1).saturating_mul(ranks.map_or(1, Ranks::total))
 }
 
 /// Expands one declaration.
@@ -151,10 +156,11 @@ impl<'t> Expander<'_, '_, 't> {
             env,
             version,
             container,
+            ranks: declaration.ranks,
             executors: options.executors.clone().unwrap_or_default(),
             priority: options.priority.unwrap_or_default(),
             resources: Resources {
-                cores: options.cores.unwrap_or(1),
+                cores: cores_of(options.cores, declaration.ranks),
                 memory: options.memory.map_or(0, |memory| memory.first),
                 gpus: options.gpus.unwrap_or_default(),
                 disk: options.disk.unwrap_or_default(),

@@ -34,6 +34,7 @@ mod producers;
 mod read_checkpoint;
 mod read_files;
 mod read_foreach;
+mod read_mpi;
 mod read_retry;
 mod read_task;
 pub(crate) mod reader;

@@ -15,7 +15,7 @@ use keelboat_engine::{Memoize, MemoryGrowth};
 use toml::de::{DeTable, DeValue};
 
 /// The keys of a task.
-pub(super) const TASK_KEYS: [&str; 27] = [
+pub(super) const TASK_KEYS: [&str; 28] = [
     "foreach",
     "inputs",
     "outputs",
@@ -43,6 +43,7 @@ pub(super) const TASK_KEYS: [&str; 27] = [
     "shell",
     "checkpoint",
     "checkpoint_every",
+    "mpi",
 ];
 
 /// The keys of `[defaults]`.
@@ -128,6 +129,7 @@ impl Reader<'_> {
                 self.command(&name, place, table)
             },
             after: table.get("after").map(|value| self.after(value)).unwrap_or_default(),
+            ranks: table.get("mpi").and_then(|value| self.mpi(value)),
             checkpoint: self.checkpoint(table, &options.checkpointing),
             options,
             name,

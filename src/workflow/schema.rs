@@ -148,6 +148,8 @@ struct TaskTable {
     checkpoint: Option<String>,
     /// How often they are saved while the task runs, such as "10m".
     checkpoint_every: Option<String>,
+    /// Of how many processes it consists that talk by MPI.
+    mpi: Option<Mpi>,
 }
 
 #[derive(JsonSchema)]
@@ -170,6 +172,21 @@ enum Scalar {
 enum Cache {
     Both(bool),
     Half(HalfOfTheCache),
+}
+
+/// Two of the numbers say the third; without nodes there is one.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Mpi {
+    /// Machines.
+    #[schemars(range(min = 1, max = 65536))]
+    nodes: Option<u32>,
+    /// All processes.
+    #[schemars(range(min = 1, max = 65536))]
+    ranks: Option<u32>,
+    /// Processes on each machine.
+    #[schemars(range(min = 1, max = 65536))]
+    ranks_per_node: Option<u32>,
 }
 
 #[derive(JsonSchema)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use keelboat::flow::{Config, Exit, Flow, OnClose};
+use keelboat::flow::{Config, Exit, Flow, OnClose, Ranks};
 use libtest_mimic::Trial;
 
 use super::{Case, trial};
@@ -13,6 +13,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("commands::files_go_from_one_to_the_next", files_go_from_one_to_the_next),
         trial("commands::an_output_is_sent_before_its_future_is_there", an_output_is_sent),
         trial("commands::images_are_named_as_in_registries", images_are_named_as_in_registries),
+        trial("commands::ranks_are_started_on_this_machine", ranks_are_started_on_this_machine),
         trial("commands::arguments_are_quoted", arguments_are_quoted),
         trial("commands::what_they_are_given_may_come_later", what_they_are_given),
         trial("commands::a_text_is_made_by_a_function", a_text_is_made_by_a_function),
@@ -75,6 +76,25 @@ fn images_are_named_as_in_registries() {
     let wrong = case.flow.command("true").container("./tool.sif").submit();
     let error = wrong.done().wait().unwrap_err();
     assert!(error.to_string().contains("is a file"), "{error}");
+}
+
+fn ranks_are_started_on_this_machine() {
+    let case = Case::new();
+    let wide = case.flow.program(["true"]).mpi(Ranks { nodes: 2, per_node: 4 }).submit();
+    let error = wide.done().wait().unwrap_err();
+    assert!(error.to_string().contains("2 nodes are asked for"), "{error}");
+    let probe = std::process::Command::new("mpirun").args(["-n", "2", "true"]).output();
+    if !probe.is_ok_and(|probe| probe.status.success()) {
+        return;
+    }
+    let two = case
+        .flow
+        .program(["sh", "-c", "mkdir -p {{ outputs.o }}; touch {{ outputs.o }}/$$"])
+        .mpi(Ranks::new(2))
+        .output_directory("o", "ranks")
+        .submit();
+    two.done().wait().unwrap();
+    assert_eq!(std::fs::read_dir(case.path().join("ranks")).unwrap().count(), 2);
 }
 
 fn arguments_are_quoted() {

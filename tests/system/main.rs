@@ -17,6 +17,7 @@ mod examples;
 mod fetching;
 mod interrupt;
 mod kept;
+mod mpi;
 mod options;
 mod outputs;
 mod programs;

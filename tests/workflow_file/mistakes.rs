@@ -42,6 +42,12 @@ pub(crate) const MISTAKES: &[(&str, &str)] = &[
          run = 'a'\ncontainer = '--privileged'\n",
     ),
     (
+        "bad_ranks",
+        "[task.t]\nrun = 'a'\nmpi = 8\n[task.u]\nrun = 'a'\nmpi = { nodes = 2, ranks = 8 }\n[task.v]\n\
+         run = 'a'\nmpi = { nodes = 3, ranks = 8 }\n[task.w]\nrun = 'a'\nmpi = { ranks = 0, rank = 1 }\n\
+         [task.x]\nrun = 'a'\nmpi = { nodes = 1 }\n",
+    ),
+    (
         "bad_memory",
         "[task.t]\nrun = 'a'\nmemory = { max = '4GiB' }\n[task.u]\nrun = 'a'\n\
          memory = { first = '4GiB', max = '2GiB' }\n[task.v]\nrun = 'a'\n\

@@ -2,13 +2,14 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::unistd::{AccessFlags, access, getegid, geteuid};
+use nix::unistd::{getegid, geteuid};
 
-use super::{ContainerError, ContainerTool, Found, User, absolute};
+use super::{ContainerError, ContainerTool, Found, User};
+use crate::search::program_in;
 
 /// How long docker may take to tell of its daemon.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
@@ -20,10 +21,10 @@ pub(super) fn find(wanted: Option<ContainerTool>, path: &OsStr) -> Result<Found,
         Some(tool) => tool,
         None => ContainerTool::ALL
             .into_iter()
-            .find(|tool| program(*tool, path).is_some())
+            .find(|tool| program_in(tool.name(), path).is_some())
             .ok_or(ContainerError::NoTool)?,
     };
-    let program = program(tool, path).ok_or(ContainerError::Missing(tool))?;
+    let program = program_in(tool.name(), path).ok_or(ContainerError::Missing(tool))?;
     let user = match tool {
         ContainerTool::Apptainer | ContainerTool::Singularity => User::Own,
         ContainerTool::Podman => podman_user(geteuid().as_raw(), getegid().as_raw()),
@@ -43,12 +44,6 @@ fn podman_user(user: u32, group: u32) -> User {
 /// By what a daemon tells of how it is secured: one without root has its own user as root inside.
 fn docker_user(told: &str, user: u32, group: u32) -> User {
     if told.contains("name=rootless") { User::Root } else { User::Same { user, group } }
-}
-
-fn program(tool: ContainerTool, path: &OsStr) -> Option<PathBuf> {
-    std::env::split_paths(path)
-        .map(|directory| absolute(&directory.join(tool.name())))
-        .find(|candidate| candidate.is_file() && access(candidate, AccessFlags::X_OK).is_ok())
 }
 
 /// What a program says, in time.

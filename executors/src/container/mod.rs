@@ -9,7 +9,7 @@ mod wrap;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use keelboat_engine::{AttemptId, Failure, FailureClass};
@@ -211,8 +211,4 @@ pub fn container_hint(image: &str, code: i32) -> Option<String> {
         }
         _ => return None,
     })
-}
-
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
