@@ -1,22 +1,32 @@
 //! Group commit: what others can see waits for the flush of the facts behind it.
 //!
-//! One flush is under way at a time; whatever comes meanwhile waits together for the next one, so
+//! When one is due, a [`Durability`] says. What may not wait is what others wait for: copies to addresses
+//! and checkpoints that were asked for. One flush is under way at a time; whatever comes meanwhile waits together for the next one, so
 //! that a chain of small tasks is not paced by the disk.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use keelboat_engine::{Content, Stamped, TaskId};
+use keelboat_engine::{Content, Fact, Stamped, TaskId};
+
+use crate::flow::{Cell, Durability};
 
 /// The shortest time from the end of a flush to the next one.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// Facts that wait for a flush at most, whenever it is due.
+const FACTS_MAX: usize = 65_536;
+
 #[derive(Debug)]
 pub(crate) struct Durable {
+    durability: Durability,
     waiting: Unseen,
     under_way: Option<Unseen>,
     places: Vec<PathBuf>,
     number: u64,
+    begun: Instant,
+    /// When the last flush ended.
     ended: Option<Instant>,
 }
 
@@ -27,11 +37,22 @@ pub(crate) struct Unseen {
     pub(crate) deliveries: Vec<(TaskId, u32, Content)>,
     /// Tasks that need no checkpoints any more.
     pub(crate) forgotten: Vec<TaskId>,
+    /// Those of a program who wait for a flush.
+    pub(crate) checkpoints: Vec<Arc<Cell>>,
 }
 
 impl Unseen {
     fn is_empty(&self) -> bool {
-        self.facts.is_empty() && self.deliveries.is_empty() && self.forgotten.is_empty()
+        self.facts.is_empty()
+            && self.deliveries.is_empty()
+            && self.forgotten.is_empty()
+            && self.checkpoints.is_empty()
+    }
+
+    /// Whether others wait for it, or it is too much to be kept any longer.
+    fn is_urgent(&self) -> bool {
+        let is_awaited = !self.deliveries.is_empty() || !self.checkpoints.is_empty();
+        is_awaited || self.facts.len() >= FACTS_MAX
     }
 }
 
@@ -44,14 +65,34 @@ pub(crate) struct Flush {
 }
 
 impl Durable {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(durability: Durability) -> Self {
         Self {
+            durability,
             waiting: Unseen::default(),
             under_way: None,
             places: Vec::new(),
             number: 0,
+            begun: Instant::now(),
             ended: None,
         }
+    }
+
+    /// Whether nobody may be told of these facts before they are durable.
+    pub(crate) fn goes_first(&self, facts: &[Stamped]) -> bool {
+        let is_result = |stamped: &Stamped| {
+            matches!(stamped.fact, Fact::Completed { .. } | Fact::Reused { .. })
+        };
+        self.waits() && facts.iter().any(is_result)
+    }
+
+    /// Whether each flush is waited for.
+    pub(crate) fn waits(&self) -> bool {
+        self.durability == Durability::EachTask
+    }
+
+    /// Has somebody told when all facts so far are durable.
+    pub(crate) fn add_checkpoints(&mut self, checkpoints: Vec<Arc<Cell>>) {
+        self.waiting.checkpoints.extend(checkpoints);
     }
 
     pub(crate) fn add_facts(&mut self, facts: Vec<Stamped>) {
@@ -75,7 +116,17 @@ impl Durable {
         if self.under_way.is_some() || self.waiting.is_empty() {
             return None;
         }
-        Some(self.ended.map_or(Duration::ZERO, |ended| PAUSE.saturating_sub(ended.elapsed())))
+        let since_last = self.ended.map_or(PAUSE, |ended| ended.elapsed());
+        let soon = PAUSE.saturating_sub(since_last);
+        match self.durability {
+            _ if self.waiting.is_urgent() => Some(soon),
+            Durability::Grouped | Durability::EachTask => Some(soon),
+            Durability::Every(period) => {
+                let since = self.ended.unwrap_or(self.begun).elapsed();
+                Some(period.max(PAUSE).saturating_sub(since))
+            }
+            Durability::AtClose => None,
+        }
     }
 
     /// Begins a flush of all that waits.
@@ -100,7 +151,53 @@ impl Durable {
         let waiting = std::mem::take(&mut self.waiting);
         rest.facts.extend(waiting.facts);
         rest.forgotten.extend(waiting.forgotten);
+        rest.checkpoints.extend(waiting.checkpoints);
         rest.deliveries.clear();
         (rest, std::mem::take(&mut self.places))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keelboat_engine::Timestamp;
+
+    use super::*;
+
+    fn planned() -> Vec<Stamped> {
+        vec![Stamped { at: Timestamp(0), fact: Fact::Planned { tasks: 1 } }]
+    }
+
+    #[test]
+    fn what_is_written_is_flushed_when_the_policy_says() {
+        let hour = Durability::Every(Duration::from_hours(1));
+        for durability in [Durability::Grouped, Durability::EachTask, hour, Durability::AtClose] {
+            let mut durable = Durable::new(durability);
+            assert_eq!(durable.due_in(), None, "there is nothing");
+            durable.add_facts(planned());
+            let due = durable.due_in();
+            match durability {
+                Durability::Grouped | Durability::EachTask => assert_eq!(due, Some(Duration::ZERO)),
+                Durability::Every(_) => assert!(due > Some(Duration::from_mins(59)), "{due:?}"),
+                Durability::AtClose => assert_eq!(due, None),
+            }
+            durable.add_checkpoints(vec![Cell::new()]);
+            assert_eq!(durable.due_in(), Some(Duration::ZERO), "somebody waits for it");
+            let flush = durable.begin();
+            assert_eq!(durable.due_in(), None, "one at a time");
+            durable.add_facts(planned());
+            let seen = durable.end(flush.number);
+            assert_eq!((seen.facts.len(), seen.checkpoints.len()), (1, 1));
+        }
+    }
+
+    #[test]
+    fn what_waits_for_a_flush_is_bounded() {
+        let mut durable = Durable::new(Durability::AtClose);
+        for _ in 1..FACTS_MAX {
+            durable.add_facts(planned());
+        }
+        assert_eq!(durable.due_in(), None);
+        durable.add_facts(planned());
+        assert_eq!(durable.due_in(), Some(Duration::ZERO));
     }
 }

@@ -18,7 +18,7 @@ use super::pools;
 use super::program::Program;
 use super::tools::Tools;
 use super::{Driver, Report, RunError};
-use crate::flow::{Config, EventBoard, Handle, Remember, Side, Watcher, Workers};
+use crate::flow::{Config, EventBoard, Handle, Remember, Side, Spans, Watcher, Workers};
 use crate::project::Project;
 use crate::settings::Settings;
 
@@ -78,13 +78,10 @@ fn open(config: &Config, watcher: &mut Watcher) -> Result<(Opened, Handle, Arc<P
         local.pool.only = None;
     }
     let manner = Manner { pools, strict: config.strict, remembers };
-    let cores = manner.pools.iter().map(|local| u64::from(local.pool.capacity.cores)).sum::<u64>();
-    // Tasks that ask for several cores need fewer threads; what sleeps costs little.
-    let threads = usize::try_from(cores).unwrap_or(usize::MAX).min(THREADS_MAX);
     let (messages, inbox) = sync_channel(open::MESSAGES_MAX);
     let handle = Handle::new(messages.clone());
-    let workers =
-        Workers::start(threads, &handle).map_err(RunError::setup("start threads for functions"))?;
+    let workers = Workers::start(threads(&manner), &handle)
+        .map_err(RunError::setup("start threads for functions"))?;
     let warden = open::warden()?;
     let own = handle.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -110,18 +107,26 @@ fn open(config: &Config, watcher: &mut Watcher) -> Result<(Opened, Handle, Arc<P
             return Err(error);
         }
     };
+    let spans = Spans::new(&config.name, edges.run.id());
     let opened = Opened {
         core: begun.core,
-        program: Program::Flow(Box::new(Side::new(handle.clone(), workers))),
+        program: Program::Flow(Box::new(Side::new(handle.clone(), workers, spans))),
         dead: open::dead_engines(&begun.recovered),
         edges: Arc::new(edges),
         journal: begun.journal,
         clock: begun.clock,
+        durability: config.durability,
         inbox,
         runtime,
         lock,
     };
     Ok((opened, handle, root.into()))
+}
+
+/// Threads for functions. Tasks that ask for several cores need fewer; what sleeps costs little.
+fn threads(manner: &Manner) -> usize {
+    let cores = manner.pools.iter().map(|local| u64::from(local.pool.capacity.cores)).sum::<u64>();
+    usize::try_from(cores).unwrap_or(usize::MAX).min(THREADS_MAX)
 }
 
 /// A run is taken up again by a program whose flow has the same name.

@@ -12,6 +12,7 @@ mod durable;
 mod edges;
 mod error;
 mod flow;
+mod flushing;
 mod hold;
 mod late;
 mod launching;
@@ -58,7 +59,7 @@ pub use targets::means;
 use self::attempt::Attempt;
 use self::bound::Bound;
 use self::clock::Clock;
-use self::durable::{Durable, Unseen};
+use self::durable::Durable;
 pub(crate) use self::edges::Edges;
 pub(crate) use self::flow::{BegunFlow, begin as begin_flow};
 pub(crate) use self::message::Message;
@@ -165,7 +166,7 @@ impl<'a> Driver<'a> {
             attempts: BTreeMap::new(),
             succeeded: BTreeMap::new(),
             running: BTreeMap::new(),
-            durable: Durable::new(),
+            durable: Durable::new(opened.durability),
             bound: Bound::default(),
             transferred: 0,
             restored: 0,
@@ -192,7 +193,9 @@ impl<'a> Driver<'a> {
             wall: self.clock.elapsed(),
         });
         if let Program::Flow(side) = &mut self.program {
-            side.shut(&flow::over(&report));
+            let failure = flow::over(&report);
+            self.durable.give_up(&failure);
+            side.shut(&failure);
         }
         if self.journal.is_none()
             && let Err(error) = self.edges.run.remove()
@@ -216,7 +219,7 @@ impl<'a> Driver<'a> {
                 return Ok(outcome);
             }
             self.make_room(&mut actions)?;
-            self.flush_if_due();
+            self.flush_if_due()?;
             self.show_progress();
             self.take_in(&mut actions)?;
         }
@@ -260,6 +263,7 @@ impl<'a> Driver<'a> {
         let Program::Flow(side) = &mut self.program else { return };
         let taken = side.take_in(&mut self.core, self.clock.now(), &self.edges);
         self.durable.add_places(taken.places);
+        self.durable.add_checkpoints(taken.checkpoints);
         actions.extend(taken.actions);
         for event in taken.events {
             self.feed(event, actions);
@@ -404,10 +408,17 @@ impl<'a> Driver<'a> {
             let restored = matches!(stamped.fact, Fact::Reused { reuse: Reuse::Restored, .. });
             self.restored += u64::from(restored);
         }
+        let goes_first = self.durable.goes_first(&facts);
+        if goes_first {
+            self.durable.add_facts(facts.clone());
+            self.flush_now()?;
+        }
         if let Program::Flow(side) = &mut self.program {
             side.on_facts(&self.core, &facts, &self.edges);
         }
-        self.durable.add_facts(facts);
+        if !goes_first {
+            self.durable.add_facts(facts);
+        }
         Ok(())
     }
 
@@ -422,6 +433,9 @@ impl<'a> Driver<'a> {
                 }
                 Action::Evict { file } => evicted.push(file),
                 Action::Recall { task, key, known } => {
+                    if let Program::Flow(side) = &self.program {
+                        side.on_ready(&self.core, task);
+                    }
                     let name = self.core.spec(task).name.clone();
                     queries.push(recall::Query { task, name, key, known });
                 }
@@ -467,33 +481,6 @@ impl<'a> Driver<'a> {
         deliver::begin(&self.edges, outgoing);
     }
 
-    fn flush_if_due(&mut self) {
-        if self.durable.due_in() != Some(Duration::ZERO) {
-            return;
-        }
-        let flush = self.durable.begin();
-        let Some(journal) = &self.journal else {
-            let seen = self.durable.end(flush.number);
-            return self.show(seen);
-        };
-        let messages = self.edges.messages.clone();
-        let number = flush.number;
-        journal.flush_to(journal.position(), flush.places, move |result| {
-            edges::tell(&messages, Message::Flushed(number, result));
-        });
-    }
-
-    /// What is durable may be seen, and may be copied to where others see it.
-    fn show(&mut self, seen: Unseen) {
-        for fact in &seen.facts {
-            self.observer.fact(fact);
-        }
-        for (task, output, content) in seen.deliveries {
-            self.deliver(task, output, content);
-        }
-        self.forget(seen.forgotten);
-    }
-
     fn show_progress(&mut self) {
         if !self.observer.wants_progress() || self.shown.elapsed() < PROGRESS_PERIOD {
             return;
@@ -507,35 +494,6 @@ impl<'a> Driver<'a> {
             transferred: self.transferred,
         };
         self.observer.progress(&view);
-    }
-
-    /// The last flush; after it, all that happened may be seen.
-    fn finish(&mut self) -> Result<(), RunError> {
-        let (rest, places) = self.durable.take_rest();
-        let (sender, flushed) = std::sync::mpsc::channel();
-        let last = move |result| {
-            if sender.send(result).is_err() {
-                tracing::debug!("nobody waits for the last flush");
-            }
-        };
-        match &self.journal {
-            Some(journal) => journal.flush_to(journal.position(), places, last),
-            None => last(Ok(())),
-        }
-        // Sinks may be full while the flush thread reports an earlier flush.
-        loop {
-            match flushed.recv_timeout(Duration::from_millis(1)) {
-                Ok(result) => break result?,
-                Err(RecvTimeoutError::Timeout) => self.empty_inbox(),
-                Err(RecvTimeoutError::Disconnected) => return Err(RunError::EdgesGone),
-            }
-        }
-        self.empty_inbox();
-        self.show(rest);
-        self.edges.checkpoints.close();
-        self.clear_scratch();
-        strays::remove(&self.core, &self.edges.project, &self.dead);
-        Ok(())
     }
 
     /// Nothing can change the outcome any more, but people should still be warned.

@@ -23,6 +23,7 @@ use super::pools::{self, LOCAL, LocalPool};
 use super::program::{FromFile, Program};
 use super::tools::Tools;
 use super::{RunError, RunOptions, targets};
+use crate::flow::Durability;
 use crate::project::{Project, RunDir};
 use crate::settings::Settings;
 use crate::workflow::{LoadOptions, Workflow};
@@ -41,6 +42,7 @@ pub(super) struct Opened {
     pub(super) edges: Arc<Edges>,
     pub(super) journal: Option<Journal>,
     pub(super) clock: Clock,
+    pub(super) durability: Durability,
     pub(super) inbox: Receiver<Message>,
     pub(super) runtime: tokio::runtime::Runtime,
     pub(super) lock: ProjectLock,
@@ -107,6 +109,7 @@ pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<
         edges: Arc::new(edges),
         journal: begun.journal,
         clock: begun.clock,
+        durability: Durability::Grouped,
         inbox,
         runtime,
         lock,

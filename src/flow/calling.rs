@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use keelboat_engine::{AttemptId, Failure, FailureClass, Shortage};
 use tokio::task::AbortHandle;
+use tracing::{Instrument as _, Span};
 
 use super::argument::assemble;
 use super::cell::values_of;
@@ -36,6 +37,8 @@ pub(crate) struct Calling {
     pub(super) workers: Workers,
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) timeout: Option<Duration>,
+    /// Within which it is called.
+    pub(super) span: Span,
     pub(super) stop: Arc<Stop>,
 }
 
@@ -124,7 +127,7 @@ impl Calling {
     /// Begins it, by a thread for calls. Its end is told to the loop.
     pub(crate) fn begin(self, stage: Stage) {
         self.begin_timer();
-        let Self { attempt, work, handle, workers, runtime, stop, .. } = self;
+        let Self { attempt, work, handle, workers, runtime, span, stop, .. } = self;
         workers.submit(move || {
             if stop.is_given_up() {
                 return;
@@ -135,10 +138,10 @@ impl Calling {
                 drop(occupied);
                 handle.tell(Request::Called(Called { attempt, result, wall: begun.elapsed() }));
             };
-            match call(&work, &paths, context.as_ref()) {
+            match span.in_scope(|| call(&work, &paths, context.as_ref())) {
                 Course::Over(result) => over(&handle, result),
                 Course::Going(going) => {
-                    let call = runtime.spawn(going);
+                    let call = runtime.spawn(going.instrument(span));
                     stop.can_abort(call.abort_handle());
                     runtime.spawn(async move {
                         let result = call.await;

@@ -1,13 +1,14 @@
 //! What is known of one task, shared by its futures and the engine's loop.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
 use keelboat_engine::{Failure, FailureClass};
 
 use super::error::TaskError;
 use super::outputs::Made;
+use super::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Where a task stands.
 ///

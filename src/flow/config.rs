@@ -1,6 +1,7 @@
 //! How a flow works.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What happens to tasks that are not done when a flow is closed or dropped.
 ///
@@ -42,6 +43,36 @@ pub enum Remember {
     Nothing,
 }
 
+/// When results are made to last, beyond what a loss of power takes away.
+///
+/// What is done is written down at once, whatever this says, so that the death of the program takes
+/// none of it. This is about the disk: until it has been told to keep what was written, a loss of power can take
+/// it, and the tasks run again.
+///
+/// ```
+/// # use keelboat::flow::{Config, Durability, Flow};
+/// # use std::time::Duration;
+/// # let directory = tempfile::tempdir()?;
+/// let minutely = Durability::Every(Duration::from_mins(1));
+/// let flow = Flow::open(Config::new(directory.path()).durability(minutely))?;
+/// assert_eq!(flow.call(|| 1, ()).wait()?, 1);
+/// flow.checkpoint().wait()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Some 20 ms after the last time, for all that came since. Nobody waits for it.
+    #[default]
+    Grouped,
+    /// Before anybody has the result: before its future does, and before tasks begin that need it.
+    /// A chain of tasks is then as slow as the disk.
+    EachTask,
+    /// So often.
+    Every(Duration),
+    /// When the flow ends. [`Flow::checkpoint`](super::Flow::checkpoint) says when else.
+    AtClose,
+}
+
 /// Where a flow keeps what it remembers, and how it works.
 ///
 /// ```
@@ -63,6 +94,7 @@ pub struct Config {
     pub(crate) name: String,
     pub(crate) cores: Option<u32>,
     pub(crate) remember: Remember,
+    pub(crate) durability: Durability,
     pub(crate) on_drop: OnClose,
     pub(crate) offline: bool,
     pub(crate) strict: bool,
@@ -77,6 +109,7 @@ impl Config {
             name: "flow".to_owned(),
             cores: None,
             remember: Remember::All,
+            durability: Durability::Grouped,
             on_drop: OnClose::Wait,
             offline: false,
             strict: false,
@@ -127,6 +160,13 @@ impl Config {
     #[must_use]
     pub fn remember(mut self, remember: Remember) -> Self {
         self.remember = remember;
+        self
+    }
+
+    /// When what is remembered is made to last.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
         self
     }
 

@@ -14,8 +14,8 @@ use super::cell::{Cell, Ended, TaskState};
 use super::error::TaskError;
 use super::handle::Handle;
 use super::outputs::output_of;
+use super::pause::pause_until;
 use super::value::{self, Step};
-use super::workers::pause_until;
 
 /// The value that a task will have. Cheap to clone; await it in any runtime, or [`wait`](Self::wait)
 /// for it in blocking code.

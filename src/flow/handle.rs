@@ -1,9 +1,8 @@
 //! How futures and functions reach the engine's loop.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use keelboat_engine::{AttemptId, Command, Failure, FailureClass, TaskSpec};
 
@@ -12,7 +11,9 @@ use super::cell::{Cell, Ended};
 use super::config::OnClose;
 use super::error::TaskError;
 use super::function::{Body, Left};
+use super::inbox::{Inbox, Told};
 use super::options::Handler;
+use super::tally::Tally;
 use super::text::Text;
 use crate::driver::Message;
 
@@ -33,21 +34,8 @@ pub(crate) struct Handle(Arc<Shared>);
 
 struct Shared {
     messages: SyncSender<Message>,
-    /// Whether there is a request, for those who look without the lock.
-    is_filled: AtomicBool,
-    /// Whether the loop looks by itself before it sleeps.
-    is_watched: AtomicBool,
-    inbox: Mutex<Inbox>,
-    /// The loop has taken what was there.
-    taken: Condvar,
-}
-
-#[derive(Default)]
-struct Inbox {
-    requests: Vec<Request>,
-    /// Threads that wait until it is taken.
-    waiting: usize,
-    is_over: bool,
+    inbox: Inbox<Request>,
+    tally: Tally,
 }
 
 /// What the loop is asked for, or told.
@@ -58,6 +46,8 @@ pub(crate) enum Request {
     Called(Called),
     /// The task has ended whose value is that of this attempt.
     Joined(AttemptId, Ended),
+    /// All that is done is to be durable; the cell ends when it is.
+    Checkpoint(Arc<Cell>),
     /// Nothing further is submitted.
     Close(OnClose),
 }
@@ -139,14 +129,8 @@ impl Work {
 
 impl Handle {
     pub(crate) fn new(messages: SyncSender<Message>) -> Self {
-        let (is_filled, is_watched) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self(Arc::new(Shared {
-            messages,
-            is_filled,
-            is_watched,
-            inbox: Mutex::default(),
-            taken: Condvar::new(),
-        }))
+        let (inbox, tally) = (Inbox::new(REQUESTS_MAX), Tally::default());
+        Self(Arc::new(Shared { messages, inbox, tally }))
     }
 
     /// This thread belongs to the flow: it must not wait for what the flow does.
@@ -191,7 +175,9 @@ impl Handle {
     pub(crate) fn submit(&self, submission: Submission) {
         let cell = Arc::clone(&submission.cell);
         let name = Arc::clone(&submission.name);
+        self.tally().submit();
         if !self.tell(Request::Submit(Box::new(submission))) {
+            self.tally().take_back();
             cell.set_name(Arc::clone(&name));
             cell.end(Err(TaskError::failed(&name, closed())));
         }
@@ -203,59 +189,26 @@ impl Handle {
 
     /// False: the flow is over.
     pub(crate) fn tell(&self, request: Request) -> bool {
-        let mut inbox = self.inbox();
-        if matches!(request, Request::Submit(_)) && LOOP.get() != self.address() {
-            while inbox.requests.len() >= REQUESTS_MAX && !inbox.is_over {
-                inbox.waiting += 1;
-                inbox = self.0.taken.wait(inbox).unwrap_or_else(PoisonError::into_inner);
-                inbox.waiting -= 1;
-            }
-        }
-        if inbox.is_over {
-            return false;
-        }
-        let was_empty = inbox.requests.is_empty();
-        inbox.requests.push(request);
-        self.0.is_filled.store(true, Ordering::SeqCst);
-        drop(inbox);
-        if was_empty && !self.0.is_watched.load(Ordering::SeqCst) {
+        let waits = matches!(request, Request::Submit(_)) && LOOP.get() != self.address();
+        let told = if waits {
+            self.0.inbox.tell_when_there_is_room(request)
+        } else {
+            self.0.inbox.tell(request)
+        };
+        if told == Told::Unseen {
             // When there is no room, the loop is busy: it looks into the inbox before it waits.
             let _full = self.0.messages.try_send(Message::Program);
         }
-        true
+        told != Told::Over
     }
 
-    /// What came since.
-    pub(crate) fn take(&self) -> Vec<Request> {
-        let mut inbox = self.inbox();
-        self.0.is_filled.store(false, Ordering::SeqCst);
-        if inbox.waiting > 0 {
-            self.0.taken.notify_all();
-        }
-        std::mem::take(&mut inbox.requests)
+    /// What the program asks for.
+    pub(crate) fn inbox(&self) -> &Inbox<Request> {
+        &self.0.inbox
     }
 
-    /// Whether anything came since. While this is asked again and again, nobody has to wake the loop.
-    pub(crate) fn is_filled(&self) -> bool {
-        self.0.is_filled.load(Ordering::SeqCst)
-    }
-
-    /// Says whether the loop looks by itself. True: something is there.
-    pub(crate) fn set_watched(&self, is_watched: bool) -> bool {
-        self.0.is_watched.store(is_watched, Ordering::SeqCst);
-        self.is_filled()
-    }
-
-    /// Nothing more is taken; what came last is given back.
-    pub(crate) fn shut(&self) -> Vec<Request> {
-        let mut inbox = self.inbox();
-        inbox.is_over = true;
-        self.0.taken.notify_all();
-        std::mem::take(&mut inbox.requests)
-    }
-
-    fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.0.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.0.tally
     }
 }
 

@@ -1,6 +1,7 @@
 #![doc = include_str!("guide.md")]
 
 mod argument;
+mod board;
 mod call;
 mod calling;
 mod cell;
@@ -13,10 +14,15 @@ mod file;
 mod function;
 mod future;
 mod handle;
+mod inbox;
 mod join;
 mod options;
 mod outputs;
+mod pause;
 mod side;
+mod spans;
+mod sync;
+mod tally;
 mod text;
 mod value;
 mod workers;
@@ -30,15 +36,16 @@ pub use argument::{Argument, Arguments, Awaited, CommandArgument, LateArgument, 
 pub use call::FunctionTask;
 pub use cell::TaskState;
 pub use command::{CommandRun, CommandTask, Readable};
-pub use config::{Config, OnClose, Remember};
+pub use config::{Config, Durability, OnClose, Remember};
 pub use context::Context;
 pub use error::TaskError;
-pub use events::Events;
+pub use events::{Events, Lagged};
 pub use file::File;
 pub use function::{Async, Direct, Function, JoinFunction, TryFunction, Value};
 pub use future::{FileFuture, Future};
 pub use join::{Completed, all, any, as_completed};
 pub use options::Cache;
+pub use tally::TaskCounts;
 
 pub use crate::driver::{Report, RunError};
 pub use keelboat_engine::{
@@ -53,11 +60,14 @@ pub use command::ReadOf;
 pub use function::{Begun, Call};
 
 pub(crate) use calling::{Calling, Launch, Occupied, Stage};
+pub(crate) use cell::Cell;
 pub(crate) use context::Place;
 pub(crate) use events::{Board as EventBoard, Watcher};
 pub(crate) use handle::Handle;
-pub(crate) use side::{Side, TakenIn, published};
-pub(crate) use workers::{Workers, pause_until};
+pub(crate) use pause::pause_until;
+pub(crate) use side::{Side, TakenIn, UNIT, published};
+pub(crate) use spans::Spans;
+pub(crate) use workers::Workers;
 
 use crate::driver;
 use crate::workflow::free;
@@ -125,7 +135,7 @@ impl Flow {
     /// Another engine is at work in the directory, it cannot be written, or `keelboat.toml` in it is
     /// wrong.
     pub fn open(config: Config) -> Result<Self, RunError> {
-        let events = Arc::new(events::Board::default());
+        let events = Arc::new(events::Board::new());
         let opened = driver::begin_flow(&config, Arc::clone(&events))?;
         let driver::BegunFlow { handle, root, thread } = opened;
         let paths = Arc::new(free::Project::new(&root));
@@ -293,6 +303,43 @@ impl Flow {
         CommandTask::argv(self, argv.into_iter().map(Into::into).collect())
     }
 
+    /// How many tasks are in which state, for displays of progress: at the price of a lock, as often as
+    /// wanted.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// flow.call(|x: u64| x, (1,)).wait()?;
+    /// let counts = flow.counts();
+    /// println!("{} done, {} running, {} to do", counts.done, counts.running, counts.waiting + counts.ready);
+    /// assert_eq!((counts.total, counts.ended()), (1, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn counts(&self) -> TaskCounts {
+        self.0.handle.tally().counts()
+    }
+
+    /// Has all that is done be made to last, and gives a future that is there when it is: then no loss of
+    /// power makes any of it run again. See [`Durability`] for when that happens by itself.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Durability, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// let flow = Flow::open(Config::new(directory.path()).durability(Durability::AtClose))?;
+    /// assert_eq!(flow.call(|| 1, ()).wait()?, 1);
+    /// flow.checkpoint().wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn checkpoint(&self) -> Future<()> {
+        let cell = Cell::new();
+        cell.set_name("a checkpoint of the flow".into());
+        if !self.0.handle.tell(handle::Request::Checkpoint(Arc::clone(&cell))) {
+            cell.end(Err(TaskError::failed(&cell.name(), handle::closed())));
+        }
+        Future::new(cell, self.0.handle.clone())
+    }
+
     /// What happens from now on, for whoever wants to watch.
     ///
     /// ```
@@ -303,8 +350,8 @@ impl Flow {
     /// flow.call(|| 1, ()).wait()?;
     /// flow.close()?;
     /// let mut completed = 0;
-    /// while let Some(stamped) = events.wait_next() {
-    ///     completed += u32::from(matches!(stamped.fact, Fact::Completed { .. }));
+    /// while let Some(event) = events.wait_next() {
+    ///     completed += u32::from(matches!(event?.fact, Fact::Completed { .. }));
     /// }
     /// assert_eq!(completed, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -19,6 +19,7 @@ use super::config::OnClose;
 use super::error::TaskError;
 use super::function::{Left, panicked};
 use super::handle::{Called, Deed, Handle, LateText, Request, Submission, Work, closed};
+use super::spans::Spans;
 use super::workers::Workers;
 use crate::driver::Edges;
 use crate::driver::values;
@@ -35,6 +36,7 @@ pub(crate) struct Side {
     calls: BTreeMap<AttemptId, Call>,
     /// Nothing more is begun: a join would wait for its task for ever.
     is_stopping: bool,
+    spans: Spans,
 }
 
 struct Entry {
@@ -63,29 +65,31 @@ pub(crate) struct TakenIn {
     pub(crate) events: Vec<Event>,
     /// To be durable before the results that are told of.
     pub(crate) places: Vec<PathBuf>,
+    /// To end when all that is done is durable.
+    pub(crate) checkpoints: Vec<Arc<Cell>>,
 }
 
 impl Side {
-    pub(crate) fn new(handle: Handle, workers: Workers) -> Self {
+    pub(crate) fn new(handle: Handle, workers: Workers, spans: Spans) -> Self {
         let (entries, repeated, calls) = (Vec::new(), HashMap::new(), BTreeMap::new());
-        Self { handle, workers, entries, repeated, calls, is_stopping: false }
+        Self { handle, workers, entries, repeated, calls, is_stopping: false, spans }
     }
 
     /// Whether the program asked for something.
     pub(crate) fn is_awaited(&self) -> bool {
-        self.handle.is_filled()
+        self.handle.inbox().is_filled()
     }
 
     /// Says whether the loop looks by itself; whether the program asked for something.
     pub(crate) fn set_watched(&self, is_watched: bool) -> bool {
-        self.handle.set_watched(is_watched)
+        self.handle.inbox().set_watched(is_watched)
     }
 
     /// Takes in what the program asked for since.
     pub(crate) fn take_in(&mut self, core: &mut Core, now: Timestamp, edges: &Edges) -> TakenIn {
         let mut taken = TakenIn::default();
         let mut submitted = Vec::new();
-        for request in self.handle.take() {
+        for request in self.handle.inbox().take() {
             if let Request::Submit(submission) = request {
                 submitted.push(*submission);
                 continue;
@@ -94,6 +98,7 @@ impl Side {
             self.submit(core, now, before, edges, &mut taken.actions);
             match request {
                 Request::Submit(_) => unreachable!("taken above"),
+                Request::Checkpoint(cell) => taken.checkpoints.push(cell),
                 Request::Cancel(cell) => taken.events.extend(self.cancel(core, &cell)),
                 Request::Called(called) => taken.events.extend(self.called(called)),
                 Request::Joined(attempt, ended) => {
@@ -112,6 +117,7 @@ impl Side {
             }
         }
         self.submit(core, now, submitted, edges, &mut taken.actions);
+        self.handle.tally().set(core);
         taken
     }
 
@@ -135,6 +141,7 @@ impl Side {
     /// Begins nothing more. Joins wait for tasks that may never begin: the next run takes them up.
     fn stop(&mut self, urgency: Urgency, events: &mut Vec<Event>) {
         self.is_stopping = true;
+        self.spans.stop();
         events.push(Event::StopRequested { urgency });
         let joining = self.calls.iter().filter(|(_, call)| call.is_joining);
         let joining: Vec<AttemptId> = joining.map(|(attempt, _)| *attempt).collect();
@@ -163,6 +170,7 @@ impl Side {
                 .map(|failure| TaskError::failed(&name, failure))
                 .or_else(|| needs_refused(&work).map(|error| TaskError::needs(&name, error)));
             if let Some(error) = refused {
+                self.handle.tally().refuse();
                 cell.set_name(Arc::clone(&name));
                 cell.end(Err(error));
                 continue;
@@ -182,12 +190,14 @@ impl Side {
         for (spec, entry) in specs.into_iter().zip(entries) {
             let name = Arc::clone(&spec.name);
             if let Some(error) = needs_refused(&entry.work) {
+                self.handle.tally().refuse();
                 entry.cell.end(Err(TaskError::needs(&name, error)));
                 continue;
             }
             match core.submit(now, vec![spec], actions) {
                 Ok(_) => self.add(entry),
                 Err((error, _)) => {
+                    self.handle.tally().refuse();
                     let failure = Failure::new(FailureClass::Permanent, error.to_string());
                     entry.cell.end(Err(TaskError::failed(&name, failure)));
                 }
@@ -234,6 +244,11 @@ impl Side {
         }
     }
 
+    /// All that a task needs is there.
+    pub(crate) fn on_ready(&self, core: &Core, task: TaskId) {
+        self.spans.on_ready(&core.spec(task).name);
+    }
+
     fn entry(&self, task: TaskId) -> Option<&Entry> {
         self.entries.get(task.index())?.as_ref()
     }
@@ -262,6 +277,7 @@ impl Side {
             workers: self.workers.clone(),
             runtime: edges.runtime.clone(),
             timeout: spec.timeout,
+            span: self.spans.attempt(attempt),
             stop: Arc::default(),
         };
         let call = Call {
@@ -402,6 +418,8 @@ impl Side {
 
     /// Tells the futures what has happened.
     pub(crate) fn on_facts(&mut self, core: &Core, facts: &[Stamped], edges: &Edges) {
+        self.handle.tally().set(core);
+        self.spans.on_facts(core, facts, edges);
         for Stamped { fact, .. } in facts {
             match fact {
                 Fact::AttemptStarted { task, .. } => {
@@ -513,12 +531,14 @@ impl Side {
     /// Nothing more will happen: whoever still waits is told.
     pub(crate) fn shut(&mut self, failure: &Failure) {
         self.workers.end();
-        for request in self.handle.shut() {
-            if let Request::Submit(submission) = request {
-                submission.cell.set_name(Arc::clone(&submission.name));
-                let error = TaskError::failed(&submission.name, closed());
-                submission.cell.end(Err(error));
-            }
+        for request in self.handle.inbox().shut() {
+            let (cell, name) = match request {
+                Request::Submit(submission) => (submission.cell, submission.name),
+                Request::Checkpoint(cell) => (Arc::clone(&cell), cell.name()),
+                _ => continue,
+            };
+            cell.set_name(Arc::clone(&name));
+            cell.end(Err(TaskError::failed(&name, closed())));
         }
         for entry in self.entries.drain(..).flatten() {
             let error = TaskError::failed(&entry.cell.name(), failure.clone());
@@ -563,4 +583,4 @@ fn unknown_pool(spec: &TaskSpec, edges: &Edges) -> Option<Failure> {
 }
 
 /// The encoding of `()`.
-const UNIT: [u8; 1] = [0xf6];
+pub(crate) const UNIT: [u8; 1] = [0xf6];

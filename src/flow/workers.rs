@@ -1,28 +1,13 @@
 //! Threads that call functions.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-
-/// How long somebody looks for what comes next before the thread sleeps.
-const MOMENT: Duration = Duration::from_micros(30);
-
-/// Waits until this holds, for a moment and without sleeping; others run meanwhile. Whether it does.
-pub(crate) fn pause_until(mut holds: impl FnMut() -> bool) -> bool {
-    let begun = Instant::now();
-    loop {
-        if holds() {
-            return true;
-        }
-        if begun.elapsed() >= MOMENT {
-            return false;
-        }
-        std::thread::yield_now();
-    }
-}
+use std::sync::Arc;
 
 use super::handle::Handle;
+use super::pause::pause_until;
+use super::sync::{
+    AtomicBool, AtomicUsize, Builder, Condvar, Mutex, MutexGuard, Ordering, PoisonError,
+};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -53,7 +38,7 @@ impl Workers {
         let workers = Self(Arc::new(Shared::default()));
         for at in 0..threads {
             let (own, handle) = (workers.clone(), handle.clone());
-            std::thread::Builder::new().name(format!("call-{at}")).spawn(move || {
+            Builder::new().name(format!("call-{at}")).spawn(move || {
                 handle.enter();
                 own.work();
             })?;

@@ -154,7 +154,7 @@ fn joins_end_with_the_flow_and_when_cancelled() {
             Fact::AttemptFailed { failure, .. } => failure.cause.contains("the flow was closed"),
             _ => false,
         };
-        while !is_closing(events.wait_next_for(SOON).expect("the join is given up")) {}
+        while !is_closing(events.wait_next_for(SOON).expect("the join is given up").unwrap()) {}
         if how == OnClose::Drain {
             drop(gate);
         }

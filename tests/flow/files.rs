@@ -217,7 +217,7 @@ fn each_kind_of_death() {
     case.flow.close().unwrap();
     let mut restored = Vec::new();
     while let Some(stamped) = events.wait_next() {
-        if let Fact::CheckpointRestored { ordinal, from, .. } = stamped.fact {
+        if let Fact::CheckpointRestored { ordinal, from, .. } = stamped.unwrap().fact {
             restored.push((from.ordinal, ordinal));
         }
     }
@@ -284,7 +284,7 @@ fn saved_while_it_runs() {
     case.flow.close().unwrap();
     let mut asked = 0;
     while let Some(stamped) = events.wait_next() {
-        if let Fact::CheckpointSaved { task, .. } = stamped.fact {
+        if let Fact::CheckpointSaved { task, .. } = stamped.unwrap().fact {
             asked += u32::from(task.starts_with("asks"));
         }
     }

@@ -8,10 +8,13 @@
 
 mod calls;
 mod commands;
+mod durability;
 mod failures;
 mod files;
+mod observing;
 mod options;
 mod resuming;
+mod spans;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -25,17 +28,22 @@ const SOON: Duration = Duration::from_mins(1);
 
 fn main() -> ExitCode {
     keelboat::init();
-    if let Some(code) = resuming::run_if_child().or_else(files::run_if_child) {
+    let child = resuming::run_if_child().or_else(files::run_if_child);
+    if let Some(code) = child.or_else(durability::run_if_child) {
         return code;
     }
+    spans::listen();
     let arguments = Arguments::from_args();
     let trials = [
         calls::trials(),
         commands::trials(),
+        durability::trials(),
         failures::trials(),
         files::trials(),
+        observing::trials(),
         options::trials(),
         resuming::trials(),
+        spans::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

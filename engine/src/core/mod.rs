@@ -231,6 +231,18 @@ impl Core {
         self.counts
     }
 
+    /// How many tasks have all that they need, and wait for their turn to run; among them those that
+    /// are done again since their results were lost.
+    pub fn ready(&self) -> u64 {
+        let placed = self.sites.all.values().map(|place| place.placed.len());
+        (self.ready.len() + placed.sum::<usize>()) as u64
+    }
+
+    /// How many tasks have run, and what they left is on its way to its place.
+    pub const fn publishing(&self) -> u64 {
+        self.sites.publishing as u64
+    }
+
     /// Where a task stands.
     pub fn phase(&self, task: TaskId) -> Phase {
         self.tasks[task.index()].phase

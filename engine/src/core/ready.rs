@@ -80,6 +80,10 @@ impl Ready {
         self.kinds[kind as usize].1.remove(&rank);
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.kinds.iter().map(|(_, tasks)| tasks.len()).sum()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.kinds.iter().all(|(_, tasks)| tasks.is_empty())
     }
