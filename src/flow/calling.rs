@@ -76,16 +76,55 @@ pub(crate) struct Stop {
     abort: Mutex<Option<AbortHandle>>,
     /// What ends it when it runs too long.
     timer: Mutex<Option<AbortHandle>>,
+    thread: Mutex<Thread>,
+}
+
+/// The thread of a call, as far as it is busy with it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Thread {
+    /// Not yet, or not any more.
+    #[default]
+    None,
+    Busy,
+    /// It works on, and another one has taken its place.
+    Replaced,
 }
 
 impl Stop {
     /// Nobody waits for it any more: one that is not begun never will be, and one that is `async`
-    /// ends.
-    pub(super) fn give_up(&self) {
+    /// ends. Of another one the thread is busy until it returns, so another is begun by `replace`.
+    pub(super) fn give_up(&self, replace: impl FnOnce() -> bool) {
         self.given_up.store(true, Ordering::SeqCst);
+        self.abort();
+        let mut thread = self.thread();
+        if *thread == Thread::Busy && replace() {
+            *thread = Thread::Replaced;
+        }
+    }
+
+    fn abort(&self) {
         if let Some(abort) = lock(&self.abort).take() {
             abort.abort();
         }
+    }
+
+    /// This thread is busy with it from now on. False: it was given up before.
+    fn begin(&self) -> bool {
+        let mut thread = self.thread();
+        let begins = !self.is_given_up();
+        if begins {
+            *thread = Thread::Busy;
+        }
+        begins
+    }
+
+    /// This thread is free again. Whether another one has its place.
+    fn end(&self) -> bool {
+        std::mem::take(&mut *self.thread()) == Thread::Replaced
+    }
+
+    fn thread(&self) -> MutexGuard<'_, Thread> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn is_given_up(&self) -> bool {
@@ -103,7 +142,7 @@ impl Stop {
         *lock(&self.abort) = Some(abort);
         // It may have been given up between the look before and this.
         if self.is_given_up() {
-            self.give_up();
+            self.abort();
         }
     }
 }
@@ -128,8 +167,9 @@ impl Calling {
     pub(crate) fn begin(self, stage: Stage) {
         self.begin_timer();
         let Self { attempt, work, handle, workers, runtime, span, stop, .. } = self;
+        let own = workers.clone();
         workers.submit(move || {
-            if stop.is_given_up() {
+            if !stop.begin() {
                 return;
             }
             let Stage { paths, context, occupied } = stage;
@@ -138,7 +178,11 @@ impl Calling {
                 drop(occupied);
                 handle.tell(Request::Called(Called { attempt, result, wall: begun.elapsed() }));
             };
-            match span.in_scope(|| call(&work, &paths, context.as_ref())) {
+            let course = span.in_scope(|| call(&work, &paths, context.as_ref()));
+            if stop.end() {
+                own.come_back();
+            }
+            match course {
                 Course::Over(result) => over(&handle, result),
                 Course::Going(going) => {
                     let call = runtime.spawn(going.instrument(span));

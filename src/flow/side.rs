@@ -320,7 +320,7 @@ impl Side {
                 Ok(())
             }
             Err(failure) => {
-                call.stop.give_up();
+                call.stop.give_up(|| self.workers.replace(&self.handle));
                 self.calls.remove(&attempt);
                 if let Some(entry) = self.entry(attempt.task) {
                     entry.cell.set_running(false);

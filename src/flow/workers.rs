@@ -11,8 +11,12 @@ use super::sync::{
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// Threads that were given up and go on, for which there are others.
+const LOST_MAX: usize = 256;
+
 /// A fixed number of threads with one queue. The queue is as long as the core lets tasks run at one
 /// time. Threads are not waited for at the end: nobody can stop a function that does not return.
+/// Another one takes the place of a thread that was given up.
 #[derive(Clone)]
 pub(crate) struct Workers(Arc<Shared>);
 
@@ -30,20 +34,49 @@ struct Shared {
 struct Queue {
     jobs: VecDeque<Job>,
     idle: usize,
+    /// Threads in whose places there are others.
+    lost: usize,
+    /// Of these, those that are back: so many threads have to end.
+    back: usize,
     is_over: bool,
 }
 
 impl Workers {
     pub(crate) fn start(threads: usize, handle: &Handle) -> std::io::Result<Self> {
         let workers = Self(Arc::new(Shared::default()));
-        for at in 0..threads {
-            let (own, handle) = (workers.clone(), handle.clone());
-            Builder::new().name(format!("call-{at}")).spawn(move || {
-                handle.enter();
-                own.work();
-            })?;
-        }
+        (0..threads).try_for_each(|at| workers.begin(format!("call-{at}"), handle))?;
         Ok(workers)
+    }
+
+    fn begin(&self, name: String, handle: &Handle) -> std::io::Result<()> {
+        let (own, handle) = (self.clone(), handle.clone());
+        let thread = Builder::new().name(name).spawn(move || {
+            handle.enter();
+            own.work();
+        });
+        thread.map(drop)
+    }
+
+    /// Begins a thread in the place of one that nobody waits for. False: there is none to be had.
+    pub(crate) fn replace(&self, handle: &Handle) -> bool {
+        let mut queue = self.queue();
+        if queue.lost >= LOST_MAX || queue.is_over {
+            return false;
+        }
+        queue.lost += 1;
+        drop(queue);
+        let begun = self.begin("call-again".to_owned(), handle);
+        if begun.is_err() {
+            self.queue().lost -= 1;
+        }
+        begun.is_ok()
+    }
+
+    /// A thread is back that another one has replaced: one of all ends when it is free.
+    pub(crate) fn come_back(&self) {
+        let mut queue = self.queue();
+        queue.lost -= 1;
+        queue.back += 1;
     }
 
     pub(crate) fn submit(&self, job: impl FnOnce() + Send + 'static) {
@@ -74,6 +107,10 @@ impl Workers {
         let mut queue = self.queue();
         loop {
             if queue.is_over {
+                return;
+            }
+            if queue.back > 0 {
+                queue.back -= 1;
                 return;
             }
             if let Some(job) = queue.jobs.pop_front() {

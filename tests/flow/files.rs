@@ -22,6 +22,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("files::mistakes_are_told", mistakes_are_told),
         trial("files::each_kind_of_death_keeps_the_checkpoint", each_kind_of_death),
         trial("files::one_that_was_given_up_harms_nobody", one_that_was_given_up),
+        trial("files::one_that_never_returns_keeps_nobody_waiting", one_that_never_returns),
         trial("files::a_checkpoint_is_saved_while_it_runs", saved_while_it_runs),
         trial("files::a_torn_checkpoint_is_not_restored", a_torn_checkpoint),
         trial("files::a_killed_program_counts_each_number_once", a_killed_program_counts),
@@ -258,6 +259,23 @@ fn one_that_was_given_up() {
     assert_eq!(case.read("x.txt"), "whole");
     case.flow.close().unwrap();
     wait_until("nothing is left", || left_in(case.directory.path(), "scratch").is_empty());
+}
+
+/// There is one core, and so one thread: each further try needs another.
+fn one_that_never_returns() {
+    let case = Case::with(|config| config.cores(1));
+    let parks = |context: Context| {
+        while context.attempt() < 3 {
+            std::thread::park();
+        }
+        context.attempt()
+    };
+    let moment = Duration::from_millis(1);
+    let parks = case.flow.function(parks).retries(2).backoff(moment, moment);
+    let tries = parks.timeout(Duration::from_secs(1)).call(());
+    assert_eq!(tries.wait().unwrap(), 3);
+    assert_eq!(case.flow.call(|| 7, ()).wait().unwrap(), 7);
+    case.flow.close().unwrap();
 }
 
 fn saved_while_it_runs() {

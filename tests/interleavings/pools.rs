@@ -18,7 +18,7 @@ struct Calls {
 impl Calls {
     fn add(&self, job: u32) {
         self.all.lock().unwrap().push(job);
-        self.another.notify_one();
+        self.another.notify_all();
     }
 }
 
@@ -58,5 +58,38 @@ fn threads_end_when_they_are_to_whatever_is_left() {
         let submitter = thread::spawn(move || own.submit(|| {}));
         workers.end();
         submitter.join().unwrap();
+    });
+}
+
+#[test]
+fn a_thread_that_is_lost_is_replaced_until_it_is_back() {
+    check(|| {
+        let workers = Workers::start(1, &Handle).unwrap();
+        let calls = Arc::new(Calls::default());
+        let (own, others) = (workers.clone(), Arc::clone(&calls));
+        workers.submit(move || {
+            // It waits for what only another thread can do.
+            let mut all = others.all.lock().unwrap();
+            while all.is_empty() {
+                all = others.another.wait(all).unwrap();
+            }
+            drop(all);
+            own.come_back();
+            others.add(2);
+        });
+        assert!(workers.replace(&Handle));
+        let others = Arc::clone(&calls);
+        workers.submit(move || {
+            others.all.lock().unwrap().push(1);
+            others.another.notify_all();
+        });
+        let others = Arc::clone(&calls);
+        workers.submit(move || others.add(3));
+        let mut all = calls.all.lock().unwrap();
+        while all.len() < 3 {
+            all = calls.another.wait(all).unwrap();
+        }
+        drop(all);
+        workers.end();
     });
 }
