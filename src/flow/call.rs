@@ -74,6 +74,15 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
     output_methods!();
 
     /// Calls it with these arguments; see [`Flow::call`].
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let double = flow.function(|x: u64| 2 * x).name("double");
+    /// assert_eq!(double.call((double.call((1,)),)).wait()?, 4);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn call<P, R, M, A, N>(&self, arguments: A) -> Future<R>
     where
         F: Function<P, R, M>,
@@ -86,6 +95,15 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
     }
 
     /// Calls it with these arguments; see [`Flow::try_call`].
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let read = flow.function(|at: u64| at.checked_sub(1).ok_or("none before")).retries(1);
+    /// assert_eq!(read.try_call((1,)).wait()?, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn try_call<P, R, M, A, N>(&self, arguments: A) -> Future<R>
     where
         F: TryFunction<P, R, M>,
@@ -98,6 +116,20 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
     }
 
     /// Calls it with these arguments; see [`Flow::join`].
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let own = flow.clone();
+    /// let longest = move |words: Vec<String>| {
+    ///     let lengths = words.into_iter().map(|word| own.call(|word: String| word.len(), (word,)));
+    ///     own.call(|lengths: Vec<usize>| lengths.into_iter().max(), (lengths.collect::<Vec<_>>(),))
+    /// };
+    /// let words = vec!["keel".to_owned(), "boat".to_owned()];
+    /// assert_eq!(flow.function(longest).name("longest").join((words,)).wait()?, Some(4));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn join<P, R, M, A, N>(&self, arguments: A) -> Future<R>
     where
         F: JoinFunction<P, R, M>,

@@ -134,6 +134,15 @@ impl<'f> CommandTask<'f> {
     output_methods!();
 
     /// A file that it reads; several of one label are a list.
+    ///
+    /// ```no_run
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let size = flow.command("wc -c < {{ inputs.reads }}").input("reads", "https://host/reads.fq");
+    /// size.submit().done().wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn input(mut self, label: &str, file: impl Readable) -> Self {
         let ReadOf(read) = file.reads(self.flow);
         self.inputs.push((label.into(), read));
@@ -213,6 +222,20 @@ impl<'f> CommandTask<'f> {
     }
 
     /// A variable of the environment; part of the memo key.
+    ///
+    /// ```no_run
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let sorted = flow
+    ///     .command("sort {{ inputs.words }} > {{ outputs.sorted }}")
+    ///     .input("words", "words.txt")
+    ///     .output("sorted", "sorted.txt")
+    ///     .env("LC_ALL", "C")
+    ///     .submit();
+    /// sorted.done().wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         let env = Arc::make_mut(self.options.env.get_or_insert_default());
         env.insert(name.to_owned(), value.into());
@@ -221,6 +244,15 @@ impl<'f> CommandTask<'f> {
 
     /// Makes it a task, which runs when its inputs are there. A mistake in it is an error of the
     /// task.
+    ///
+    /// ```no_run
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let greeted = flow.command("echo hello > {{ outputs.text }}").output("text", "hello.txt").submit();
+    /// println!("{}", greeted.output("text").wait()?.display());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use = "its outputs are to be had from here"]
     pub fn submit(self) -> CommandRun {
         let flow = self.flow;
@@ -335,11 +367,28 @@ impl CommandRun {
     /// The output with this label; the first one, if several have it.
     ///
     /// One that was not declared is a future that fails.
+    ///
+    /// ```no_run
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let made = flow.command("seq 9 > {{ outputs.list }}").output("list", "list.txt").submit();
+    /// println!("{}", made.output("list").wait()?.display());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn output(&self, label: &str) -> FileFuture {
         output_of(&self.cell, label, &self.handle)
     }
 
     /// Its end, for tasks without outputs.
+    ///
+    /// ```no_run
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// flow.command("make -C tools install").submit().done().wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn done(&self) -> Future<()> {
         Future::new(Arc::clone(&self.cell), self.handle.clone())
     }

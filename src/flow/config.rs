@@ -103,6 +103,14 @@ pub struct Config {
 impl Config {
     /// For a project directory: paths of files are relative to it, and `.keelboat/` in it is where
     /// all is remembered. `keelboat.toml` in it has settings, if it is there.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// let flow = Flow::open(Config::new(directory.path()))?;
+    /// assert!(directory.path().join(".keelboat").is_dir());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
@@ -143,6 +151,14 @@ impl Config {
 
     /// The name of the flow, as `keelboat status` shows it. A program that is started again goes on
     /// with the unfinished run of the same name.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// let flow = Flow::open(Config::new(directory.path()).name("nightly"))?;
+    /// assert_eq!(flow.call(|| 1, ()).wait()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
@@ -150,6 +166,14 @@ impl Config {
     }
 
     /// Cores that tasks may use together; all of the machine when not said.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// let flow = Flow::open(Config::new(directory.path()).cores(2))?;
+    /// assert_eq!(flow.call(|| 1, ()).wait()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn cores(mut self, cores: u32) -> Self {
         self.cores = Some(cores.max(1));
@@ -157,6 +181,14 @@ impl Config {
     }
 
     /// What is remembered.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow, Remember};
+    /// # let directory = tempfile::tempdir()?;
+    /// let config = Config::new(directory.path()).remember(Remember::Nothing);
+    /// assert_eq!(Flow::open(config)?.call(|| 1, ()).wait()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn remember(mut self, remember: Remember) -> Self {
         self.remember = remember;
@@ -164,6 +196,14 @@ impl Config {
     }
 
     /// When what is remembered is made to last.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Durability, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// let config = Config::new(directory.path()).durability(Durability::AtClose);
+    /// assert_eq!(Flow::open(config)?.call(|| 1, ()).wait()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
@@ -171,6 +211,16 @@ impl Config {
     }
 
     /// What happens to tasks that are not done when the flow is dropped.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow, OnClose};
+    /// # let directory = tempfile::tempdir()?;
+    /// let flow = Flow::open(Config::new(directory.path()).on_drop(OnClose::Cancel))?;
+    /// let endless = flow.call(async || std::future::pending::<u64>().await, ());
+    /// drop(flow);
+    /// assert!(endless.wait().unwrap_err().is_cancelled());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn on_drop(mut self, on_drop: OnClose) -> Self {
         self.on_drop = on_drop;
@@ -178,6 +228,14 @@ impl Config {
     }
 
     /// Use what is here of remote files, and no network.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// let flow = Flow::open(Config::new(directory.path()).offline())?;
+    /// assert_eq!(flow.call(|| 1, ()).wait()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn offline(mut self) -> Self {
         self.offline = true;
@@ -185,6 +243,14 @@ impl Config {
     }
 
     /// Read the bytes of outputs again rather than believe their metadata.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// let flow = Flow::open(Config::new(directory.path()).strict())?;
+    /// assert_eq!(flow.call(|| 1, ()).wait()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn strict(mut self) -> Self {
         self.strict = true;

@@ -72,22 +72,64 @@ impl Context {
     }
 
     /// The name of the task, as it stands in logs and errors.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Context, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let function = |context: Context| context.task().to_owned();
+    /// let told = flow.function(function).name("who").call(()).wait()?;
+    /// assert!(told.starts_with("who["));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn task(&self) -> &str {
         &self.0.place.task
     }
 
     /// Which try of the task this is, from 1. Tries of earlier starts of the program count.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Context, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let function = |context: Context| context.attempt();
+    /// let told = flow.function(function).call(()).wait()?;
+    /// assert_eq!(told, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn attempt(&self) -> u32 {
         self.0.place.attempt
     }
 
     /// A directory that the function has for itself while it runs.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Context, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let function = |context: Context| context.scratch().is_dir();
+    /// let told = flow.function(function).call(()).wait()?;
+    /// assert!(told);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn scratch(&self) -> &Path {
         &self.0.place.scratch
     }
 
     /// Where the output with this label is to be written; the first one, if several have it. The
     /// directory around it exists.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Context, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// fn write(context: Context) -> std::io::Result<()> {
+    ///     std::fs::write(context.output("list")?, "1 2 3")
+    /// }
+    /// flow.function(write).output("list", "list.txt").try_call(()).wait()?;
+    /// assert_eq!(std::fs::read_to_string(directory.path().join("list.txt"))?, "1 2 3");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// The task has no such output.
@@ -170,6 +212,16 @@ impl Context {
     /// Whether nobody waits for this try any more: it was cancelled, or took longer than it may. A
     /// plain function cannot be stopped from outside; one that computes for long does well to ask now
     /// and then, and to return.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Context, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let function = |context: Context| context.is_given_up();
+    /// let told = flow.function(function).call(()).wait()?;
+    /// assert!(!told);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_given_up(&self) -> bool {
         self.0.stop.is_given_up()
     }

@@ -57,11 +57,35 @@ impl TaskError {
     }
 
     /// The task that has no result.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let fails = flow.function(|| Err::<u64, _>("no")).name("fails").try_call(());
+    /// let next = flow.function(|x: u64| x).name("next").call((fails,));
+    /// let error = next.wait().unwrap_err();
+    /// assert!(error.task().starts_with("next["));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn task(&self) -> &str {
         &self.0.task
     }
 
     /// The errors from the root, the one that began it, to this one.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let fails = flow.function(|| Err::<u64, _>("no")).name("fails").try_call(());
+    /// let next = flow.function(|x: u64| x).name("next").call((fails,));
+    /// let error = next.wait().unwrap_err();
+    /// let causes = error.causes();
+    /// assert!(causes[0].task().starts_with("fails"));
+    /// assert_eq!(causes.len(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn causes(&self) -> Vec<Self> {
         let mut causes = vec![self.clone()];
         while let Some(Kind::Needs(needed)) = causes.last().map(|error| &error.0.kind) {
@@ -73,6 +97,17 @@ impl TaskError {
     }
 
     /// The error that began it: of a task that ran and failed, or was cancelled.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let fails = flow.function(|| Err::<u64, _>("no")).name("fails").try_call(());
+    /// let next = flow.function(|x: u64| x).name("next").call((fails,));
+    /// let error = next.wait().unwrap_err();
+    /// assert!(error.root().task().starts_with("fails"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn root(&self) -> Self {
         let mut root = self;
@@ -83,11 +118,33 @@ impl TaskError {
     }
 
     /// Whether somebody did not want the task any more, or one that it needs.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let fails = flow.function(|| Err::<u64, _>("no")).name("fails").try_call(());
+    /// let next = flow.function(|x: u64| x).name("next").call((fails,));
+    /// let error = next.wait().unwrap_err();
+    /// assert!(!error.is_cancelled());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_cancelled(&self) -> bool {
         matches!(&self.root().0.kind, Kind::Failed(failure) if failure.cause == CANCELLED)
     }
 
     /// What kind of failure it began with.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, FailureClass, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let fails = flow.function(|| Err::<u64, _>("no")).name("fails").try_call(());
+    /// let next = flow.function(|x: u64| x).name("next").call((fails,));
+    /// let error = next.wait().unwrap_err();
+    /// assert_eq!(error.class(), FailureClass::Transient);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn class(&self) -> FailureClass {
         match &self.root().0.kind {
             Kind::Failed(failure) => failure.class,
@@ -96,6 +153,17 @@ impl TaskError {
     }
 
     /// How the command ended that began it, if that was by itself: by an exit code or a signal.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let fails = flow.function(|| Err::<u64, _>("no")).name("fails").try_call(());
+    /// let next = flow.function(|x: u64| x).name("next").call((fails,));
+    /// let error = next.wait().unwrap_err();
+    /// assert_eq!(error.exit(), None, "it was no command");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn exit(&self) -> Option<Exit> {
         match &self.root().0.kind {
             Kind::Failed(failure) => failure.exit,
@@ -104,6 +172,19 @@ impl TaskError {
     }
 
     /// What to do about it, where that is known.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let fails = flow.function(|| Err::<u64, _>("no")).name("fails").try_call(());
+    /// let next = flow.function(|x: u64| x).name("next").call((fails,));
+    /// let error = next.wait().unwrap_err();
+    /// if let Some(hint) = error.hint() {
+    ///     println!("{error}: {hint}");
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn hint(&self) -> Option<String> {
         match &self.root().0.kind {
             Kind::Failed(failure) => failure.hint.clone(),

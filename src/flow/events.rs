@@ -83,16 +83,47 @@ impl Events {
     }
 
     /// The next one; `None`: the flow has ended.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let events = flow.events();
+    /// flow.call(|| 1, ()).wait()?;
+    /// assert!(events.wait_next().is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn wait_next(&self) -> Option<Result<Stamped, Lagged>> {
         item(self.0.wait_next())
     }
 
     /// The next one, if it comes within this time.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let events = flow.events();
+    /// flow.call(|| 1, ());
+    /// assert!(events.wait_next_for(std::time::Duration::from_mins(1)).is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn wait_next_for(&self, span: Duration) -> Option<Result<Stamped, Lagged>> {
         item(self.0.wait_next_for(span)?)
     }
 
     /// The next one, if it is there.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let events = flow.events();
+    /// while let Some(event) = events.try_next() {
+    ///     println!("{event:?}");
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn try_next(&self) -> Option<Result<Stamped, Lagged>> {
         item(self.0.try_next()?)
     }

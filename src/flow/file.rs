@@ -46,6 +46,18 @@ impl File {
     }
 
     /// The digest that it must have: 64 hexadecimal digits, as `sha256sum` prints.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    /// std::fs::write(directory.path().join("abc"), "abc")?;
+    /// let read = |path: std::path::PathBuf| std::fs::read_to_string(path);
+    /// let abc = flow.file("abc").sha256(digest);
+    /// assert_eq!(flow.try_call(read, (abc,)).wait()?, "abc");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn sha256(mut self, digest: &str) -> Self {
         self.sha256 = Some(digest.to_owned());
@@ -53,6 +65,15 @@ impl File {
     }
 
     /// A further address of the same file, tried when those before it fail.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let reads = flow.file("https://host/reads.fq").or_from("s3://bucket/reads.fq");
+    /// assert!(format!("{reads:?}").contains("reads.fq"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn or_from(mut self, mirror: &str) -> Self {
         self.addresses.push(mirror.into());
@@ -60,6 +81,17 @@ impl File {
     }
 
     /// It is a directory, with all below it.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// std::fs::create_dir(directory.path().join("pages"))?;
+    /// let count = |path: std::path::PathBuf| Ok::<_, std::io::Error>(std::fs::read_dir(path)?.count());
+    /// let pages = flow.file("pages").directory();
+    /// assert_eq!(flow.try_call(count, (pages,)).wait()?, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn directory(mut self) -> Self {
         self.kind = Kind::Directory;

@@ -58,11 +58,31 @@ impl<T> Future<T> {
     }
 
     /// Where its task stands.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow, TaskState};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let one = flow.call(|| 1, ());
+    /// one.wait()?;
+    /// assert_eq!(one.state(), TaskState::Done);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn state(&self) -> TaskState {
         self.cell.state()
     }
 
     /// The name of its task, as it stands in logs and errors.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let one = flow.function(|| 1).name("one").call(());
+    /// one.wait()?;
+    /// assert!(one.task().starts_with("one["));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn task(&self) -> Arc<str> {
         self.cell.name()
     }
@@ -167,6 +187,14 @@ impl<T: DeserializeOwned> Future<T> {
     }
 
     /// Blocks until the value is there. Not for code that runs in an async runtime.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// assert_eq!(flow.call(|| 1, ()).wait()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// The task has no value.
@@ -300,21 +328,59 @@ impl FileFuture {
     }
 
     /// Where it will be.
+    ///
+    /// ```no_run
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let made = flow.command("seq 9 > {{ outputs.list }}").output("list", "list.txt").submit();
+    /// assert!(made.output("list").path().ends_with("list.txt"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn path(&self) -> &Path {
         &self.place
     }
 
     /// Where its task stands.
+    ///
+    /// ```no_run
+    /// # use keelboat::flow::{Config, Flow, TaskState};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let made = flow.command("seq 9 > {{ outputs.list }}").output("list", "list.txt").submit();
+    /// let list = made.output("list");
+    /// list.wait()?;
+    /// assert_eq!(list.state(), TaskState::Done);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn state(&self) -> TaskState {
         self.cell.state()
     }
 
     /// Says that nobody wants it any more: as [`Future::cancel`].
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let made = flow.command("seq 9 > {{ outputs.list }}").output("list", "list.txt").submit();
+    /// made.output("list").cancel();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn cancel(&self) {
         self.handle.cancel(&self.cell);
     }
 
     /// Blocks until the file is in its place. Not for code that runs in an async runtime.
+    ///
+    /// ```no_run
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let made = flow.command("seq 9 > {{ outputs.list }}").output("list", "list.txt").submit();
+    /// println!("{}", std::fs::read_to_string(made.output("list").wait()?)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// The task failed, or the file could not be sent where it was to go.

@@ -137,11 +137,36 @@ pub struct Completed<T> {
 
 impl<T: DeserializeOwned> Completed<T> {
     /// The next one that ended: its place in the list, and its value. `None`: there are no more.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow, as_completed};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// let mut completed = as_completed([flow.call(|| 1, ()), flow.call(|| 2, ())]);
+    /// let mut sum = 0;
+    /// while let Some((_, value)) = completed.next().await {
+    ///     sum += value?;
+    /// }
+    /// assert_eq!(sum, 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub async fn next(&mut self) -> Option<(usize, Result<T, TaskError>)> {
         Next(self).await
     }
 
     /// As [`next`](Self::next), for blocking code.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow, as_completed};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let mut completed = as_completed([flow.call(|| 1, ())]);
+    /// assert_eq!(completed.wait_next().map(|(at, _)| at), Some(0));
+    /// assert!(completed.wait_next().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn wait_next(&mut self) -> Option<(usize, Result<T, TaskError>)> {
         block(None, |waker| match self.poll(waker) {
             Poll::Ready(found) => Some(found),

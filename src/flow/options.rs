@@ -100,24 +100,60 @@ macro_rules! option_methods {
     () => {
         /// A name for logs, errors and `keelboat status`; also part of what a function is known by
         /// in the memo store.
+        ///
+        /// ```
+        /// # use keelboat::flow::{Config, Flow};
+        /// # let directory = tempfile::tempdir()?;
+        /// # let flow = Flow::open(Config::new(directory.path()))?;
+        /// let one = flow.function(|| 1).name("one");
+        /// assert_eq!(one.call(()).wait()?, 1);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
         pub fn name(mut self, name: impl Into<std::sync::Arc<str>>) -> Self {
             self.options.name = Some(name.into());
             self
         }
 
         /// A version of what is run: another one has other results.
+        ///
+        /// ```
+        /// # use keelboat::flow::{Config, Flow};
+        /// # let directory = tempfile::tempdir()?;
+        /// # let flow = Flow::open(Config::new(directory.path()))?;
+        /// let one = flow.function(|| 1).version("2");
+        /// assert_eq!(one.call(()).wait()?, 1);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
         pub fn version(mut self, version: impl Into<std::sync::Arc<str>>) -> Self {
             self.options.version = Some(version.into());
             self
         }
 
         /// Cores that it takes while it runs; 1 when not said.
+        ///
+        /// ```
+        /// # use keelboat::flow::{Config, Flow};
+        /// # let directory = tempfile::tempdir()?;
+        /// # let flow = Flow::open(Config::new(directory.path()))?;
+        /// let one = flow.function(|| 1).cores(2);
+        /// assert_eq!(one.call(()).wait()?, 1);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
         pub fn cores(mut self, cores: u32) -> Self {
             self.options.cores = Some(cores);
             self
         }
 
         /// Bytes of memory that it takes while it runs.
+        ///
+        /// ```
+        /// # use keelboat::flow::{Config, Flow};
+        /// # let directory = tempfile::tempdir()?;
+        /// # let flow = Flow::open(Config::new(directory.path()))?;
+        /// let one = flow.function(|| 1).memory(1 << 20);
+        /// assert_eq!(one.call(()).wait()?, 1);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
         pub fn memory(mut self, bytes: u64) -> Self {
             self.options.memory = bytes;
             self
@@ -125,6 +161,15 @@ macro_rules! option_methods {
 
         /// What it asks for when it has run out of memory: by this factor more each time, as often as
         /// there is more, and at most so many bytes.
+        ///
+        /// ```
+        /// # use keelboat::flow::{Config, Flow};
+        /// # let directory = tempfile::tempdir()?;
+        /// # let flow = Flow::open(Config::new(directory.path()))?;
+        /// let one = flow.function(|| 1).memory(1 << 20).memory_grows(2.0, Some(1 << 30));
+        /// assert_eq!(one.call(()).wait()?, 1);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
         pub fn memory_grows(mut self, factor: f64, max: Option<u64>) -> Self {
             // As whole thousandths, which every machine counts alike.
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
@@ -134,18 +179,45 @@ macro_rules! option_methods {
         }
 
         /// GPUs that it has for itself while it runs.
+        ///
+        /// ```no_run
+        /// # use keelboat::flow::{Config, Flow};
+        /// # let directory = tempfile::tempdir()?;
+        /// # let flow = Flow::open(Config::new(directory.path()))?;
+        /// let one = flow.function(|| 1).gpus(1);
+        /// assert_eq!(one.call(()).wait()?, 1);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
         pub fn gpus(mut self, gpus: u32) -> Self {
             self.options.gpus = gpus;
             self
         }
 
         /// Bytes of the disk that it needs for what it writes.
+        ///
+        /// ```
+        /// # use keelboat::flow::{Config, Flow};
+        /// # let directory = tempfile::tempdir()?;
+        /// # let flow = Flow::open(Config::new(directory.path()))?;
+        /// let one = flow.function(|| 1).disk(1 << 20);
+        /// assert_eq!(one.call(()).wait()?, 1);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
         pub fn disk(mut self, bytes: u64) -> Self {
             self.options.disk = bytes;
             self
         }
 
         /// Of tasks that wait for the same slots those with a higher one go first; 0 when not said.
+        ///
+        /// ```
+        /// # use keelboat::flow::{Config, Flow};
+        /// # let directory = tempfile::tempdir()?;
+        /// # let flow = Flow::open(Config::new(directory.path()))?;
+        /// let one = flow.function(|| 1).priority(10);
+        /// assert_eq!(one.call(()).wait()?, 1);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
         pub fn priority(mut self, priority: i32) -> Self {
             self.options.priority = priority;
             self
@@ -153,6 +225,15 @@ macro_rules! option_methods {
 
         /// A pool that it may run in, by the name that the settings give it; of several the one that
         /// was named first is preferred.
+        ///
+        /// ```
+        /// # use keelboat::flow::{Config, Flow};
+        /// # let directory = tempfile::tempdir()?;
+        /// # let flow = Flow::open(Config::new(directory.path()))?;
+        /// let one = flow.function(|| 1).executor("local");
+        /// assert_eq!(one.call(()).wait()?, 1);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
         pub fn executor(mut self, label: impl Into<std::sync::Arc<str>>) -> Self {
             let labels = self.options.executors.iter().cloned();
             self.options.executors = labels.chain([label.into()]).collect();
@@ -160,6 +241,17 @@ macro_rules! option_methods {
         }
 
         /// What follows from failures of a kind; of several rules the first that applies.
+        ///
+        /// ```
+        /// # use keelboat::flow::{Config, FailureClass, FailureKind, Flow, Response};
+        /// # let directory = tempfile::tempdir()?;
+        /// # let flow = Flow::open(Config::new(directory.path()))?;
+        /// let fails = flow.function(|| Err::<u64, _>("no")).retries(9);
+        /// // This one is not tried again.
+        /// let fails = fails.on(FailureKind::Class(FailureClass::Transient), Response::Fail);
+        /// assert!(fails.try_call(()).wait().is_err());
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
         pub fn on(
             mut self,
             failures: $crate::flow::FailureKind,
@@ -171,6 +263,18 @@ macro_rules! option_methods {
 
         /// Has a function look at each failure of it, which says what follows and what that costs;
         /// `None`: what the rules say.
+        ///
+        /// ```
+        /// # use keelboat::flow::{Config, Flow, Response};
+        /// # let directory = tempfile::tempdir()?;
+        /// # let flow = Flow::open(Config::new(directory.path()))?;
+        /// let fails = flow.function(|| Err::<u64, _>("for ever")).retries(9);
+        /// let fails = fails.on_failure(|failure| {
+        ///     failure.cause.contains("for ever").then_some(Response::Fail)
+        /// });
+        /// assert!(fails.try_call(()).wait().is_err());
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
         pub fn on_failure(
             mut self,
             handler: impl Fn(&$crate::flow::Failure) -> Option<$crate::flow::Response>
@@ -183,12 +287,32 @@ macro_rules! option_methods {
         }
 
         /// The longest that one try may take.
+        ///
+        /// ```
+        /// # use keelboat::flow::{Config, Flow};
+        /// # let directory = tempfile::tempdir()?;
+        /// # let flow = Flow::open(Config::new(directory.path()))?;
+        /// use std::time::Duration;
+        /// let endless = flow.function(async || std::future::pending::<u64>().await);
+        /// let short = endless.timeout(Duration::from_millis(5)).call(());
+        /// assert!(short.wait().unwrap_err().to_string().contains("timed out"));
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
         pub fn timeout(mut self, span: std::time::Duration) -> Self {
             self.options.timeout = Some(span);
             self
         }
 
         /// Tries after the first one; 0 when not said.
+        ///
+        /// ```
+        /// # use keelboat::flow::{Config, Flow};
+        /// # let directory = tempfile::tempdir()?;
+        /// # let flow = Flow::open(Config::new(directory.path()))?;
+        /// let one = flow.function(|| 1).retries(3);
+        /// assert_eq!(one.call(()).wait()?, 1);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
         pub fn retries(mut self, retries: u32) -> Self {
             self.options.retry.retries = retries;
             self
@@ -196,6 +320,17 @@ macro_rules! option_methods {
 
         /// The wait before the first retry, which is doubled before each one after it, and the
         /// longest wait.
+        ///
+        /// ```
+        /// # use keelboat::flow::{Config, Flow};
+        /// # let directory = tempfile::tempdir()?;
+        /// # let flow = Flow::open(Config::new(directory.path()))?;
+        /// use std::time::Duration;
+        /// let (first, longest) = (Duration::from_millis(1), Duration::from_millis(4));
+        /// let one = flow.function(|| 1).retries(3).backoff(first, longest);
+        /// assert_eq!(one.call(()).wait()?, 1);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
         pub fn backoff(mut self, first: std::time::Duration, longest: std::time::Duration) -> Self {
             self.options.retry.backoff_min = first;
             self.options.retry.backoff_max = longest;
@@ -203,6 +338,15 @@ macro_rules! option_methods {
         }
 
         /// Whether a result is remembered, and an earlier one used.
+        ///
+        /// ```
+        /// # use keelboat::flow::{Cache, Config, Flow};
+        /// # let directory = tempfile::tempdir()?;
+        /// # let flow = Flow::open(Config::new(directory.path()))?;
+        /// let one = flow.function(|| 1).name("one").cache(Cache::Off);
+        /// assert_eq!(one.call(()).wait()?, 1);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
         pub fn cache(mut self, cache: $crate::flow::Cache) -> Self {
             self.options.cache = Some(cache);
             self

@@ -76,18 +76,48 @@ impl Writes {
 macro_rules! output_methods {
     () => {
         /// A file that it writes: it appears at this path when the task is done.
+        ///
+        /// ```
+        /// # use keelboat::flow::{Config, Context, Flow};
+        /// # let directory = tempfile::tempdir()?;
+        /// # let flow = Flow::open(Config::new(directory.path()))?;
+        /// fn write(context: Context) -> std::io::Result<()> {
+        ///     std::fs::write(context.output("list")?, "1 2 3")
+        /// }
+        /// let list = flow.function(write).output("list", "out/list.txt").try_call(()).output("list");
+        /// assert!(list.wait()?.ends_with("out/list.txt"));
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
         pub fn output(mut self, label: &str, path: &str) -> Self {
             self.writes.add(label, path, keelboat_engine::Kind::File);
             self
         }
 
         /// A directory that it writes.
+        ///
+        /// ```no_run
+        /// # use keelboat::flow::{Config, Flow};
+        /// # let directory = tempfile::tempdir()?;
+        /// # let flow = Flow::open(Config::new(directory.path()))?;
+        /// let pages = flow.command("split -l 100 book.txt {{ outputs.pages }}/").output_directory("pages", "pages");
+        /// pages.submit().done().wait()?;
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
         pub fn output_directory(mut self, label: &str, path: &str) -> Self {
             self.writes.add(label, path, keelboat_engine::Kind::Directory);
             self
         }
 
         /// An address that the last output is sent to when the task is done.
+        ///
+        /// ```no_run
+        /// # use keelboat::flow::{Config, Flow};
+        /// # let directory = tempfile::tempdir()?;
+        /// # let flow = Flow::open(Config::new(directory.path()))?;
+        /// let list = flow.command("seq 9 > {{ outputs.list }}").output("list", "list.txt").to("s3://bucket/list.txt");
+        /// list.submit().output("list").wait()?; // when it is there, and in the bucket
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
         pub fn to(mut self, address: &str) -> Self {
             self.writes.send(address);
             self
@@ -103,6 +133,16 @@ macro_rules! output_methods {
         }
 
         /// A [checkpoint](Self::checkpoint) that is also saved while the task runs, so often.
+        ///
+        /// ```no_run
+        /// # use keelboat::flow::{Config, Flow};
+        /// # let directory = tempfile::tempdir()?;
+        /// # let flow = Flow::open(Config::new(directory.path()))?;
+        /// use std::time::Duration;
+        /// let trained = flow.command("train --state state/ > {{ outputs.model }}").output("model", "model.bin");
+        /// trained.checkpoint_every("state/", Duration::from_mins(10)).submit().done().wait()?;
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
         pub fn checkpoint_every(mut self, directory: &str, span: std::time::Duration) -> Self {
             self.writes.keep(directory, Some(span));
             self
