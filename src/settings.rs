@@ -7,6 +7,7 @@
 mod containers;
 mod executors;
 mod file;
+mod journal;
 mod mpi;
 mod read;
 
@@ -24,6 +25,7 @@ use miette::GraphicalTheme;
 use self::file::{Collection, Containers, File, OneLimit, Private, Staging};
 pub(crate) use self::file::{Executor, Gpus};
 use crate::diagnosis::draw;
+use crate::flow::Durability;
 use crate::workflow::Problem;
 
 /// The user's file, in place of the usual one.
@@ -113,6 +115,11 @@ impl Settings {
     /// Pools of slots of this machine, by name; `local` is the one of those who name none.
     pub(crate) fn executors(&self) -> &BTreeMap<String, Executor> {
         &self.file.executors
+    }
+
+    /// When the disk is told of results.
+    pub(crate) fn durability(&self) -> Durability {
+        self.file.durability.unwrap_or_default()
     }
 
     /// What runs containers.
@@ -336,6 +343,18 @@ mod tests {
     }
 
     #[test]
+    fn the_journal_is_as_durable_as_the_project_says() {
+        assert_eq!(settings("", "").unwrap().durability(), Durability::Grouped);
+        let user = "[journal]\ndurability = \"at-close\"\n";
+        assert_eq!(settings(user, "").unwrap().durability(), Durability::AtClose);
+        let project = "[journal]\ndurability = \"30s\"\n";
+        let every = Durability::Every(Duration::from_secs(30));
+        assert_eq!(settings(user, project).unwrap().durability(), every);
+        let each = settings(user, "[journal]\ndurability = \"each-task\"\n").unwrap();
+        assert_eq!(each.durability(), Durability::EachTask);
+    }
+
+    #[test]
     fn the_tool_of_containers_and_its_arguments_are_said_apart() {
         let user = "[containers]\ntool = \"docker\"\nargs = [\"--gpus=all\"]\n";
         let said = settings(user, "[containers]\ntool = \"podman\"\n").unwrap().containers();
@@ -389,6 +408,8 @@ mod tests {
             ("[mpi]\nlauncher = \"mpiran\"", 2, &["`mpiran`", "did you mean `mpirun`?"]),
             ("[mpi]\nargs = [\"-x A\"]", 2, &["\"-x A\" is no single word"]),
             ("[mpi]\nargs = 3", 2, &["a list of strings", "--bind-to"]),
+            ("[journal]\nflush = 1", 2, &["`flush`", "`durability`"]),
+            ("[journal]\ndurability = \"often\"", 2, &["\"often\"", "\"each-task\"", "\"1m\""]),
             ("[containers]\nruntime = 1", 2, &["`runtime`", "`tool`"]),
             ("[executors.\"a b\"]", 1, &["cannot be the name of an executor"]),
             ("[staging]\nconnections = 3 4", 2, &["this is not TOML"]),

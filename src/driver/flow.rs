@@ -115,7 +115,7 @@ fn open(config: &Config, watcher: &mut Watcher) -> Result<(Opened, Handle, Arc<P
         edges: Arc::new(edges),
         journal: begun.journal,
         clock: begun.clock,
-        durability: config.durability,
+        durability: config.durability.unwrap_or_else(|| settings.durability()),
         inbox,
         runtime,
         lock,

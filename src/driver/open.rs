@@ -109,7 +109,7 @@ pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<
         edges: Arc::new(edges),
         journal: begun.journal,
         clock: begun.clock,
-        durability: Durability::Grouped,
+        durability: settings.durability(),
         inbox,
         runtime,
         lock,

@@ -94,7 +94,7 @@ pub struct Config {
     pub(crate) name: String,
     pub(crate) cores: Option<u32>,
     pub(crate) remember: Remember,
-    pub(crate) durability: Durability,
+    pub(crate) durability: Option<Durability>,
     pub(crate) on_drop: OnClose,
     pub(crate) offline: bool,
     pub(crate) strict: bool,
@@ -117,7 +117,7 @@ impl Config {
             name: "flow".to_owned(),
             cores: None,
             remember: Remember::All,
-            durability: Durability::Grouped,
+            durability: None,
             on_drop: OnClose::Wait,
             offline: false,
             strict: false,
@@ -195,7 +195,7 @@ impl Config {
         self
     }
 
-    /// When what is remembered is made to last.
+    /// When what is remembered is made to last; as `keelboat.toml` says, when not said here.
     ///
     /// ```
     /// # use keelboat::flow::{Config, Durability, Flow};
@@ -206,7 +206,7 @@ impl Config {
     /// ```
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {
-        self.durability = durability;
+        self.durability = Some(durability);
         self
     }
 

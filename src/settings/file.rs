@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::flow::Durability;
+
 use keelboat_executors::{ContainerTool, MpiLauncher};
 
 /// One file, or several put over one another. What is absent is not said.
@@ -14,6 +16,8 @@ pub(super) struct File {
     pub(super) collections: Option<Vec<Collection>>,
     /// Pools of slots of this machine, by name.
     pub(super) executors: BTreeMap<String, Executor>,
+    /// When the disk is told of results.
+    pub(super) durability: Option<Durability>,
     pub(super) containers: Containers,
     pub(super) mpi: Mpi,
 }
@@ -128,6 +132,7 @@ impl File {
             },
             collections: self.collections.or(under.collections),
             executors: executors_over(self.executors, under.executors),
+            durability: self.durability.or(under.durability),
             containers: Containers {
                 tool: self.containers.tool.or(under.containers.tool),
                 args: self.containers.args.or(under.containers.args),

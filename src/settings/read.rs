@@ -62,7 +62,7 @@ impl Reading<'_> {
     fn file(&mut self, table: &DeTable<'_>) -> File {
         self.reader.check_keys(
             table,
-            &["staging", "globus", "executors", "containers", "mpi"],
+            &["staging", "globus", "executors", "containers", "mpi", "journal"],
             "the settings",
         );
         let staging = table.get("staging").map(|value| self.staging(value)).unwrap_or_default();
@@ -78,6 +78,7 @@ impl Reading<'_> {
                 .map(|value| self.containers(value))
                 .unwrap_or_default(),
             mpi: table.get("mpi").map(|value| self.mpi(value)).unwrap_or_default(),
+            durability: table.get("journal").and_then(|value| self.journal(value)),
         }
     }
 
@@ -284,7 +285,7 @@ impl Reading<'_> {
     }
 }
 
-fn parse_span(text: &str) -> Option<Duration> {
+pub(super) fn parse_span(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok().filter(|span| !span.is_zero())
 }
 

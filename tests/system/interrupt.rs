@@ -79,6 +79,28 @@ fn all_processes_die_with_an_engine_that_is_killed() {
 }
 
 #[test]
+fn a_kill_loses_nothing_that_was_done_whenever_the_journal_is_flushed() {
+    for durability in ["at-close", "each-task", "1h"] {
+        let project = Project::new(WORKFLOW);
+        let settings = format!("[journal]\ndurability = \"{durability}\"\n");
+        project.write("keelboat.toml", &settings);
+        let mut engine = project.start_run(&["-j", "2"]);
+        engine.wait_for_count(&project, "waits");
+        let killed = engine.kill();
+        wait_until_none(&project.mark());
+        // What was flushed before the kill was told of.
+        let done = |event: &Value| event["event"] == "completed" && event["task"] == "quick";
+        assert_eq!(
+            killed.events().iter().any(done),
+            durability == "each-task",
+            "{}",
+            killed.said()
+        );
+        finish(&project, 2);
+    }
+}
+
+#[test]
 fn a_warden_that_is_killed_costs_no_retry() {
     let (project, mut engine) = start_waiting();
     let before = marked(&project.mark());
