@@ -72,6 +72,7 @@ impl World<'_> {
         let of_this = saved.life == self.lives;
         let mark = if of_this { Mark::RestoredOnRetry } else { Mark::RestoredByNextEngine };
         self.marks.hit(mark);
+        self.marks.hit_if(!of_this && self.plan.program.is_some(), Mark::RestoredInProgram);
         let run = (!of_this).then(|| format!("life {}", saved.life).into());
         let from = CheckpointOrigin { run, ordinal: saved.ordinal, saved: self.now, bytes: 1 };
         self.after(0, Deed::Restored(id, from));
@@ -126,6 +127,7 @@ impl World<'_> {
         self.after(wait, Deed::Report(id, ended));
         self.attempts.get_mut(&id).expect("it ran").saving.ending = true;
         self.marks.hit(Mark::SavedAtEnd);
+        self.marks.hit_if(self.attempts[&id].killed, Mark::SavedWhenKilled);
         self.save(id)
     }
 

@@ -303,7 +303,8 @@ impl World<'_> {
             Fact::Failed { task, .. } | Fact::Skipped { task, .. } => (task, Err(())),
             _ => return,
         };
-        self.cells.entry(task.clone()).or_insert(ended);
+        let first = *self.cells.entry(task.clone()).or_insert(ended);
+        self.marks.hit_if(ended.is_ok() && first.is_ok() && first != ended, Mark::LeftAnotherValue);
     }
 }
 
