@@ -159,7 +159,7 @@ impl Durable {
 
 #[cfg(test)]
 mod tests {
-    use keelboat_engine::Timestamp;
+    use keelboat_engine::{Digest, Kind, Timestamp};
 
     use super::*;
 
@@ -188,6 +188,15 @@ mod tests {
             let seen = durable.end(flush.number);
             assert_eq!((seen.facts.len(), seen.checkpoints.len()), (1, 1));
         }
+    }
+
+    #[test]
+    fn nobody_waits_for_an_output_that_is_to_be_sent() {
+        let mut durable = Durable::new(Durability::AtClose);
+        let content = Content { digest: Digest::of(b"sent"), bytes: 4, kind: Kind::File };
+        durable.add_facts(planned());
+        durable.add_delivery(TaskId(0), 0, content);
+        assert_eq!(durable.due_in(), Some(Duration::ZERO));
     }
 
     #[test]
