@@ -111,6 +111,12 @@ impl Workers {
             }
             if queue.back > 0 {
                 queue.back -= 1;
+                // What came while this thread watched is another one's: nobody was woken for it.
+                let is_awaited = queue.idle > 0 && !queue.jobs.is_empty();
+                drop(queue);
+                if is_awaited {
+                    self.0.filled.notify_one();
+                }
                 return;
             }
             if let Some(job) = queue.jobs.pop_front() {
