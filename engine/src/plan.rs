@@ -355,11 +355,11 @@ pub struct TaskSpec {
     /// Slots it takes.
     pub resources: Resources,
     /// How its memory grows, if it does.
-    pub memory_growth: Option<MemoryGrowth>,
+    pub memory_growth: Option<Box<MemoryGrowth>>,
     /// The longest an attempt may run.
     pub timeout: Option<Duration>,
     /// Tries after a failure.
-    pub retry: RetryPolicy,
+    pub retry: Arc<RetryPolicy>,
     /// Whether earlier results may be used.
     pub memoize: Memoize,
     /// Whether the graph grows from what it writes.
@@ -392,7 +392,7 @@ impl TaskSpec {
             resources: Resources::default(),
             memory_growth: None,
             timeout: None,
-            retry: RetryPolicy::default(),
+            retry: RetryPolicy::none(),
             memoize: Memoize::On,
             generates: false,
             checkpoint: None,

@@ -5,7 +5,7 @@
 //! anybody. Whoever has a program to decide (a function of the library) lets it decide when the
 //! attempt has failed, and puts the answer into [`Failure::response`].
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use crate::{Exit, Failure, FailureClass, Shortage};
@@ -25,6 +25,14 @@ pub struct RetryPolicy {
     pub backoff_max: Duration,
     /// What follows from particular failures: of the rules that apply, the first one.
     pub rules: Arc<[RetryRule]>,
+}
+
+impl RetryPolicy {
+    /// That of very many tasks: it takes room once.
+    pub fn none() -> Arc<Self> {
+        static NONE: LazyLock<Arc<RetryPolicy>> = LazyLock::new(Arc::default);
+        Arc::clone(&NONE)
+    }
 }
 
 impl Default for RetryPolicy {

@@ -44,7 +44,7 @@ fn task(text: &str) -> TaskSpec {
     };
     task.memoize = memoize;
     task.after = after.into_iter().map(Into::into).collect();
-    task.retry.retries = retries.parse().expect("retries");
+    Arc::make_mut(&mut task.retry).retries = retries.parse().expect("retries");
     task.generates = generates;
     task.checkpoint = checkpoint.map(|every| {
         let every = every.parse().ok().map(Duration::from_millis);

@@ -182,7 +182,7 @@ fn what_is_not_the_computation_is_not_in_the_key() {
         ("whether it is optional", |task| task.inputs[0].optional = false),
         ("place of the output", |task| task.outputs[0].path = "else/where".into()),
         ("address of the output", |task| task.outputs[0].deliver_to = Some("s3://b/o".into())),
-        ("retries", |task| task.retry.retries = 7),
+        ("retries", |task| Arc::make_mut(&mut task.retry).retries = 7),
         ("resources", |task| {
             task.resources = Resources { cores: 8, memory: 1 << 33, gpus: 1, disk: 9 };
         }),

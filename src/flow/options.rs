@@ -48,7 +48,7 @@ pub(crate) struct Options {
     pub(crate) executors: Arc<[Arc<str>]>,
     pub(crate) handler: Option<Handler>,
     pub(crate) timeout: Option<Duration>,
-    pub(crate) retry: RetryPolicy,
+    pub(crate) retry: Option<Arc<RetryPolicy>>,
     pub(crate) cache: Option<Cache>,
     pub(crate) env: Option<Env>,
 }
@@ -65,11 +65,11 @@ impl Options {
                 gpus: self.gpus,
                 disk: self.disk,
             },
-            memory_growth: self.growth,
+            memory_growth: self.growth.map(Box::new),
             priority: self.priority,
             executors: Arc::clone(&self.executors),
             timeout: self.timeout,
-            retry: self.retry.clone(),
+            retry: self.retry.clone().unwrap_or_else(RetryPolicy::none),
             memoize: match self.cache.unwrap_or_default() {
                 Cache::On => Memoize::On,
                 Cache::Off => Memoize::Off,
@@ -82,10 +82,15 @@ impl Options {
 }
 
 impl Options {
+    /// What follows from failures, to be changed.
+    pub(crate) fn retry(&mut self) -> &mut RetryPolicy {
+        Arc::make_mut(self.retry.get_or_insert_with(RetryPolicy::none))
+    }
+
     /// With a rule more.
     pub(crate) fn add_rule(&mut self, on: FailureKind, then: Response) {
-        let rules = self.retry.rules.iter().copied();
-        self.retry.rules = rules.chain([RetryRule { on, then }]).collect();
+        let retry = self.retry();
+        retry.rules = retry.rules.iter().copied().chain([RetryRule { on, then }]).collect();
     }
 }
 
@@ -314,7 +319,7 @@ macro_rules! option_methods {
         /// # Ok::<(), Box<dyn std::error::Error>>(())
         /// ```
         pub fn retries(mut self, retries: u32) -> Self {
-            self.options.retry.retries = retries;
+            self.options.retry().retries = retries;
             self
         }
 
@@ -332,8 +337,8 @@ macro_rules! option_methods {
         /// # Ok::<(), Box<dyn std::error::Error>>(())
         /// ```
         pub fn backoff(mut self, first: std::time::Duration, longest: std::time::Duration) -> Self {
-            self.options.retry.backoff_min = first;
-            self.options.retry.backoff_max = longest;
+            self.options.retry().backoff_min = first;
+            self.options.retry().backoff_max = longest;
             self
         }
 

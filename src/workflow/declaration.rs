@@ -1,5 +1,6 @@
 //! What a workflow file declares, read and checked one by one, before anything is put together.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -106,6 +107,8 @@ pub(super) struct Options {
     pub(super) executors: Option<Arc<[Arc<str>]>>,
     pub(super) shell: Option<Arc<[String]>>,
     pub(super) checkpointing: Checkpointing,
+    /// What follows from failures, once it was asked for.
+    pub(super) policy: OnceCell<Arc<RetryPolicy>>,
 }
 
 /// What a task runs in.
@@ -148,6 +151,7 @@ impl Options {
             executors: self.executors.or_else(|| defaults.executors.clone()),
             shell: self.shell.or_else(|| defaults.shell.clone()),
             checkpointing: self.checkpointing.over(&defaults.checkpointing),
+            policy: OnceCell::new(),
         }
     }
 
@@ -159,16 +163,20 @@ impl Options {
         }
     }
 
-    pub(super) fn retry(&self) -> RetryPolicy {
-        let standard = RetryPolicy::default();
-        let (backoff_min, backoff_max) =
-            self.backoff.unwrap_or((standard.backoff_min, standard.backoff_max));
-        RetryPolicy {
-            retries: self.retries.unwrap_or(standard.retries),
-            backoff_min,
-            backoff_max,
-            rules: self.rules.rules(),
-        }
+    /// What follows from failures: one for all tasks of the declaration.
+    pub(super) fn retry(&self) -> Arc<RetryPolicy> {
+        let policy = self.policy.get_or_init(|| {
+            let standard = RetryPolicy::default();
+            let (backoff_min, backoff_max) =
+                self.backoff.unwrap_or((standard.backoff_min, standard.backoff_max));
+            Arc::new(RetryPolicy {
+                retries: self.retries.unwrap_or(standard.retries),
+                backoff_min,
+                backoff_max,
+                rules: self.rules.rules(),
+            })
+        });
+        Arc::clone(policy)
     }
 }
 

@@ -165,7 +165,7 @@ impl<'t> Expander<'_, '_, 't> {
                 gpus: options.gpus.unwrap_or_default(),
                 disk: options.disk.unwrap_or_default(),
             },
-            memory_growth: options.memory.and_then(|memory| memory.growth),
+            memory_growth: options.memory.and_then(|memory| memory.growth).map(Box::new),
             timeout: options.timeout,
             retry: options.retry(),
             memoize: options.cache.unwrap_or_default(),

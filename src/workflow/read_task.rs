@@ -1,5 +1,6 @@
 //! From a `[task.NAME]` or `[defaults]` table to a declaration.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -217,6 +218,7 @@ impl Reader<'_> {
             executors: table.get("executor").and_then(|value| self.executors(value)),
             shell: table.get("shell").and_then(|value| self.shell(value)),
             checkpointing: self.checkpointing(table),
+            policy: OnceCell::new(),
         }
     }
 

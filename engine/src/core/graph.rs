@@ -8,7 +8,7 @@ mod tests;
 use std::sync::Arc;
 
 pub use self::error::GraphError;
-use super::lookup::Lookup;
+use super::lookup::{ByName, Lookup};
 use crate::{Digest, FileId, Kind, Source, TaskId, TaskName, TaskSpec};
 
 /// A task and its files.
@@ -70,7 +70,7 @@ pub struct Graph {
     /// The readers of all files. Most files have one or two: lists of their own would take more
     /// room than what is in them.
     links: Vec<Link>,
-    by_name: Lookup<TaskName, TaskId>,
+    by_name: ByName,
     /// Outputs, and paths that are read without a declared digest.
     by_path: Lookup<Arc<str>, FileId>,
     /// What else is read.
@@ -81,6 +81,11 @@ pub struct Graph {
     /// Directories around outputs, each with an output in it.
     around_written: Lookup<Arc<str>, FileId>,
     directory_outputs: usize,
+}
+
+/// How each of these is called.
+fn name_in<'a>(tasks: &'a [TaskNode]) -> impl Fn(TaskId) -> &'a str {
+    |task| &tasks[task.index()].spec.name
 }
 
 impl Graph {
@@ -106,7 +111,7 @@ impl Graph {
 
     /// The task with this name.
     pub fn find(&self, name: &str) -> Option<TaskId> {
-        self.by_name.get(name).copied()
+        self.by_name.find(name, name_in(&self.tasks))
     }
 
     /// Who reads a file; a task that reads it twice is there twice.
@@ -167,7 +172,6 @@ impl Graph {
         let first = TaskId(number(self.tasks.len()));
         self.make_room(&specs);
         for (task, spec) in (first.0..).map(TaskId).zip(specs) {
-            self.by_name.insert(spec.name.clone(), task);
             let outputs = spec.outputs.iter().map(|output| {
                 let source = Source::Path(output.path.clone());
                 let file = self.new_file(FileNode::new(source, None, output.kind, Some(task)));
@@ -184,6 +188,7 @@ impl Graph {
                 waits_for: 0,
                 followers: Vec::new(),
             });
+            self.by_name.insert(task, name_in(&self.tasks));
         }
         for task in (first.0..number(self.tasks.len())).map(TaskId) {
             self.connect(task);
@@ -195,7 +200,7 @@ impl Graph {
     fn make_room(&mut self, specs: &[TaskSpec]) {
         let outputs: usize = specs.iter().map(|spec| spec.outputs.len()).sum();
         self.tasks.reserve(specs.len());
-        self.by_name.reserve(specs.len());
+        self.by_name.reserve(specs.len(), name_in(&self.tasks));
         self.files.reserve(outputs);
         self.by_path.reserve(outputs);
         self.links.reserve(specs.iter().map(|spec| spec.inputs.len()).sum());

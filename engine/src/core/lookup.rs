@@ -7,6 +7,8 @@
 use std::borrow::Borrow;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
+use crate::TaskId;
+
 #[expect(clippy::disallowed_types, reason = "it is never walked over, so its order is not seen")]
 type Table<K, V> = std::collections::HashMap<K, V, BuildHasherDefault<Folding>>;
 
@@ -44,6 +46,39 @@ impl<K: Eq + Hash, V> Lookup<K, V> {
         V: Default,
     {
         self.0.entry(key).or_default()
+    }
+}
+
+/// Tasks by name, where the names stand elsewhere: very many tasks may be waiting.
+#[derive(Default)]
+pub(super) struct ByName(hashbrown::HashTable<TaskId>);
+
+impl ByName {
+    /// `of` says how a task is called.
+    pub(super) fn find<'a>(&self, name: &str, of: impl Fn(TaskId) -> &'a str) -> Option<TaskId> {
+        self.0.find(hash(name), |task| of(*task) == name).copied()
+    }
+
+    /// Adds a task whose name is not there yet.
+    pub(super) fn insert<'a>(&mut self, task: TaskId, of: impl Fn(TaskId) -> &'a str) {
+        self.0.insert_unique(hash(of(task)), task, |task| hash(of(*task)));
+    }
+
+    pub(super) fn reserve<'a>(&mut self, additional: usize, of: impl Fn(TaskId) -> &'a str) {
+        self.0.reserve(additional, |task| hash(of(*task)));
+    }
+}
+
+fn hash(name: &str) -> u64 {
+    let mut state = Folding::default();
+    name.hash(&mut state);
+    state.finish()
+}
+
+/// Its size only: the rest would be in hash order.
+impl std::fmt::Debug for ByName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ByName({} entries)", self.0.len())
     }
 }
 

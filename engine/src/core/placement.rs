@@ -48,7 +48,7 @@ impl Core {
     fn wanted(&self, task: TaskId) -> Resources {
         let (spec, state) = (self.spec(task), &self.tasks[task.index()]);
         let mut wanted = spec.resources;
-        if let Some(growth) = spec.memory_growth.filter(|_| state.shortages > 0) {
+        if let Some(growth) = spec.memory_growth.as_ref().filter(|_| state.shortages > 0) {
             let largest = self.sites.memory_max(self.ready.kind(state.kind), wanted);
             let largest = largest.unwrap_or(u64::MAX);
             wanted.memory = growth.grown(wanted.memory, state.shortages, largest);

@@ -324,11 +324,11 @@ impl Builder {
             let factor = u32::try_from(chance.span(1_200, 3_000)).unwrap();
             spec.resources.memory = chance.span(1, 3) << 30;
             spec.memory_growth =
-                Some(MemoryGrowth { factor, max: chance.one_in(2).then_some(7 << 30) });
+                Some(Box::new(MemoryGrowth { factor, max: chance.one_in(2).then_some(7 << 30) }));
             self.plan.needs.insert(spec.name.clone(), chance.span(1, 6) << 30);
         }
-        spec.retry.retries = u32::try_from(chance.below(4)).unwrap();
-        spec.retry.backoff_min = Duration::from_millis(40);
+        Arc::make_mut(&mut spec.retry).retries = u32::try_from(chance.below(4)).unwrap();
+        Arc::make_mut(&mut spec.retry).backoff_min = Duration::from_millis(40);
         spec.memoize = match chance.below(8) {
             0 => Memoize::Off,
             1 => Memoize::Refresh,
@@ -351,9 +351,9 @@ impl Builder {
             }
         }
         if has_rules {
-            spec.retry.rules = rules();
+            Arc::make_mut(&mut spec.retry).rules = rules();
             // Losses cost something too, which is not to be what it fails of.
-            spec.retry.retries += 1;
+            Arc::make_mut(&mut spec.retry).retries += 1;
             if fate == Fate::Good && chance.one_in(12) {
                 fate = Fate::Skips;
             }

@@ -3,6 +3,7 @@
 //! the value of the last of them. A program that is started again submits the same again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::chance::Chance;
 use super::life::Life;
@@ -71,7 +72,7 @@ pub(super) fn make_program(seed: u64, plan: &mut Plan) {
             }
         }
         if !spec.retry.rules.is_empty() && chance.one_in(2) {
-            spec.retry.rules = [].into();
+            Arc::make_mut(&mut spec.retry).rules = [].into();
             program.handled.insert(spec.name.clone());
         }
         let may_join = spec.command.leaves_value() && spec.outputs.is_empty() && !spec.generates;
@@ -90,7 +91,7 @@ fn turn_into_function(spec: &mut TaskSpec) {
     let Command::Shell { script, .. } = &spec.command else { return };
     let arguments = Digest::of(spec.name.as_bytes());
     spec.command = Command::Function { name: script.clone(), arguments };
-    let label = |label: &std::sync::Arc<str>| match &**label {
+    let label = |label: &Arc<str>| match &**label {
         SIDE => THREADS.into(),
         _ => label.clone(),
     };
@@ -143,7 +144,7 @@ impl Joins<'_> {
         match self.chance.below(12) {
             0 => Fate::Permanent,
             1 | 2 => {
-                spec.retry.retries = 1;
+                Arc::make_mut(&mut spec.retry).retries = 1;
                 Fate::Transient(1)
             }
             _ => Fate::Good,

@@ -1,5 +1,7 @@
 //! Retry policies: what failures cost, which ones are final, and which skip a task.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::{FailureKind, MemoryGrowth, Response, RetryRule};
 
@@ -12,7 +14,7 @@ fn after_crash(plan: &str, rules: &[(FailureKind, Response)], history: History) 
     let mut tasks = tasks(plan);
     for task in &mut tasks {
         let rules = rules.iter().map(|(on, then)| RetryRule { on: *on, then: *then });
-        task.retry.rules = rules.collect();
+        Arc::make_mut(&mut task.retry).rules = rules.collect();
     }
     Script::of(tasks, history, Options::default())
 }
@@ -180,7 +182,7 @@ fn growing(plan: &str, max: Option<u64>) -> Vec<TaskSpec> {
     let mut tasks = tasks(plan);
     for task in &mut tasks {
         let max = max.map(|gib| gib << 30);
-        task.memory_growth = Some(MemoryGrowth { factor: 2_000, max });
+        task.memory_growth = Some(Box::new(MemoryGrowth { factor: 2_000, max }));
     }
     tasks
 }
@@ -268,7 +270,7 @@ fn memory_has_grown_after_a_crash() {
 fn a_rule_may_let_running_out_of_memory_cost_something_and_it_grows_all_the_same() {
     let mut tasks = growing("a#1+1: -> x", None);
     let (on, then) = (FailureKind::Shortage(Shortage::Memory), Response::Retry { cost: 1_000 });
-    tasks[0].retry.rules = [RetryRule { on, then }].into();
+    Arc::make_mut(&mut tasks[0].retry).rules = [RetryRule { on, then }].into();
     let mut script = Script::of(tasks, History::default(), Options::default());
     script.run(
         "start          => recall a
