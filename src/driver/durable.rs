@@ -15,8 +15,8 @@ use crate::flow::{Cell, Durability};
 /// The shortest time from the end of a flush to the next one.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Facts that wait for a flush at most, whenever it is due.
-const FACTS_MAX: usize = 65_536;
+/// Facts that wait for a flush at most, whenever it is due: fewer than those who watch a flow keep.
+const FACTS_MAX: usize = 8_192;
 
 #[derive(Debug)]
 pub(crate) struct Durable {

@@ -53,6 +53,9 @@ pub enum RunError {
     /// A function of a flow asked for the end of that flow, and cannot wait for it.
     #[error("a flow is closed, but not waited for by a function of its own")]
     Inside,
+    /// The engine's loop panicked.
+    #[error("the engine's loop came to an end by a panic; this is a fault of Keelboat: {0}")]
+    Panicked(String),
     /// All edges have gone: a fault of the engine.
     #[error("nothing can report to the engine any more; this is a fault of Keelboat")]
     EdgesGone,

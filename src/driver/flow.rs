@@ -1,5 +1,6 @@
 //! Runs of programs: a thread with the loop, which lives as long as the flow.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -18,7 +19,7 @@ use super::pools;
 use super::program::Program;
 use super::tools::Tools;
 use super::{Driver, Report, RunError};
-use crate::flow::{Config, EventBoard, Handle, Remember, Side, Spans, Watcher, Workers};
+use crate::flow::{Config, EventBoard, Handle, Remember, Side, Spans, Watcher, Workers, panicked};
 use crate::project::Project;
 use crate::settings::Settings;
 
@@ -41,7 +42,12 @@ pub(crate) fn begin(config: &Config, board: Arc<EventBoard>) -> Result<BegunFlow
     let thread = thread.spawn(move || {
         own.enter_loop();
         let mut driver = Driver::new(opened, &mut watcher);
-        let result = driver.drive();
+        // Whoever waits is told, whatever happens here.
+        let result = catch_unwind(AssertUnwindSafe(|| driver.drive()));
+        let result = result.unwrap_or_else(|panic| {
+            let told = panicked(&*panic).cause;
+            Err(RunError::Panicked(told))
+        });
         driver.end(result)
     });
     let thread = thread.map_err(RunError::setup("start the thread of the flow"))?;

@@ -45,8 +45,8 @@ use std::time::{Duration, Instant};
 use keelboat_checkpoint::Journal;
 use keelboat_engine::core::{Action, Core, Counts, Event, Recall, StageFrom, Urgency};
 use keelboat_engine::{
-    AttemptId, Content, Fact, FileId, Reuse, RunOutcome, SiteId, Stamped, TaskId, TaskName,
-    Timestamp,
+    AttemptId, AttemptOutcome, Content, Fact, Failure, FileId, Reuse, RunOutcome, SiteId, Stamped,
+    TaskId, TaskName, Timestamp,
 };
 
 pub use error::RunError;
@@ -350,11 +350,10 @@ impl<'a> Driver<'a> {
         {
             attempt.explain(outcome, &self.edges);
         }
-        if let Event::AttemptEnded(outcome) = &mut event
-            && let Err(failure) = &mut outcome.result
-            && let Program::Flow(side) = &self.program
+        if let Program::Flow(side) = &self.program
+            && let Some((task, failure)) = failure_in(&mut event)
         {
-            side.respond(outcome.attempt.task, failure);
+            side.respond(task, failure);
         }
         if let Event::AttemptEnded(outcome) = &event
             && let Some(attempt) = self.attempts.get(&outcome.attempt)
@@ -523,5 +522,14 @@ impl<'a> Driver<'a> {
         for error in self.edges.save() {
             self.observer.warning(&error);
         }
+    }
+}
+
+/// The failure of an attempt that is told of.
+fn failure_in(event: &mut Event) -> Option<(TaskId, &mut Failure)> {
+    match event {
+        Event::AttemptEnded(AttemptOutcome { attempt, result: Err(failure), .. })
+        | Event::PublishFailed { attempt, failure } => Some((attempt.task, failure)),
+        _ => None,
     }
 }

@@ -10,6 +10,7 @@ use super::cell::Cell;
 use super::function::{Bare, Begun, Body, Call, Function, JoinFunction, TryFunction};
 use super::function::{Value, name_of};
 use super::future::Future;
+use super::guard::Guarded;
 use super::handle::{Deed, FunctionWork, Submission, Work};
 use super::options::{Cache, Options, option_methods};
 use super::outputs::{Made, Writes, output_methods};
@@ -159,7 +160,7 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
         if let Err(error) = arguments.lower(&mut lowering) {
             return self.refused(&name, &error);
         }
-        let body: Arc<dyn Body> = Arc::new(Bare(begin));
+        let body = Guarded::new(Arc::new(Bare(begin)) as Arc<dyn Body>);
         // What cannot be told from other functions has no results of its own.
         let is_known = self.options.name.is_some() || own_name.is_some();
         let identity = match (&self.options.name, own_name) {
@@ -184,7 +185,7 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
         let needs_scratch = kind == Kind::InContext || spec.inputs.iter().any(is_remote);
         let makers = inputs.into_iter().filter_map(|input| input.maker).collect();
         let deed = Deed::Function(FunctionWork { body, segments, needs_scratch });
-        let handler = options.handler;
+        let handler = options.handler.map(Guarded::new);
         let work = Arc::new(Work { takes, makers, deed, handler });
         let cell = Cell::making(Made { outputs: spec.outputs.clone(), root: self.flow.root() });
         let future = Future::new(Arc::clone(&cell), self.flow.handle().clone());

@@ -11,6 +11,7 @@ use super::call::inputs_of;
 use super::cell::Cell;
 use super::file::File;
 use super::future::{FileFuture, Future};
+use super::guard::Guarded;
 use super::handle::{Deed, Submission, Work};
 use super::options::{Options, option_methods};
 use super::outputs::{Made, Writes, output_methods, output_of};
@@ -257,7 +258,7 @@ impl<'f> CommandTask<'f> {
     pub fn submit(self) -> CommandRun {
         let flow = self.flow;
         let name: Arc<str> = self.options.name.clone().unwrap_or_else(|| self.first_word().into());
-        let handler = self.options.handler.clone();
+        let handler = self.options.handler.clone().map(Guarded::new);
         let prepared = self.prepare();
         let cell = match prepared {
             Ok((spec, work)) => {

@@ -39,6 +39,8 @@ enum Kind {
     Failed(Failure),
     /// It needs a task that has no result.
     Needs(TaskError),
+    /// The task that it returns has no result.
+    Joined(TaskError),
     /// It is done, but what it left is not what the future stands for.
     Value(String),
 }
@@ -50,6 +52,10 @@ impl TaskError {
 
     pub(crate) fn needs(task: &Arc<str>, needed: Self) -> Self {
         Self(Arc::new(Inner { task: Arc::clone(task), kind: Kind::Needs(needed) }))
+    }
+
+    pub(crate) fn joined(task: &Arc<str>, returned: Self) -> Self {
+        Self(Arc::new(Inner { task: Arc::clone(task), kind: Kind::Joined(returned) }))
     }
 
     pub(crate) fn value(task: &Arc<str>, cause: impl fmt::Display) -> Self {
@@ -88,12 +94,20 @@ impl TaskError {
     /// ```
     pub fn causes(&self) -> Vec<Self> {
         let mut causes = vec![self.clone()];
-        while let Some(Kind::Needs(needed)) = causes.last().map(|error| &error.0.kind) {
-            let needed = needed.clone();
-            causes.push(needed);
+        while let Some(cause) = causes.last().and_then(Self::cause) {
+            let cause = cause.clone();
+            causes.push(cause);
         }
         causes.reverse();
         causes
+    }
+
+    /// The error of another task that it follows from.
+    fn cause(&self) -> Option<&Self> {
+        match &self.0.kind {
+            Kind::Needs(cause) | Kind::Joined(cause) => Some(cause),
+            Kind::Failed(_) | Kind::Value(_) => None,
+        }
     }
 
     /// The error that began it: of a task that ran and failed, or was cancelled.
@@ -111,8 +125,8 @@ impl TaskError {
     #[must_use]
     pub fn root(&self) -> Self {
         let mut root = self;
-        while let Kind::Needs(needed) = &root.0.kind {
-            root = needed;
+        while let Some(cause) = root.cause() {
+            root = cause;
         }
         root.clone()
     }
@@ -148,7 +162,7 @@ impl TaskError {
     pub fn class(&self) -> FailureClass {
         match &self.root().0.kind {
             Kind::Failed(failure) => failure.class,
-            Kind::Needs(_) | Kind::Value(_) => FailureClass::Permanent,
+            Kind::Needs(_) | Kind::Joined(_) | Kind::Value(_) => FailureClass::Permanent,
         }
     }
 
@@ -167,7 +181,7 @@ impl TaskError {
     pub fn exit(&self) -> Option<Exit> {
         match &self.root().0.kind {
             Kind::Failed(failure) => failure.exit,
-            Kind::Needs(_) | Kind::Value(_) => None,
+            Kind::Needs(_) | Kind::Joined(_) | Kind::Value(_) => None,
         }
     }
 
@@ -188,7 +202,7 @@ impl TaskError {
     pub fn hint(&self) -> Option<String> {
         match &self.root().0.kind {
             Kind::Failed(failure) => failure.hint.clone(),
-            Kind::Needs(_) | Kind::Value(_) => None,
+            Kind::Needs(_) | Kind::Joined(_) | Kind::Value(_) => None,
         }
     }
 }
@@ -202,6 +216,9 @@ impl fmt::Display for TaskError {
             Kind::Failed(failure) => write!(f, "{} failed: {}", self.0.task, failure.cause),
             Kind::Needs(needed) => {
                 write!(f, "{} did not run: it needs {}", self.0.task, needed.0.task)
+            }
+            Kind::Joined(returned) => {
+                write!(f, "{} has no value: it returns {}", self.0.task, returned.0.task)
             }
             Kind::Value(cause) => {
                 write!(f, "the value of {} is not what is expected: {cause}", self.0.task)
@@ -226,7 +243,7 @@ impl fmt::Debug for TaskError {
 impl std::error::Error for TaskError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0.kind {
-            Kind::Needs(needed) => Some(needed),
+            Kind::Needs(cause) | Kind::Joined(cause) => Some(cause),
             Kind::Failed(_) | Kind::Value(_) => None,
         }
     }

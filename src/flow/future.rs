@@ -216,7 +216,7 @@ impl<T: DeserializeOwned> Future<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wait_for(&self, span: Duration) -> Option<Result<T, TaskError>> {
-        let found = block(Some(Instant::now() + span), |waker| self.cell.poll(waker));
+        let found = block(Instant::now().checked_add(span), |waker| self.cell.poll(waker));
         found.map(|ended| self.read(&ended))
     }
 
@@ -411,6 +411,10 @@ impl fmt::Debug for FileFuture {
     }
 }
 
+thread_local! {
+    static WAKER: Waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+}
+
 /// Wakes a thread that waits.
 struct Unpark(std::thread::Thread);
 
@@ -432,7 +436,8 @@ pub(crate) fn block<F>(
     }) {
         return early;
     }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    // The same for all waits of a thread: whoever waits again and again is one watcher.
+    let waker = WAKER.with(Waker::clone);
     loop {
         if let Some(found) = poll(&waker) {
             return Some(found);

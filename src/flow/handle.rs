@@ -11,6 +11,7 @@ use super::cell::{Cell, Ended};
 use super::config::OnClose;
 use super::error::TaskError;
 use super::function::{Body, Left};
+use super::guard::Guarded;
 use super::inbox::{Inbox, Told};
 use super::options::Handler;
 use super::tally::Tally;
@@ -78,7 +79,7 @@ pub(crate) struct Work {
     /// What is to be done.
     pub(crate) deed: Deed,
     /// What looks at its failures.
-    pub(crate) handler: Option<Handler>,
+    pub(crate) handler: Option<Guarded<Handler>>,
 }
 
 /// What a task does, as far as the core does not know.
@@ -114,7 +115,7 @@ impl fmt::Debug for LateText {
 
 /// A function and what it is called with.
 pub(crate) struct FunctionWork {
-    pub(crate) body: Arc<dyn Body>,
+    pub(crate) body: Guarded<Arc<dyn Body>>,
     pub(crate) segments: Box<[Segment]>,
     /// Whether it runs in a directory of its own.
     pub(crate) needs_scratch: bool,

@@ -182,13 +182,24 @@ impl<T: DeserializeOwned> Completed<T> {
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(at) = line.ended.pop_front() else {
             line.waker = Some(waker.clone());
-            return Poll::Pending;
+            drop(line);
+            return self.cannot_wait();
         };
         drop(line);
         self.left -= 1;
         let future = self.futures.get_mut(at).and_then(Option::take);
         let result = future.and_then(|future| future.try_get());
         Poll::Ready(result.map(|result| (at, result)))
+    }
+
+    /// The error of a function that waits for tasks of its own flow.
+    fn cannot_wait(&mut self) -> Poll<Option<(usize, Result<T, TaskError>)>> {
+        let mut waiting = self.futures.iter().flatten();
+        let error = waiting.find_map(|future| future.handle().cannot_wait(&future.task()));
+        error.map_or(Poll::Pending, |error| {
+            self.left = 0;
+            Poll::Ready(Some((0, Err(error))))
+        })
     }
 }
 

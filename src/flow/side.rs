@@ -2,6 +2,7 @@
 //! that its futures wait for.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub(crate) struct Side {
     /// How often a name was given that others have too.
     repeated: HashMap<Arc<str>, u32>,
     calls: BTreeMap<AttemptId, Call>,
+    /// The errors of tasks that joins return which are about to fail.
+    returned: BTreeMap<TaskId, TaskError>,
     /// Nothing more is begun: a join would wait for its task for ever.
     is_stopping: bool,
     spans: Spans,
@@ -72,7 +75,8 @@ pub(crate) struct TakenIn {
 impl Side {
     pub(crate) fn new(handle: Handle, workers: Workers, spans: Spans) -> Self {
         let (entries, repeated, calls) = (Vec::new(), HashMap::new(), BTreeMap::new());
-        Self { handle, workers, entries, repeated, calls, is_stopping: false, spans }
+        let returned = BTreeMap::new();
+        Self { handle, workers, entries, repeated, calls, returned, is_stopping: false, spans }
     }
 
     /// Whether the program asked for something.
@@ -127,8 +131,8 @@ impl Side {
             |task: &TaskId| self.entry(*task).is_some_and(|entry| Arc::ptr_eq(&entry.cell, cell));
         let Some(task) = core.graph().find(&cell.name()).filter(is_it) else { return Vec::new() };
         let mut events = vec![Event::TaskCancelled { task }];
-        let mut calls = self.calls.iter();
-        let joining = calls.find(|(attempt, call)| attempt.task == task && call.is_joining);
+        let mut calls = self.calls.range(attempts_of(task));
+        let joining = calls.find(|(_, call)| call.is_joining);
         if let Some(attempt) = joining.map(|(attempt, _)| *attempt) {
             // The core lets what is published come to its end; this one may never do.
             self.calls.remove(&attempt);
@@ -372,6 +376,7 @@ impl Side {
             Err(error) => {
                 self.calls.remove(&attempt);
                 let cause = format!("the task that it returns has no value: {error:?}");
+                self.returned.insert(attempt.task, error);
                 let failure = Failure::new(FailureClass::Permanent, cause);
                 Some(Event::PublishFailed { attempt, failure })
             }
@@ -423,6 +428,7 @@ impl Side {
         for Stamped { fact, .. } in facts {
             match fact {
                 Fact::AttemptStarted { task, .. } => {
+                    core.graph().find(task).map(|id| self.returned.remove(&id));
                     if let Some(entry) = core.graph().find(task).and_then(|task| self.entry(task)) {
                         entry.cell.set_running(true);
                     }
@@ -450,7 +456,10 @@ impl Side {
                 }
                 Fact::Failed { task, failure } => {
                     let Some(id) = core.graph().find(task) else { continue };
-                    let error = TaskError::failed(task, failure.clone());
+                    let error = match self.returned.remove(&id) {
+                        Some(returned) => TaskError::joined(task, returned),
+                        None => TaskError::failed(task, failure.clone()),
+                    };
                     self.end(id, Err(error));
                 }
                 Fact::Skipped { task, because } => self.skipped(core, task, because),
@@ -498,8 +507,7 @@ impl Side {
     }
 
     fn end(&mut self, task: TaskId, ended: Ended) {
-        let attempts = AttemptId { task, ordinal: 0 }..=AttemptId { task, ordinal: u32::MAX };
-        while let Some((&attempt, _)) = self.calls.range(attempts.clone()).next() {
+        while let Some((&attempt, _)) = self.calls.range(attempts_of(task)).next() {
             self.calls.remove(&attempt);
         }
         self.over(task, ended);
@@ -546,6 +554,11 @@ impl Side {
             entry.cell.give_up_sending(&error);
         }
     }
+}
+
+/// All attempts of a task.
+fn attempts_of(task: TaskId) -> RangeInclusive<AttemptId> {
+    AttemptId { task, ordinal: 0 }..=AttemptId { task, ordinal: u32::MAX }
 }
 
 /// What the core is told of a function without files.

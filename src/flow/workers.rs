@@ -1,6 +1,7 @@
 //! Threads that call functions.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::handle::Handle;
@@ -122,7 +123,8 @@ impl Workers {
             if let Some(job) = queue.jobs.pop_front() {
                 self.0.length.store(queue.jobs.len(), Ordering::SeqCst);
                 drop(queue);
-                job();
+                // What a function had captured may panic when it is dropped.
+                let _told = catch_unwind(AssertUnwindSafe(job));
                 if self.0.length.load(Ordering::SeqCst) == 0 {
                     self.watch();
                 }

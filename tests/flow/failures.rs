@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keelboat::flow::{
-    Fact, FailureClass, FailureKind, Future, OnClose, Response, Stamped, TaskState,
+    Fact, FailureClass, FailureKind, Future, OnClose, Response, Stamped, TaskState, as_completed,
 };
 use libtest_mimic::Trial;
 
@@ -21,6 +21,12 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("failures::futures_of_another_flow", futures_of_another_flow_are_refused),
         trial("failures::a_refused_task_is_told_by_itself", a_refused_task_is_told_by_itself),
         trial("failures::a_function_does_not_wait", a_function_does_not_wait_for_its_own_flow),
+        trial("failures::captured_values_panic", what_a_function_captures_may_panic_when_dropped),
+        trial(
+            "failures::handlers_see_missing_outputs",
+            what_looks_at_failures_sees_those_of_outputs,
+        ),
+        trial("failures::very_long_waits", very_long_waits_are_none),
         trial("failures::joins_end_with_the_flow", joins_end_with_the_flow_and_when_cancelled),
         trial("failures::cancelling_one_leaves_others", cancelling_one_leaves_others_of_its_name),
         trial("failures::a_call_that_takes_too_long_fails", a_call_that_takes_too_long_fails),
@@ -209,6 +215,12 @@ fn a_function_does_not_wait_for_its_own_flow() {
         async move { own.call(|| 1u32, ()).await.map_err(|error| format!("{error:?}")) }
     };
     case.flow.try_call(waits, ()).wait_for(SOON).expect("no hang").unwrap_err();
+    let own = case.flow.clone();
+    let waits = move || {
+        let mut completed = as_completed([own.call(|| 1u32, ())]);
+        completed.wait_next().map_or(Ok(0), |(_, result)| result.map_err(|error| error.to_string()))
+    };
+    case.flow.try_call(waits, ()).wait_for(SOON).expect("no hang").unwrap_err();
     // Another flow has places of its own.
     let other = Case::new();
     let flow = other.flow;
@@ -251,7 +263,64 @@ fn others_go_on() {
 fn a_join_fails_with_its_inner_task() {
     let case = Case::new();
     let own = case.flow.clone();
-    let outer = move |x: u32| own.try_call(|x: u32| Err::<u32, _>(format!("inner {x}")), (x,));
-    let error = case.flow.join(outer, (4,)).wait().unwrap_err();
-    assert!(error.to_string().contains("inner 4"), "{error}");
+    let outer = move |x: u32| {
+        let fails = own.function(|x: u32| Err::<u32, _>(format!("inner {x}"))).name("fails");
+        own.function(|x: u32| x).name("next").call((fails.try_call((x,)),))
+    };
+    let error = case.flow.function(outer).name("outer").join((4,)).wait().unwrap_err();
+    let causes = error.causes();
+    let tasks: Vec<&str> =
+        causes.iter().filter_map(|cause| cause.task().split('[').next()).collect();
+    assert_eq!(tasks, ["fails", "next", "outer"], "{error:?}");
+    assert!(causes[0].to_string().ends_with("failed: inner 4"), "{error:?}");
+    assert_eq!(error.class(), FailureClass::Transient);
+    let own = case.flow.clone();
+    let outer = move || {
+        let endless = own.call(async || std::future::pending::<u32>().await, ());
+        endless.cancel();
+        endless
+    };
+    let error = case.flow.join(outer, ()).wait_for(SOON).expect("it ends").unwrap_err();
+    assert!(error.is_cancelled(), "{error:?}");
+}
+
+/// Panics where it is dropped.
+#[derive(Clone)]
+struct Bomb(Arc<()>);
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        assert!(Arc::strong_count(&self.0) > 1, "dropped");
+    }
+}
+
+fn what_a_function_captures_may_panic_when_dropped() {
+    let case = Case::with(|config| config.cores(1));
+    for _ in 0..3 {
+        let bomb = Bomb(Arc::new(()));
+        let holds = move || u32::from(Arc::strong_count(&bomb.0) > 0);
+        let held = case.flow.call(holds, ());
+        assert_eq!(held.wait_for(SOON).expect("it ends").unwrap(), 1);
+    }
+    let next = case.flow.call(|| 2u32, ());
+    assert_eq!(next.wait_for(SOON).expect("all goes on").unwrap(), 2);
+    case.flow.close().unwrap();
+}
+
+fn what_looks_at_failures_sees_those_of_outputs() {
+    let case = Case::new();
+    let seen = Arc::new(AtomicU32::new(0));
+    let sees = Arc::clone(&seen);
+    let forgets = case.flow.command("true").output("out", "never").on_failure(move |failure| {
+        sees.fetch_add(u32::from(failure.cause.contains("never")), Ordering::SeqCst);
+        None
+    });
+    forgets.submit().done().wait_for(SOON).expect("it ends").unwrap_err();
+    assert_eq!(seen.load(Ordering::SeqCst), 1);
+}
+
+fn very_long_waits_are_none() {
+    let case = Case::new();
+    let one = case.flow.call(|| 1u32, ());
+    assert_eq!(one.wait_for(Duration::MAX).expect("it ends").unwrap(), 1);
 }
