@@ -37,6 +37,41 @@ pub fn init() {
     driver::turn_off_if_warden();
 }
 
+/// Gives a function the options that it is a task by.
+///
+/// ```
+/// use keelboat::flow::{Config, Flow};
+///
+/// /// Counts bases, by as many threads as it is told.
+/// #[keelboat::task(version = "2", memory = "64 MiB", timeout = "10 min", retries = 3, ignore = ["threads"])]
+/// fn count(bases: String, threads: u32) -> Result<usize, String> {
+///     if threads == 0 {
+///         return Err("it needs a thread".to_owned());
+///     }
+///     Ok(bases.len())
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let directory = directory.path();
+/// let flow = Flow::open(Config::new(directory))?;
+/// let counted = count::task(&flow).try_call(("acgt", 4));
+/// assert_eq!(counted.wait()?, 4);
+/// // It is a function like any other, and what it makes is a task like any other.
+/// assert_eq!(count("acgt".to_owned(), 1)?, 4);
+/// let urgent = count::task(&flow).priority(9).try_call(("ac", 1));
+/// assert_eq!(urgent.wait()?, 2);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A mistake in it is an error of the compiler, where it stands:
+///
+/// ```compile_fail
+/// #[keelboat::task(memory = "2 gigs")]
+/// fn large() {}
+/// ```
+pub use keelboat_macros::task;
 pub use project::{Project, RunDir};
 pub use settings::{Settings, SettingsError};
 

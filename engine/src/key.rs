@@ -1,7 +1,8 @@
 //! The memo key: the identity of a computation, the same on every machine.
 //!
 //! In the key: command, declared version and environment, input names with digests, output names.
-//! Deliberately not in the key: where inputs come from, times, hosts, retries, resources, executor.
+//! Deliberately not in the key: where inputs come from, times, hosts, retries, resources, executor,
+//! and what a task says makes no difference ([`Uncounted`](crate::Uncounted)).
 
 use serde::{Deserialize, Serialize};
 
@@ -133,7 +134,60 @@ fn each_part(
 ) {
     assert_eq!(task.inputs.len(), contents.len(), "one content for each input of {}", task.name);
     assert_eq!(task.takes.len(), values.len(), "one value for each that {} takes", task.name);
-    match &task.command {
+    command_parts(&task.command, part);
+    if let Some(version) = &task.version {
+        part("version", "", version);
+    }
+    if let Some(image) = &task.container {
+        part("container", "", image);
+    }
+    if let Some(ranks) = task.ranks {
+        part("nodes", "", &ranks.nodes.to_string());
+        part("ranks", "", &ranks.total().to_string());
+    }
+    let uncounted = task.uncounted.as_deref();
+    for (at, value) in values.iter().enumerate() {
+        if uncounted.is_some_and(|ignored| ignored.takes.contains(&at)) {
+            continue;
+        }
+        let value = value.map_or_else(|| "none".to_owned(), |digest| digest.to_hex());
+        part("value", &at.to_string(), &value);
+    }
+    for (name, value) in task.env.iter() {
+        if uncounted.is_some_and(|ignored| ignored.env.contains(name)) {
+            continue;
+        }
+        part("env", name, value);
+    }
+    let mut inputs: Vec<_> = task.inputs.iter().zip(contents).collect();
+    inputs.sort_by(|(a, _), (b, _)| a.scratch_path.cmp(&b.scratch_path));
+    for (input, content) in inputs {
+        if uncounted.is_some_and(|ignored| ignored.inputs.contains(&input.scratch_path)) {
+            continue;
+        }
+        let value = match content {
+            None => "absent".to_owned(),
+            Some(Content { digest, kind: Kind::File, .. }) => digest.to_hex(),
+            Some(Content { digest, kind: Kind::Directory, .. }) => format!("directory {digest}"),
+        };
+        part("input", &input.scratch_path, &value);
+    }
+    let mut outputs: Vec<_> = task.outputs.iter().collect();
+    outputs.sort_by(|a, b| a.scratch_path.cmp(&b.scratch_path));
+    for output in outputs {
+        let value = match (output.kind, output.optional) {
+            (Kind::File, false) => "file",
+            (Kind::File, true) => "optional file",
+            (Kind::Directory, false) => "directory",
+            (Kind::Directory, true) => "optional directory",
+        };
+        part("output", &output.scratch_path, value);
+    }
+}
+
+/// The parts of what is run.
+fn command_parts(command: &Command, part: &mut dyn FnMut(&str, &str, &str)) {
+    match command {
         Command::Shell { shell, script } => {
             part("shell", "", &quoted(shell));
             part("command", "", script);
@@ -155,44 +209,6 @@ fn each_part(
             part("function", "", name);
             part("arguments", "", &arguments.to_hex());
         }
-    }
-    if let Some(version) = &task.version {
-        part("version", "", version);
-    }
-    if let Some(image) = &task.container {
-        part("container", "", image);
-    }
-    if let Some(ranks) = task.ranks {
-        part("nodes", "", &ranks.nodes.to_string());
-        part("ranks", "", &ranks.total().to_string());
-    }
-    for (at, value) in values.iter().enumerate() {
-        let value = value.map_or_else(|| "none".to_owned(), |digest| digest.to_hex());
-        part("value", &at.to_string(), &value);
-    }
-    for (name, value) in task.env.iter() {
-        part("env", name, value);
-    }
-    let mut inputs: Vec<_> = task.inputs.iter().zip(contents).collect();
-    inputs.sort_by(|(a, _), (b, _)| a.scratch_path.cmp(&b.scratch_path));
-    for (input, content) in inputs {
-        let value = match content {
-            None => "absent".to_owned(),
-            Some(Content { digest, kind: Kind::File, .. }) => digest.to_hex(),
-            Some(Content { digest, kind: Kind::Directory, .. }) => format!("directory {digest}"),
-        };
-        part("input", &input.scratch_path, &value);
-    }
-    let mut outputs: Vec<_> = task.outputs.iter().collect();
-    outputs.sort_by(|a, b| a.scratch_path.cmp(&b.scratch_path));
-    for output in outputs {
-        let value = match (output.kind, output.optional) {
-            (Kind::File, false) => "file",
-            (Kind::File, true) => "optional file",
-            (Kind::Directory, false) => "directory",
-            (Kind::Directory, true) => "optional directory",
-        };
-        part("output", &output.scratch_path, value);
     }
 }
 

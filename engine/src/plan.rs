@@ -4,7 +4,7 @@
 //! normalized. Paths are UTF-8, `/`-separated, relative to the project directory or absolute,
 //! without `.` or empty components.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -323,6 +323,24 @@ pub fn no_env() -> Env {
     Arc::clone(&NONE)
 }
 
+/// What a task is given and what is no part of its memo key: it makes no difference to the result.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Uncounted {
+    /// Names in [`TaskSpec::env`].
+    pub env: BTreeSet<String>,
+    /// Positions in [`TaskSpec::takes`].
+    pub takes: BTreeSet<usize>,
+    /// Paths in the scratch directory, of [`TaskSpec::inputs`].
+    pub inputs: BTreeSet<Arc<str>>,
+}
+
+impl Uncounted {
+    /// Nothing takes no room.
+    pub fn shared(self) -> Option<Arc<Self>> {
+        (self != Self::default()).then(|| Arc::new(self))
+    }
+}
+
 /// One task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskSpec {
@@ -362,6 +380,8 @@ pub struct TaskSpec {
     pub retry: Arc<RetryPolicy>,
     /// Whether earlier results may be used.
     pub memoize: Memoize,
+    /// What of all that is no part of the memo key.
+    pub uncounted: Option<Arc<Uncounted>>,
     /// Whether the graph grows from what it writes.
     pub generates: bool,
     /// What it saves for its next attempt; no part of its memo key.
@@ -394,6 +414,7 @@ impl TaskSpec {
             timeout: None,
             retry: RetryPolicy::none(),
             memoize: Memoize::On,
+            uncounted: None,
             generates: false,
             checkpoint: None,
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use keelboat_engine::{
     Command, Content, Digest, InputSpec, KEY_VERSION, Kind, Memoize, OutputSpec, Ranks, Resources,
-    Source, TaskSpec, key_changes, key_parts, memo_key,
+    Source, TaskSpec, Uncounted, key_changes, key_parts, memo_key,
 };
 use proptest::prelude::*;
 
@@ -199,6 +199,30 @@ fn what_is_not_the_computation_is_not_in_the_key() {
         assert_ne!(task, base, "{what} was changed");
         assert_eq!(memo_key(&task, &contents, &[]), key, "{what} is not in the key");
     }
+}
+
+#[test]
+fn what_makes_no_difference_is_not_in_the_key() {
+    let mut task = with_input(with_input(with_env(shell("make"), "THREADS", "4"), "a"), "b");
+    task.takes = vec!["one".into(), "two".into()];
+    let ignored = Uncounted {
+        env: ["THREADS".to_owned()].into(),
+        takes: [1].into(),
+        inputs: ["b".into()].into(),
+    };
+    let file = |bytes: &str| Some(held(bytes, Kind::File));
+    let value = |bytes: &str| Some(Digest::of(bytes.as_bytes()));
+    let plain = key_parts(&task, &[file("1"), file("2")], &[value("1"), value("2")]);
+    assert_eq!(plain.len(), 7);
+    task.uncounted = ignored.shared();
+    let parts =
+        |task: &TaskSpec, b, two| key_parts(task, &[file("1"), file(b)], &[value("1"), value(two)]);
+    let before = parts(&task, "2", "2");
+    let names: Vec<&str> = before.iter().map(|part| part.name.as_str()).collect();
+    assert_eq!(names, ["shell", "command", "value 0", "input a"]);
+    task.env = with_env(shell(""), "THREADS", "8").env;
+    assert_eq!(parts(&task, "3", "3"), before);
+    assert!(Uncounted::default().shared().is_none());
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! What a function can be called with: values, futures, files, and collections of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use keelboat_engine::{Digest, Digester, Kind, Source};
+use keelboat_engine::{Digest, Digester, InputSpec, Kind, Source, Uncounted};
 use serde::Serialize;
 
 use super::cell::Cell;
@@ -83,15 +84,75 @@ pub struct Lowering {
     pub(crate) segments: Vec<Segment>,
     pub(crate) takes: Vec<Arc<Cell>>,
     pub(crate) inputs: Vec<Input>,
+    /// Positions of arguments that make no difference.
+    ignored: Arc<[usize]>,
+    /// The one of them that is being lowered, and where its segments begin.
+    open: Option<(usize, usize)>,
+    /// Those that were.
+    skipped: Vec<Skipped>,
+    /// The next bytes are not of the same argument.
+    is_cut: bool,
+}
+
+/// The segments of an argument that makes no difference.
+#[derive(Debug, Clone)]
+struct Skipped {
+    position: usize,
+    segments: Range<usize>,
 }
 
 impl Lowering {
     pub(crate) fn new(handle: Handle) -> Self {
-        Self { handle, segments: Vec::new(), takes: Vec::new(), inputs: Vec::new() }
+        Self {
+            handle,
+            segments: Vec::new(),
+            takes: Vec::new(),
+            inputs: Vec::new(),
+            ignored: Arc::default(),
+            open: None,
+            skipped: Vec::new(),
+            is_cut: false,
+        }
+    }
+
+    /// The same for arguments of which those at these positions make no difference.
+    pub(crate) fn ignoring(self, ignored: Arc<[usize]>) -> Self {
+        Self { ignored, ..self }
+    }
+
+    /// An argument begins.
+    fn begin(&mut self, position: usize) {
+        self.end();
+        if self.ignored.contains(&position) {
+            self.open = Some((position, self.segments.len()));
+            self.is_cut = true;
+        }
+    }
+
+    /// All arguments so far are at their end.
+    fn end(&mut self) {
+        if let Some((position, from)) = self.open.take() {
+            let segments = from..self.segments.len();
+            self.skipped.push(Skipped { position, segments });
+            self.is_cut = true;
+        }
+    }
+
+    /// What is of arguments that make no difference, and of no other ones; `inputs` are those that its
+    /// files become.
+    pub(crate) fn uncounted(&self, inputs: &[InputSpec]) -> Uncounted {
+        let is_skipped =
+            |at: &usize| self.skipped.iter().any(|skipped| skipped.segments.contains(at));
+        let (skipped, counted): (Vec<usize>, Vec<usize>) =
+            (0..self.segments.len()).partition(is_skipped);
+        let of = |places: &[usize]| uses(places.iter().map(|at| &self.segments[*at]));
+        let (skipped, counted) = (of(&skipped), of(&counted));
+        uncounted(&skipped, &counted, inputs)
     }
 
     fn bytes(&mut self) -> &mut Vec<u8> {
-        if !matches!(self.segments.last(), Some(Segment::Bytes(_))) {
+        let is_cut = std::mem::take(&mut self.is_cut);
+        if is_cut || !matches!(self.segments.last(), Some(Segment::Bytes(_))) {
             self.segments.push(Segment::Bytes(Vec::new()));
         }
         match self.segments.last_mut() {
@@ -142,7 +203,49 @@ impl Lowering {
 
     /// The digest of all that is known beforehand.
     pub(crate) fn digest(&self) -> Digest {
-        digest_of(&self.segments)
+        if self.skipped.is_empty() {
+            return digest_of(&self.segments);
+        }
+        let mut digester = Digester::new();
+        let mut from = 0;
+        for Skipped { position, segments } in &self.skipped {
+            digester.update(digest_of(&self.segments[from..segments.start]).as_bytes());
+            digester.update(&(*position as u64).to_le_bytes());
+            from = segments.end;
+        }
+        digester.update(digest_of(&self.segments[from..]).as_bytes());
+        digester.finish()
+    }
+}
+
+/// The tasks and the files that segments are made of.
+pub(crate) fn uses<'s>(segments: impl Iterator<Item = &'s Segment>) -> Uses {
+    let mut uses = Uses::default();
+    for segment in segments {
+        match segment {
+            Segment::Bytes(_) => {}
+            Segment::Value { taken, .. } => drop(uses.takes.insert(*taken)),
+            Segment::Path { input } => drop(uses.inputs.insert(*input)),
+        }
+    }
+    uses
+}
+
+/// Positions among the tasks and the files of a lowering.
+#[derive(Debug, Default)]
+pub(crate) struct Uses {
+    takes: BTreeSet<usize>,
+    inputs: BTreeSet<usize>,
+}
+
+/// What only those use that make no difference.
+pub(crate) fn uncounted(skipped: &Uses, counted: &Uses, inputs: &[InputSpec]) -> Uncounted {
+    let files = skipped.inputs.difference(&counted.inputs);
+    let files = files.filter_map(|at| inputs.get(*at));
+    Uncounted {
+        takes: skipped.takes.difference(&counted.takes).copied().collect(),
+        inputs: files.map(|input| Arc::clone(&input.scratch_path)).collect(),
+        ..Uncounted::default()
     }
 }
 
@@ -404,7 +507,11 @@ macro_rules! arguments {
         {
             fn lower(self, lowering: &mut Lowering) -> Result<(), CodecErrorOf> {
                 lowering.list($count);
-                $(self.$at.lower(lowering)?;)*
+                $(
+                    lowering.begin($at);
+                    self.$at.lower(lowering)?;
+                )*
+                lowering.end();
                 Ok(())
             }
         }

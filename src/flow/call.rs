@@ -48,6 +48,10 @@ pub struct FunctionTask<'f, F> {
     flow: &'f Flow,
     function: F,
     writes: Writes,
+    /// Positions of arguments that make no difference.
+    ignored: Arc<[usize]>,
+    /// Its path in the program, where its type does not tell.
+    path: Option<&'static str>,
     options: Options,
 }
 
@@ -68,11 +72,37 @@ const fn kind(takes_context: bool) -> Kind {
 
 impl<'f, F: Clone> FunctionTask<'f, F> {
     pub(crate) fn new(flow: &'f Flow, function: F) -> Self {
-        Self { flow, function, writes: Writes::default(), options: Options::default() }
+        let (writes, options) = (Writes::default(), Options::default());
+        Self { flow, function, writes, ignored: Arc::default(), path: None, options }
+    }
+
+    pub(crate) fn at(self, path: &'static str) -> Self {
+        Self { path: Some(path), ..self }
     }
 
     option_methods!();
     output_methods!();
+
+    /// Arguments that make no difference to the value, by their positions from 0 on: they are no part of
+    /// the memo key, nor are the values and files that they stand for.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// fn sum(numbers: Vec<u64>, threads: u32) -> u64 {
+    ///     assert_eq!(threads, 4, "it runs once");
+    ///     numbers.iter().sum()
+    /// }
+    /// let sum = flow.function(sum).ignore([1]);
+    /// assert_eq!(sum.call((vec![1, 2], 4)).wait()?, 3);
+    /// assert_eq!(sum.call((vec![1, 2], 8)).wait()?, 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn ignore(mut self, positions: impl IntoIterator<Item = usize>) -> Self {
+        self.ignored = positions.into_iter().collect();
+        self
+    }
 
     /// Calls it with these arguments; see [`Flow::call`].
     ///
@@ -150,13 +180,14 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
     where
         A: Arguments<P, N>,
     {
-        let own_name = name_of::<F>();
+        let own_name = self.path.or_else(name_of::<F>);
         let name: Arc<str> = match (&self.options.name, own_name) {
             (Some(name), _) => Arc::clone(name),
             (None, Some(name)) => short(name).into(),
             (None, None) => "closure".into(),
         };
-        let mut lowering = Lowering::new(self.flow.handle().clone());
+        let mut lowering =
+            Lowering::new(self.flow.handle().clone()).ignoring(Arc::clone(&self.ignored));
         if let Err(error) = arguments.lower(&mut lowering) {
             return self.refused(&name, &error);
         }
@@ -177,6 +208,7 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
         }
         let mut spec = options.spec(command);
         spec.inputs = inputs_of(&lowering);
+        spec.uncounted = lowering.uncounted(&spec.inputs).shared();
         if let Err(error) = self.add_writes(kind, &mut spec) {
             return self.refused(&name, &error.into());
         }

@@ -1,5 +1,6 @@
 //! Commands as tasks.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -54,6 +55,8 @@ pub struct CommandTask<'f> {
     writes: Writes,
     container: Option<String>,
     ranks: Option<Ranks>,
+    /// Names of values and variables that make no difference.
+    ignored: BTreeSet<String>,
     options: Options,
 }
 
@@ -127,8 +130,8 @@ impl<'f> CommandTask<'f> {
     fn new(flow: &'f Flow, template: Template) -> Self {
         let (inputs, given) = (Vec::new(), Given::new(flow.handle().clone()));
         let (writes, options) = (Writes::default(), Options::default());
-        let (container, ranks) = (None, None);
-        Self { flow, template, inputs, given, writes, container, ranks, options }
+        let (container, ranks, ignored) = (None, None, BTreeSet::new());
+        Self { flow, template, inputs, given, writes, container, ranks, ignored, options }
     }
 
     option_methods!();
@@ -219,6 +222,29 @@ impl<'f> CommandTask<'f> {
     /// ```
     pub fn mpi(mut self, ranks: Ranks) -> Self {
         self.ranks = Some(ranks);
+        self
+    }
+
+    /// Values that were given by [`arg`](Self::arg), and variables, that make no difference to what is
+    /// written: they are no part of the memo key.
+    ///
+    /// ```no_run
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let sorted = flow
+    ///     .command("sort --parallel {{ threads }} {{ inputs.words }} > {{ outputs.sorted }}")
+    ///     .arg("threads", 8)
+    ///     .env("TMPDIR", "/fast")
+    ///     .ignore(["threads", "TMPDIR"])
+    ///     .input("words", "words.txt")
+    ///     .output("sorted", "sorted.txt")
+    ///     .submit();
+    /// sorted.output("sorted").wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn ignore<'n>(mut self, names: impl IntoIterator<Item = &'n str>) -> Self {
+        self.ignored.extend(names.into_iter().map(str::to_owned));
         self
     }
 
@@ -328,23 +354,54 @@ impl<'f> CommandTask<'f> {
         let names: Vec<Arc<str>> = names.collect();
         let text = Text { template: self.template, scope, arguments, paths };
         text.check()?;
-        let (command, deed) = if takes.is_empty() {
+        check_ignored(&self.ignored, &text, self.options.env.as_deref())?;
+        let ignores_values = text.gives_any_of(&self.ignored);
+        let mut uncounted = text.uncounted(&self.ignored, &inputs);
+        let (command, deed) = if takes.is_empty() && !ignores_values {
             (text.render(&[])?, Deed::Command)
         } else {
-            (text.unrendered(), Deed::Text(Box::new(text)))
+            if takes.is_empty() {
+                // What is wrong with it is to be told now.
+                text.render(&[])?;
+            }
+            (text.unrendered(&self.ignored), Deed::Text(Box::new(text)))
         };
         let mut spec = self.options.spec(command);
+        let is_variable = |name: &&String| spec.env.contains_key(*name);
+        uncounted.env = self.ignored.iter().filter(is_variable).cloned().collect();
+        spec.uncounted = uncounted.shared();
         spec.container = container;
         spec.checkpoint = self.writes.checkpoint(&names)?;
         if let Some(ranks) = self.ranks {
-            let ranks = Ranks::of(Some(ranks.nodes), None, Some(ranks.per_node))?;
-            spec.ranks = Some(ranks.on_this_machine()?);
-            spec.resources.cores = spec.resources.cores.saturating_mul(ranks.total());
+            start_ranks(&mut spec, ranks)?;
         }
         spec.inputs = inputs;
         spec.outputs = outputs;
         Ok((spec, Work { takes, makers, deed, handler: None }))
     }
+}
+
+/// Each name that is to be ignored is that of something.
+fn check_ignored(
+    ignored: &BTreeSet<String>,
+    text: &Text,
+    env: Option<&BTreeMap<String, String>>,
+) -> Result<(), String> {
+    let is_variable = |name: &str| env.is_some_and(|env| env.contains_key(name));
+    match ignored.iter().find(|name| !text.gives(name) && !is_variable(name)) {
+        None => Ok(()),
+        Some(name) => Err(format!(
+            "it is to ignore {name:?}, which is neither a value that it is given nor a variable"
+        )),
+    }
+}
+
+/// Makes it so many processes, each with its cores.
+fn start_ranks(spec: &mut TaskSpec, ranks: Ranks) -> Result<(), String> {
+    let ranks = Ranks::of(Some(ranks.nodes), None, Some(ranks.per_node))?;
+    spec.ranks = Some(ranks.on_this_machine()?);
+    spec.resources.cores = spec.resources.cores.saturating_mul(ranks.total());
+    Ok(())
 }
 
 /// A command that was submitted.

@@ -166,6 +166,12 @@ impl Flow {
         File::new(address, &self.0.paths)
     }
 
+    /// What [`keelboat::task`](crate::task) makes: a function whose path in the program is this.
+    #[doc(hidden)]
+    pub fn task<F: Clone>(&self, function: F, path: &'static str) -> FunctionTask<'_, F> {
+        self.function(function).at(path)
+    }
+
     /// Calls a function, now or when its arguments are there, and returns the future of its value.
     ///
     /// It may be `async`. Its arguments are a tuple, with a value, a [`Future`], a [`File`] or a

@@ -1,14 +1,16 @@
 //! The text of a command, with what it is given: now, or when all of that is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use ciborium::Value as Plain;
-use keelboat_engine::{Command, Failure, FailureClass};
+use keelboat_engine::{Command, Failure, FailureClass, InputSpec, Uncounted};
 use minijinja::value::Value as TemplateValue;
 
-use super::argument::{CodecErrorOf, CommandArgument, Lowering, Segment, assemble, digest_of};
+use super::argument::{
+    CodecErrorOf, CommandArgument, Lowering, Segment, assemble, digest_of, uncounted, uses,
+};
 use super::cell::Cell;
 use super::handle::Handle;
 use super::value::{self, CodecError};
@@ -88,10 +90,32 @@ impl Text {
     }
 
     /// The command as it is before the values are there.
-    pub(crate) fn unrendered(&self) -> Command {
-        let digests = self.arguments.0.iter();
+    ///
+    /// Those that make no difference are not among its arguments.
+    pub(crate) fn unrendered(&self, ignored: &BTreeSet<String>) -> Command {
+        let digests = self.arguments.0.iter().filter(|(name, _)| !ignored.contains(&***name));
         let digests = digests.map(|(name, segments)| (Arc::clone(name), digest_of(segments)));
         self.template.unrendered(self.scope.place, digests.collect())
+    }
+
+    /// Whether it is given a value of this name.
+    pub(crate) fn gives(&self, name: &str) -> bool {
+        self.arguments.0.contains_key(name)
+    }
+
+    /// Whether it is given a value of one of these names.
+    pub(crate) fn gives_any_of(&self, names: &BTreeSet<String>) -> bool {
+        names.iter().any(|name| self.gives(name))
+    }
+
+    /// What only values of these names stand for; `inputs` begin with those of its arguments.
+    pub(crate) fn uncounted(&self, ignored: &BTreeSet<String>, inputs: &[InputSpec]) -> Uncounted {
+        let of = |is_ignored: bool| {
+            let arguments = self.arguments.0.iter();
+            let arguments = arguments.filter(|(name, _)| ignored.contains(&***name) == is_ignored);
+            uses(arguments.flat_map(|(_, segments)| segments))
+        };
+        uncounted(&of(true), &of(false), inputs)
     }
 
     /// The command, with the values of the tasks that it takes them of.
@@ -244,7 +268,8 @@ mod tests {
             given.add("x", x);
             let (_, arguments) = given.into_parts().unwrap();
             let template = Template::Script("echo {{ x }}".to_owned());
-            Text { template, scope: Scope::default(), arguments, paths: Vec::new() }.unrendered()
+            Text { template, scope: Scope::default(), arguments, paths: Vec::new() }
+                .unrendered(&BTreeSet::new())
         };
         assert_eq!(of(1), of(1));
         assert_ne!(of(1), of(2));

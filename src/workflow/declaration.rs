@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keelboat_engine::{Memoize, MemoryGrowth, Ranks, RetryPolicy};
+use keelboat_engine::{Memoize, MemoryGrowth, Ranks, RetryPolicy, Uncounted};
 use minijinja::value::{Enumerator, Object, Value};
 
 use super::problem::Place;
@@ -102,6 +102,8 @@ pub(super) struct Options {
     pub(super) rules: RuleLists,
     pub(super) backoff: Option<(Duration, Duration)>,
     pub(super) cache: Option<Memoize>,
+    /// Variables of `env` that make no difference.
+    pub(super) ignored: Option<Vec<Text>>,
     pub(super) version: Option<Text>,
     pub(super) container: Option<ContainerText>,
     pub(super) executors: Option<Arc<[Arc<str>]>>,
@@ -146,6 +148,7 @@ impl Options {
             rules: self.rules.over(&defaults.rules),
             backoff: self.backoff.or(defaults.backoff),
             cache: self.cache.or(defaults.cache),
+            ignored: self.ignored.or_else(|| defaults.ignored.clone()),
             version: self.version.or_else(|| defaults.version.clone()),
             container: self.container.or_else(|| defaults.container.clone()),
             executors: self.executors.or_else(|| defaults.executors.clone()),
@@ -153,6 +156,14 @@ impl Options {
             checkpointing: self.checkpointing.over(&defaults.checkpointing),
             policy: OnceCell::new(),
         }
+    }
+
+    /// Those of its variables that make no difference.
+    pub(super) fn uncounted(&self) -> Option<Arc<Uncounted>> {
+        let ignored = self.ignored.iter().flatten();
+        let ignored = ignored.filter(|name| self.env.contains_key(&name.value));
+        let env = ignored.map(|name| name.value.as_ref().to_owned()).collect();
+        Uncounted { env, ..Uncounted::default() }.shared()
     }
 
     /// The image that it runs in.

@@ -43,9 +43,16 @@ impl Context<'_> {
     }
 }
 
-/// Those of all ranks together.
-fn cores_of(each: Option<u32>, ranks: Option<Ranks>) -> u32 {
-    each.unwrap_or(1).saturating_mul(ranks.map_or(1, Ranks::total))
+/// What all ranks take together.
+fn resources_of(declaration: &Declaration) -> Resources {
+    let options = &declaration.options;
+    let ranks = declaration.ranks.map_or(1, Ranks::total);
+    Resources {
+        cores: options.cores.unwrap_or(1).saturating_mul(ranks),
+        memory: options.memory.map_or(0, |memory| memory.first),
+        gpus: options.gpus.unwrap_or_default(),
+        disk: options.disk.unwrap_or_default(),
+    }
 }
 
 /// Expands one declaration.
@@ -159,16 +166,12 @@ impl<'t> Expander<'_, '_, 't> {
             ranks: declaration.ranks,
             executors: options.executors.clone().unwrap_or_default(),
             priority: options.priority.unwrap_or_default(),
-            resources: Resources {
-                cores: cores_of(options.cores, declaration.ranks),
-                memory: options.memory.map_or(0, |memory| memory.first),
-                gpus: options.gpus.unwrap_or_default(),
-                disk: options.disk.unwrap_or_default(),
-            },
+            resources: resources_of(declaration),
             memory_growth: options.memory.and_then(|memory| memory.growth).map(Box::new),
             timeout: options.timeout,
             retry: options.retry(),
             memoize: options.cache.unwrap_or_default(),
+            uncounted: options.uncounted(),
             generates: false,
             checkpoint: declaration.checkpoint.as_ref().map(|checkpoint| checkpoint.spec.clone()),
         };

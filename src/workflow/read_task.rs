@@ -110,6 +110,9 @@ impl Reader<'_> {
         let inputs = table.get("inputs").map(|value| self.inputs(value)).unwrap_or_default();
         let outputs = table.get("outputs").map(|value| self.outputs(value)).unwrap_or_default();
         let options = self.options(table).over(defaults);
+        if table.contains_key("cache") {
+            self.check_ignored(&options);
+        }
         Some(Declaration {
             input_labels: inputs.iter().map(|named| named.label.clone()).collect(),
             output_labels: outputs.iter().map(|named| named.label.clone()).collect(),
@@ -211,6 +214,7 @@ impl Reader<'_> {
             rules: self.retry_rules(table),
             backoff: table.get("backoff").and_then(|value| self.backoff(value)),
             cache: table.get("cache").and_then(|value| self.cache(value)),
+            ignored: table.get("cache").and_then(|value| self.ignored(value)),
             version: table
                 .get("version")
                 .and_then(|value| self.text(value, "version", version_help)),
@@ -396,6 +400,9 @@ impl Reader<'_> {
         if value.get_ref().as_str() == Some("read-only") {
             return Some(Memoize::ReadOnly);
         }
+        if value.get_ref().is_table() {
+            return Some(Memoize::On);
+        }
         let Some(uses) = value.get_ref().as_bool() else {
             let help = "write true or false without quotes, or \"read-only\": use earlier results, \
                         and remember no new ones";
@@ -403,6 +410,28 @@ impl Reader<'_> {
             return None;
         };
         Some(if uses { Memoize::On } else { Memoize::Off })
+    }
+
+    /// Variables that make no difference to what the task writes.
+    fn ignored(&mut self, value: &Spot<'_>) -> Option<Vec<Text>> {
+        let table = value.get_ref().as_table()?;
+        self.check_keys(table, &["ignore"], "cache");
+        let help = "write names of variables of env, such as cache = { ignore = [\"THREADS\"] }";
+        self.texts(table.get("ignore")?, "ignore", help)
+    }
+
+    /// Each variable that is to be ignored has to be there.
+    fn check_ignored(&mut self, options: &Options) {
+        for name in options.ignored.iter().flatten() {
+            if !options.env.contains_key(&name.value) {
+                let known = options.env.keys().map(AsRef::as_ref);
+                let problem = self
+                    .sources
+                    .problem(name.place, format!("there is no variable `{}` in env", name.value))
+                    .help(suggestion(&name.value, known, "variable"));
+                self.problems.push(problem);
+            }
+        }
     }
 
     fn container(&mut self, value: &Spot<'_>) -> Option<ContainerText> {

@@ -172,6 +172,14 @@ enum Scalar {
 enum Cache {
     Both(bool),
     Half(HalfOfTheCache),
+    Part(PartOfTheKey),
+}
+
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct PartOfTheKey {
+    /// Variables of env that make no difference to what the task writes.
+    ignore: Vec<String>,
 }
 
 /// Two of the numbers say the third; without nodes there is one.

@@ -1,10 +1,11 @@
 //! What may be said of a task.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use keelboat::flow::{Cache, Exit, FailureKind, Future, Response, TaskState};
+use keelboat::flow::{Cache, Config, Exit, FailureKind, Flow, Future, Response, TaskState};
 use libtest_mimic::Trial;
 
 use super::{Case, SOON, trial};
@@ -16,6 +17,9 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("options::a_function_says_what_failures_cost", a_function_says_what_failures_cost),
         trial("options::pools_are_chosen_by_name", pools_are_chosen_by_name),
         trial("options::priority_goes_first", priority_goes_first),
+        trial("options::an_attribute_has_the_options_of_its_function", attributes),
+        trial("options::what_is_ignored_of_a_call_is_not_counted", what_is_ignored_of_a_call),
+        trial("options::what_is_ignored_of_a_command_is_not_counted", what_is_ignored_of_a_command),
         trial("options::a_result_can_be_used_and_none_remembered", a_cache_can_be_read_only),
     ]
 }
@@ -100,8 +104,8 @@ fn pools_are_chosen_by_name() {
     let directory = tempfile::tempdir().unwrap();
     let settings = "[executors.wide]\ncores = 4\n";
     std::fs::write(directory.path().join("keelboat.toml"), settings).unwrap();
-    let config = keelboat::flow::Config::from_file(directory.path().join("keelboat.toml"));
-    let flow = keelboat::flow::Flow::open(config.unwrap().cores(1)).unwrap();
+    let config = Config::from_file(directory.path().join("keelboat.toml"));
+    let flow = Flow::open(config.unwrap().cores(1)).unwrap();
     // Four at once, though `local` has one core.
     let barrier = Arc::new(tokio::sync::Barrier::new(4));
     let meet = |at: u32| {
@@ -168,8 +172,8 @@ fn a_cache_can_be_read_only() {
     let directory = tempfile::tempdir().unwrap();
     let ran = |cache| {
         let before = RUNS.load(Ordering::SeqCst);
-        let config = keelboat::flow::Config::new(directory.path());
-        let flow = keelboat::flow::Flow::open(config).unwrap();
+        let config = Config::new(directory.path());
+        let flow = Flow::open(config).unwrap();
         assert_eq!(flow.function(counted).cache(cache).call((1,)).wait().unwrap(), 1);
         flow.close().unwrap();
         RUNS.load(Ordering::SeqCst) - before
@@ -178,4 +182,102 @@ fn a_cache_can_be_read_only() {
     assert_eq!(ran(Cache::ReadOnly), 1, "nothing was remembered");
     assert_eq!(ran(Cache::On), 1);
     assert_eq!(ran(Cache::ReadOnly), 0, "what was remembered is used");
+}
+
+/// Says what it was called with.
+fn told(data: PathBuf, log: PathBuf, threads: Vec<u32>, name: String) -> String {
+    format!("{:?} {threads:?} {name} {}", std::fs::read(data).unwrap(), log.exists())
+}
+
+fn what_is_ignored_of_a_call() {
+    let case = Case::new();
+    case.write("data", "1");
+    case.write("log", "a");
+    let flow = &case.flow;
+    let task = flow.function(told).version("1").ignore([1, 2]);
+    let call = |threads: u32, name: &str| {
+        let threads = flow.function(|n: u32| n).name("n").call((threads,));
+        task.call((flow.file("data"), flow.file("log"), vec![threads], name)).wait().unwrap()
+    };
+    assert_eq!(call(4, "x"), "[49] [4] x true");
+    assert_eq!(call(8, "x"), "[49] [4] x true", "the value counts for nothing");
+    assert_eq!(call(8, "y"), "[49] [8] y true", "what comes after it counts");
+    case.write("log", "b");
+    assert_eq!(call(9, "x"), "[49] [4] x true", "nor does the file");
+    // What is also given where it counts does count.
+    let twice = flow.function(|a: u32, b: u32| (a, b)).name("twice").ignore([0]);
+    let one = flow.function(|n: u32| n).name("n").call((1,));
+    let two = flow.function(|n: u32| n).name("n").call((2,));
+    assert_eq!(twice.call((&one, &one)).wait().unwrap(), (1, 1));
+    assert_eq!(twice.call((&two, &two)).wait().unwrap(), (2, 2));
+}
+
+fn what_is_ignored_of_a_command() {
+    let directory = tempfile::tempdir().unwrap();
+    let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
+    let run = |threads: u32, place: &str, text: &str| {
+        let flow = Flow::open(Config::new(directory.path())).unwrap();
+        let run = flow
+            .command("echo {{ text }} {{ threads }} $PLACE > {{ outputs.o }}; echo x >> {{ log }}")
+            .arg("threads", threads)
+            .arg("text", text)
+            .arg("log", directory.path().join("log").to_str())
+            .env("PLACE", place)
+            .ignore(["threads", "PLACE"])
+            .output("o", "o.txt")
+            .submit();
+        run.done().wait().unwrap();
+        flow.close().unwrap();
+        read("o.txt")
+    };
+    assert_eq!(run(4, "here", "a"), "a 4 here\n");
+    assert_eq!(run(8, "there", "a"), "a 4 here\n");
+    assert_eq!(read("log"), "x\n", "it ran once");
+    assert_eq!(run(8, "there", "b"), "b 8 there\n");
+    let case = Case::new();
+    let late = case.flow.call(|n: u32| n, (3,));
+    let unknown = case.flow.command("echo {{ n }}").arg("n", late).ignore(["m"]).submit();
+    let error = unknown.done().wait().unwrap_err();
+    assert!(error.to_string().contains("ignore \"m\""), "{error}");
+}
+
+#[keelboat::task(version = "1", ignore = ["threads"])]
+fn doubled(n: u64, threads: u32) -> u64 {
+    assert_ne!(threads, 0, "it has a result already");
+    2 * n
+}
+
+#[keelboat::task(retries = 2, name = "patient", version = "1")]
+async fn patient(log: PathBuf) -> Result<u64, String> {
+    tokio::task::yield_now().await;
+    let before = std::fs::read_to_string(&log).unwrap_or_default();
+    std::fs::write(&log, format!("{before}x")).map_err(|error| error.to_string())?;
+    if before.len() < 2 { Err("not yet".to_owned()) } else { Ok(before.len() as u64) }
+}
+
+#[keelboat::task]
+fn chained(flow_of: u64) -> u64 {
+    flow_of + 1
+}
+
+fn attributes() {
+    #[keelboat::task(version = "1")]
+    fn local(n: u64) -> u64 {
+        n
+    }
+    let case = Case::new();
+    let flow = &case.flow;
+    assert_eq!(doubled::task(flow).call((4, 1)).wait().unwrap(), 8);
+    assert_eq!(doubled::task(flow).call((4, 0)).wait().unwrap(), 8);
+    assert_eq!(doubled(5, 1), 10, "it is a function as before");
+    let log = case.path().join("log");
+    let patient = patient::task(flow).backoff(SHORT.0, SHORT.1).try_call((log,));
+    let next = chained::task(flow).call((&patient,));
+    assert_eq!(next.wait().unwrap(), 3);
+    assert!(patient.task().starts_with("patient["), "{}", patient.task());
+    assert!(next.task().starts_with("chained["), "{}", next.task());
+    assert_eq!(local::task(flow).call((next,)).wait().unwrap(), 3);
+    // Its name is its path, so that what it made is found again by the function itself.
+    let same = flow.function(doubled).version("1").ignore([1]).call((4, 0));
+    assert_eq!(same.wait().unwrap(), 8);
 }

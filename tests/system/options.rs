@@ -3,6 +3,26 @@
 use crate::project::Project;
 
 #[test]
+fn a_variable_that_is_ignored_is_set_and_not_counted() {
+    let workflow = r#"
+[task.t]
+outputs = { o = "out/t" }
+env     = { THREADS = "4", MODE = "fast" }
+cache   = { ignore = ["THREADS"] }
+run     = "@count t; echo $THREADS $MODE > {{ outputs.o }}"
+"#;
+    let project = Project::new(workflow);
+    project.run_well(&[]);
+    assert_eq!(project.read("out/t"), "4 fast\n");
+    project.set_workflow(&workflow.replace("\"4\"", "\"8\""));
+    project.run_well(&[]);
+    assert_eq!((project.count("t"), project.read("out/t")), (1, "4 fast\n".to_owned()));
+    project.set_workflow(&workflow.replace("\"fast\"", "\"slow\""));
+    project.run_well(&[]);
+    assert_eq!((project.count("t"), project.read("out/t")), (2, "4 slow\n".to_owned()));
+}
+
+#[test]
 fn exit_codes_mean_another_try_the_end_or_a_skip() {
     let project = Project::new(
         r#"

@@ -42,6 +42,11 @@ pub(crate) const MISTAKES: &[(&str, &str)] = &[
          run = 'a'\ncontainer = '--privileged'\n",
     ),
     (
+        "bad_ignored",
+        "[task.t]\nrun = 'a'\nenv = { THREADS = 4 }\ncache = { ignore = ['THREAD'] }\n[task.u]\nrun = 'a'\n\
+         cache = { ignored = 'x' }\n[task.v]\nrun = 'a'\ncache = { ignore = 'x' }\n",
+    ),
+    (
         "bad_ranks",
         "[task.t]\nrun = 'a'\nmpi = 8\n[task.u]\nrun = 'a'\nmpi = { nodes = 2, ranks = 8 }\n[task.v]\n\
          run = 'a'\nmpi = { nodes = 3, ranks = 8 }\n[task.w]\nrun = 'a'\nmpi = { ranks = 0, rank = 1 }\n\
