@@ -449,10 +449,12 @@ impl Side {
                     let call = self.calls.remove(&AttemptId { task: id, ordinal: *ordinal });
                     let value = call.and_then(|call| call.value);
                     self.done(id, value, record, edges);
+                    self.sent_before(core, id);
                 }
                 Fact::Reused { task, record, .. } => {
                     let Some(id) = core.graph().find(task) else { continue };
                     self.done(id, None, record, edges);
+                    self.sent_before(core, id);
                 }
                 Fact::Failed { task, failure } => {
                     let Some(id) = core.graph().find(task) else { continue };
@@ -524,6 +526,17 @@ impl Side {
             *slot = None;
         }
         cell.end(ended);
+    }
+
+    /// Tells of the outputs that an earlier start of the program has sent.
+    fn sent_before(&mut self, core: &Core, id: TaskId) {
+        let spec = core.spec(id);
+        let sent = (0..).zip(&spec.outputs).filter(|(_, output)| output.deliver_to.is_some());
+        for (at, output) in sent {
+            if core.was_delivered(id, at) {
+                self.sent(core, &spec.name, &output.path, Ok(()));
+            }
+        }
     }
 
     fn sent(&mut self, core: &Core, task: &str, path: &str, result: Result<(), TaskError>) {

@@ -14,6 +14,7 @@ const CHILD: &str = "KEELBOAT_TEST_CHILD";
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
+        trial("resuming::what_was_sent_before", what_was_sent_before_is_known_to_be_there),
         trial("resuming::a_killed_program_goes_on", a_killed_program_goes_on),
         trial("resuming::closures_of_another_start_are_others", closures_of_another_start),
     ]
@@ -76,6 +77,28 @@ fn a_killed_program_goes_on() {
     assert_eq!(steps, (0..20).collect::<Vec<u64>>(), "in order");
     // At most the one that ran when it was killed, and the one before, not yet written down.
     assert!(all <= 20 + 2 * kills, "{all} steps for {kills} kills");
+}
+
+/// The end of the first start is told; the second one finds all in its place.
+fn what_was_sent_before_is_known_to_be_there() {
+    let (directory, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let there = elsewhere.path().join("there.txt");
+    for _ in 0..2 {
+        let flow = Flow::open(Config::new(directory.path())).expect("a flow");
+        let made = flow.command("echo sent > {{ outputs.out }}").output("out", "out.txt");
+        let made = made.to(there.to_str().unwrap()).submit();
+        let size = |path: std::path::PathBuf| Ok::<_, std::io::Error>(path.metadata()?.len());
+        let taken = flow.try_call(size, (made.output("out"),));
+        assert_eq!(taken.wait_for(SOON).expect("it ends").unwrap(), 5);
+        let (told, is_told) = std::sync::mpsc::channel();
+        let out = made.output("out");
+        std::thread::spawn(move || told.send(out.wait()).unwrap());
+        is_told.recv_timeout(SOON).expect("it is known").expect("it is there");
+        assert_eq!(std::fs::read_to_string(&there).unwrap(), "sent\n");
+        let never = flow.call(async || std::future::pending::<u64>().await, ());
+        flow.close_by(OnClose::Cancel).expect("an unfinished run");
+        never.wait().unwrap_err();
+    }
 }
 
 /// The program may have been built anew since, or call its closures in another order.

@@ -20,7 +20,7 @@ impl Core {
             let Some(content) = self.content(*file).filter(|_| spec.deliver_to.is_some()) else {
                 continue;
             };
-            let is_there = self.history.was_delivered(&node.spec.name, &spec.path, content.digest);
+            let is_there = self.was_delivered(task, output);
             let is_in_vain = self.undelivered.get(&(task, output)) == Some(&content.digest);
             // Of what is on its way it is asked when it has ended.
             if is_there || is_in_vain || self.delivering.contains_key(&(task, output)) {
@@ -68,6 +68,16 @@ impl Core {
         self.stop_after_failure();
         let task = self.spec(by).name.clone();
         super::record(Fact::Failed { task, failure }, actions);
+    }
+
+    /// Whether what this output holds was copied to its address before a crash: nobody is told of it
+    /// again.
+    pub fn was_delivered(&self, task: TaskId, output: u32) -> bool {
+        let node = self.graph.task(task);
+        let spec = &node.spec.outputs[output as usize];
+        self.content(node.outputs[output as usize]).is_some_and(|content| {
+            self.history.was_delivered(&node.spec.name, &spec.path, content.digest)
+        })
     }
 
     pub(super) fn on_delivered(&mut self, task: TaskId, output: u32, actions: &mut Vec<Action>) {
