@@ -7,7 +7,7 @@ use keelboat_staging::LocalError;
 use crate::workflow::WorkflowErrors;
 
 /// Why a run ended without an outcome. Whatever was recorded before stays recorded.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
     /// The workflow file says something that cannot be.
@@ -59,6 +59,17 @@ pub enum RunError {
     /// All edges have gone: a fault of the engine.
     #[error("nothing can report to the engine any more; this is a fault of Keelboat")]
     EdgesGone,
+}
+
+/// As programs show it whose `main` returns it.
+impl std::fmt::Debug for RunError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")?;
+        match self.hint() {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
+    }
 }
 
 fn near(nearest: Option<&String>) -> String {

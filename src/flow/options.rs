@@ -291,7 +291,7 @@ macro_rules! option_methods {
             self
         }
 
-        /// The longest that one try may take.
+        /// The longest that one try may take; of a join, until it has returned its future.
         ///
         /// ```
         /// # use keelboat::flow::{Config, Flow};

@@ -17,6 +17,8 @@ use crate::workflow::free;
 pub(crate) struct Writes {
     outputs: Vec<Written>,
     checkpoint: Option<(String, Option<Duration>)>,
+    /// An address without an output.
+    stray: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -35,8 +37,9 @@ impl Writes {
 
     /// Where the last output is sent.
     pub(crate) fn send(&mut self, address: &str) {
-        if let Some(last) = self.outputs.last_mut() {
-            last.to = Some(address.to_owned());
+        match self.outputs.last_mut() {
+            Some(last) => last.to = Some(address.to_owned()),
+            None => self.stray = Some(address.to_owned()),
         }
     }
 
@@ -46,11 +49,17 @@ impl Writes {
     }
 
     pub(crate) fn is_nothing(&self) -> bool {
-        self.outputs.is_empty() && self.checkpoint.is_none()
+        self.outputs.is_empty() && self.checkpoint.is_none() && self.stray.is_none()
     }
 
     /// The outputs, as the engine knows them.
     pub(crate) fn outputs(&self, project: &free::Project) -> Result<Vec<OutputSpec>, String> {
+        if let Some(address) = &self.stray {
+            let address = keelboat_staging::redact(address);
+            return Err(format!(
+                "there is no output to send to {address}: `.to` follows its output"
+            ));
+        }
         let spec = |written: &Written| {
             let (path, scratch_path) = free::output(&written.path, project)?;
             let to = written.to.as_ref();

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keelboat::flow::{
-    Fact, FailureClass, FailureKind, Future, OnClose, Response, Stamped, TaskState, as_completed,
+    Config, Fact, FailureClass, FailureKind, Flow, Future, OnClose, Response, Stamped, TaskState,
+    as_completed,
 };
 use libtest_mimic::Trial;
 
@@ -26,6 +27,7 @@ pub(super) fn trials() -> Vec<Trial> {
             "failures::handlers_see_missing_outputs",
             what_looks_at_failures_sees_those_of_outputs,
         ),
+        trial("failures::an_address_follows_its_output", an_address_follows_its_output),
         trial("failures::very_long_waits", very_long_waits_are_none),
         trial("failures::joins_end_with_the_flow", joins_end_with_the_flow_and_when_cancelled),
         trial("failures::cancelling_one_leaves_others", cancelling_one_leaves_others_of_its_name),
@@ -317,6 +319,15 @@ fn what_looks_at_failures_sees_those_of_outputs() {
     });
     forgets.submit().done().wait_for(SOON).expect("it ends").unwrap_err();
     assert_eq!(seen.load(Ordering::SeqCst), 1);
+}
+
+fn an_address_follows_its_output() {
+    let case = Case::new();
+    let early = case.flow.command("true").to("/nowhere").output("out", "out").submit();
+    let error = early.done().wait_for(SOON).expect("at once").unwrap_err();
+    assert!(error.to_string().contains("follows its output"), "{error}");
+    let again = Flow::open(Config::new(case.path())).unwrap_err();
+    assert_eq!(format!("{again:?}").lines().count(), 1, "{again:?}");
 }
 
 fn very_long_waits_are_none() {
