@@ -185,7 +185,7 @@ impl<'a> Driver<'a> {
         let report = result.map(|outcome| Report {
             run: self.edges.run.id().to_owned(),
             outcome,
-            counts: self.core.counts(),
+            counts: self.counts(),
             restored: self.restored,
             transferred: self.transferred,
             lacked_room: outcome == RunOutcome::Failed
@@ -204,6 +204,16 @@ impl<'a> Driver<'a> {
         }
         self.drop_aside();
         report
+    }
+
+    /// All tasks, those that were refused among the failed ones.
+    fn counts(&self) -> Counts {
+        let counts = self.core.counts();
+        let Program::Flow(side) = &self.program else { return counts };
+        let refused = side.refused();
+        let (total, failed) = (counts.total, counts.failed);
+        let (total, failed) = (total.saturating_add(refused), failed.saturating_add(refused));
+        Counts { total, failed, ..counts }
     }
 
     fn drive(&mut self) -> Result<RunOutcome, RunError> {
@@ -486,7 +496,7 @@ impl<'a> Driver<'a> {
         }
         self.shown = Instant::now();
         let view = View {
-            counts: self.core.counts(),
+            counts: self.counts(),
             running: &self.running,
             now: self.clock.now(),
             transfers: self.edges.board.view(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use keelboat_engine::{Command, Failure, FailureClass, InputSpec, Source, TaskSpec};
+use keelboat_engine::{Command, InputSpec, Source, TaskSpec};
 
 use super::Flow;
 use super::argument::{Arguments, CodecErrorOf, Lowering};
@@ -252,7 +252,7 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
 
     fn refused<R>(&self, name: &Arc<str>, error: &CodecErrorOf) -> Future<R> {
         let cause = format!("it cannot be called: {error}");
-        let cell = Cell::refusing(name, Failure::new(FailureClass::Permanent, cause));
+        let cell = self.flow.handle().refuse(name, cause);
         Future::new(cell, self.flow.handle().clone())
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use keelboat_engine::{Failure, FailureClass, InputSpec, Ranks, TaskSpec};
+use keelboat_engine::{InputSpec, Ranks, TaskSpec};
 
 use super::Flow;
 use super::argument::{CommandArgument, Lowering};
@@ -295,7 +295,7 @@ impl<'f> CommandTask<'f> {
                 flow.handle().submit(Submission { cell: submitted, spec, name, work });
                 cell
             }
-            Err(cause) => Cell::refusing(&name, Failure::new(FailureClass::Permanent, cause)),
+            Err(cause) => flow.handle().refuse(&name, cause),
         };
         CommandRun { cell, handle: flow.handle().clone() }
     }

@@ -134,6 +134,13 @@ impl Handle {
         Self(Arc::new(Shared { messages, inbox, tally }))
     }
 
+    /// A task that cannot be: one that was submitted and has failed.
+    pub(crate) fn refuse(&self, name: &Arc<str>, cause: String) -> Arc<Cell> {
+        self.tally().submit();
+        self.tally().refuse();
+        Cell::refusing(name, Failure::new(FailureClass::Permanent, cause))
+    }
+
     /// This thread belongs to the flow: it must not wait for what the flow does.
     pub(crate) fn enter(&self) {
         INSIDE.set(self.address());

@@ -79,6 +79,11 @@ impl Side {
         Self { handle, workers, entries, repeated, calls, returned, is_stopping: false, spans }
     }
 
+    /// Tasks that cannot be, and that the core never saw.
+    pub(crate) fn refused(&self) -> u32 {
+        u32::try_from(self.handle.tally().refused()).unwrap_or(u32::MAX)
+    }
+
     /// Whether the program asked for something.
     pub(crate) fn is_awaited(&self) -> bool {
         self.handle.inbox().is_filled()

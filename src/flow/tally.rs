@@ -106,6 +106,11 @@ impl Tally {
         TaskCounts { total, waiting: counts.waiting + (total - known), failed, ..counts }
     }
 
+    /// Tasks that cannot be.
+    pub(crate) fn refused(&self) -> u64 {
+        self.told().refused
+    }
+
     fn told(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }

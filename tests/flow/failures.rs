@@ -328,6 +328,11 @@ fn an_address_follows_its_output() {
     assert!(error.to_string().contains("follows its output"), "{error}");
     let again = Flow::open(Config::new(case.path())).unwrap_err();
     assert_eq!(format!("{again:?}").lines().count(), 1, "{again:?}");
+    // What was refused is counted, before and at the end.
+    let counts = case.flow.counts();
+    assert_eq!((counts.total, counts.failed), (1, 1));
+    let counts = case.flow.close().unwrap().counts;
+    assert_eq!((counts.total, counts.failed), (1, 1));
 }
 
 fn very_long_waits_are_none() {
