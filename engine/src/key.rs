@@ -4,9 +4,11 @@
 //! Deliberately not in the key: where inputs come from, times, hosts, retries, resources, executor,
 //! and what a task says makes no difference ([`Uncounted`](crate::Uncounted)).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{Command, Content, Digest, Digester, Kind, TaskSpec};
+use crate::{Command, Content, Digest, Digester, InputSpec, Kind, TaskSpec};
 
 /// The identity of a computation: equal keys, equal outputs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -44,7 +46,9 @@ pub const KEY_VERSION: u8 = 1;
 /// the name's length (u64, little-endian), the name, the value's length, the value. The parts, in
 /// this order: `shell` and `command`, or `argv`, or `function` (its name) and `arguments` (their
 /// digest), or for what is made late `shell` and `template`, or `argv template`, and then each
-/// `argument NAME` (its digest); `version` if there is one; `container` if there is one; `nodes` and `ranks` of an MPI
+/// `argument NAME` (its digest); since what is made late finds its files by their labels, then each
+/// `inputs LABEL N` and `outputs LABEL N` (the path in the scratch directory of the Nth one of this
+/// label, from 0 on), by label, and for a function each `outputs LABEL N`; `version` if there is one; `container` if there is one; `nodes` and `ranks` of an MPI
 /// program; `value N` from 0 on, a digest or `none`; `env NAME`, by name;
 /// `input PATH` and `output PATH`, each by their path in the scratch directory. The value of
 /// `shell`, `argv` and `argv template` is the list of arguments, joined by spaces, each of them as it is when it
@@ -134,7 +138,7 @@ fn each_part(
 ) {
     assert_eq!(task.inputs.len(), contents.len(), "one content for each input of {}", task.name);
     assert_eq!(task.takes.len(), values.len(), "one value for each that {} takes", task.name);
-    command_parts(&task.command, part);
+    command_parts(task, part);
     if let Some(version) = &task.version {
         part("version", "", version);
     }
@@ -162,7 +166,7 @@ fn each_part(
     let mut inputs: Vec<_> = task.inputs.iter().zip(contents).collect();
     inputs.sort_by(|(a, _), (b, _)| a.scratch_path.cmp(&b.scratch_path));
     for (input, content) in inputs {
-        if uncounted.is_some_and(|ignored| ignored.inputs.contains(&input.scratch_path)) {
+        if !counts(task, input) {
             continue;
         }
         let value = match content {
@@ -186,8 +190,8 @@ fn each_part(
 }
 
 /// The parts of what is run.
-fn command_parts(command: &Command, part: &mut dyn FnMut(&str, &str, &str)) {
-    match command {
+fn command_parts(task: &TaskSpec, part: &mut dyn FnMut(&str, &str, &str)) {
+    match &task.command {
         Command::Shell { shell, script } => {
             part("shell", "", &quoted(shell));
             part("command", "", script);
@@ -204,10 +208,42 @@ fn command_parts(command: &Command, part: &mut dyn FnMut(&str, &str, &str)) {
             for (name, digest) in arguments.iter() {
                 part("argument", name, &digest.to_hex());
             }
+            let inputs = task.inputs.iter().filter(|input| counts(task, input));
+            let inputs = inputs.map(|input| (&*input.label, &*input.scratch_path));
+            each_label("inputs", inputs, part);
+            each_label("outputs", labelled_outputs(task), part);
         }
         Command::Function { name, arguments } => {
             part("function", "", name);
             part("arguments", "", &arguments.to_hex());
+            each_label("outputs", labelled_outputs(task), part);
+        }
+    }
+}
+
+/// Whether this input makes a difference.
+fn counts(task: &TaskSpec, input: &InputSpec) -> bool {
+    let uncounted = task.uncounted.as_deref();
+    !uncounted.is_some_and(|ignored| ignored.inputs.contains(&input.scratch_path))
+}
+
+fn labelled_outputs(task: &TaskSpec) -> impl Iterator<Item = (&str, &str)> {
+    task.outputs.iter().map(|output| (&*output.label, &*output.scratch_path))
+}
+
+/// Which file is meant by which label, and by which place among those of one label.
+fn each_label<'t>(
+    prefix: &str,
+    files: impl Iterator<Item = (&'t str, &'t str)>,
+    part: &mut dyn FnMut(&str, &str, &str),
+) {
+    let mut labels: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (label, path) in files {
+        labels.entry(label).or_default().push(path);
+    }
+    for (label, paths) in labels {
+        for (at, path) in paths.into_iter().enumerate() {
+            part(prefix, &format!("{label} {at}"), path);
         }
     }
 }

@@ -62,6 +62,22 @@ fn late(shell: Option<&[&str]>, words: &[&str]) -> TaskSpec {
     TaskSpec::new("task", Command::Template { shell, words, arguments })
 }
 
+fn called(name: &str) -> TaskSpec {
+    let arguments = Digest::of(b"its arguments");
+    TaskSpec::new("task", Command::Function { name: name.into(), arguments })
+}
+
+/// Its files have these labels.
+fn labelled(mut task: TaskSpec, labels: [&str; 2]) -> TaskSpec {
+    for (input, label) in task.inputs.iter_mut().zip(labels) {
+        input.label = label.into();
+    }
+    for (output, label) in task.outputs.iter_mut().zip(labels) {
+        output.label = label.into();
+    }
+    task
+}
+
 fn contained(image: &str) -> TaskSpec {
     let mut task = shell("make");
     task.container = Some(image.into());
@@ -111,6 +127,17 @@ fn examples() -> Vec<(&'static str, TaskSpec, Vec<Option<Content>>)> {
         ("another container", contained("docker.io/library/alpine@sha256:01"), vec![]),
         ("eight ranks", of_ranks(1, 8), vec![]),
         ("eight ranks on two nodes", of_ranks(2, 4), vec![]),
+        ("a function", called("crate::f"), vec![]),
+        (
+            "a script to be made of a file",
+            with_output(with_input(late(Some(&["/bin/sh"]), &["cp"]), "a"), "o", Kind::File, false),
+            vec![Some(held("hello", Kind::File))],
+        ),
+        (
+            "a function with an output",
+            with_output(called("crate::f"), "o", Kind::File, false),
+            vec![],
+        ),
     ]
 }
 
@@ -237,6 +264,28 @@ fn the_order_of_declaration_is_not_in_the_key() {
     let write = |task, name| with_output(task, name, Kind::File, false);
     let key = memo_key(&write(write(shell("w"), "x"), "y"), &[], &[]);
     assert_eq!(key, memo_key(&write(write(shell("w"), "y"), "x"), &[], &[]));
+}
+
+/// What is made late, and functions, find their files by labels that their texts do not show.
+#[test]
+fn labels_are_in_the_key_of_what_is_made_late() {
+    let late = || late(Some(&["/bin/sh"]), &["{{ inputs.a }}"]);
+    let two = |task| with_input(with_input(task, "x"), "y");
+    let contents = [Some(held("1", Kind::File)), Some(held("2", Kind::File))];
+    let key = |task: &TaskSpec| memo_key(task, &contents[..task.inputs.len()], &[]);
+    let read = |labels| key(&labelled(two(late()), labels));
+    assert_ne!(read(["a", "b"]), read(["b", "a"]));
+    let mut turned = labelled(two(late()), ["a", "a"]);
+    turned.inputs.reverse();
+    let [first, second] = contents;
+    assert_ne!(memo_key(&turned, &[second, first], &[]), read(["a", "a"]), "their order in a list");
+    let write = |task, name| with_output(task, name, Kind::File, false);
+    for task in [late(), called("f")] {
+        let written = |labels| key(&labelled(write(write(task.clone(), "x"), "y"), labels));
+        assert_ne!(written(["a", "b"]), written(["b", "a"]));
+    }
+    let plain = |labels| key(&labelled(two(shell("cat x y")), labels));
+    assert_eq!(plain(["a", "b"]), plain(["b", "a"]), "their text is what it is");
 }
 
 #[test]

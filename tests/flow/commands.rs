@@ -18,6 +18,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("commands::what_they_are_given_may_come_later", what_they_are_given),
         trial("commands::a_text_is_made_by_a_function", a_text_is_made_by_a_function),
         trial("commands::values_are_in_the_key", values_are_in_the_key),
+        trial("commands::labels_are_in_the_key", labels_are_in_the_key),
         trial("commands::mistakes_are_errors_of_the_task", mistakes_are_errors_of_the_task),
         trial("commands::a_flow_that_is_cancelled_kills", a_flow_that_is_cancelled_kills),
     ]
@@ -192,6 +193,29 @@ fn values_are_in_the_key() {
     assert_eq!((run(2).as_str(), times()), ("2 7\n", 2));
     assert_eq!((run(2).as_str(), times()), ("2 7\n", 2));
     assert_eq!((run(1).as_str(), times()), ("1 7\n", 2), "it is brought back");
+}
+
+/// Texts and files are the same, and which of them is which is not.
+fn labels_are_in_the_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let said = |[first, second]: [&str; 2]| {
+        let flow = Flow::open(Config::new(directory.path())).unwrap();
+        for name in [first, second] {
+            std::fs::write(directory.path().join(name), name).unwrap();
+        }
+        let run = flow
+            .command("cat {{ inputs.a }} {{ inputs.b }} > {{ outputs.said }}; echo {{ n }} > {{ outputs.n }}")
+            .arg("n", flow.call(|| 7, ()))
+            .input("a", first)
+            .input("b", second)
+            .output("said", &format!("{first}.out"))
+            .output("n", &format!("{second}.out"))
+            .submit();
+        let path = run.output("said").wait().unwrap();
+        flow.close().unwrap();
+        std::fs::read_to_string(path).unwrap()
+    };
+    assert_eq!((&*said(["x", "y"]), &*said(["y", "x"])), ("xy", "yx"));
 }
 
 fn mistakes_are_errors_of_the_task() {
