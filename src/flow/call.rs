@@ -1,5 +1,6 @@
 //! Calling functions.
 
+use std::any::TypeId;
 use std::sync::Arc;
 
 use keelboat_engine::{Command, InputSpec, Source, TaskSpec};
@@ -122,7 +123,7 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
     {
         let function = self.function.clone();
         let begin = move |call: Call<'_>| function.begin(call);
-        self.submit(kind(F::TAKES_CONTEXT), begin, arguments)
+        self.submit("call", kind(F::TAKES_CONTEXT), begin, arguments)
     }
 
     /// Calls it with these arguments; see [`Flow::try_call`].
@@ -143,7 +144,7 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
     {
         let function = self.function.clone();
         let begin = move |call: Call<'_>| function.begin(call);
-        self.submit(kind(F::TAKES_CONTEXT), begin, arguments)
+        self.submit("try_call", kind(F::TAKES_CONTEXT), begin, arguments)
     }
 
     /// Calls it with these arguments; see [`Flow::join`].
@@ -168,16 +169,20 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
         A: Arguments<P, N>,
     {
         let function = self.function.clone();
-        self.submit(Kind::Join, move |call: Call<'_>| function.begin(call), arguments)
+        let begin = move |call: Call<'_>| function.begin(call);
+        self.submit("join", Kind::Join, begin, arguments)
     }
 
+    /// By this method: what one leaves of a function is none of the values of another.
     fn submit<P, R, A, N>(
         &self,
+        method: &str,
         kind: Kind,
         begin: impl Fn(Call<'_>) -> Begun + Send + Sync + 'static,
         arguments: A,
     ) -> Future<R>
     where
+        F: 'static,
         A: Arguments<P, N>,
     {
         let own_name = self.path.or_else(name_of::<F>);
@@ -192,18 +197,19 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
             return self.refused(&name, &error);
         }
         let body = Guarded::new(Arc::new(Bare(begin)) as Arc<dyn Body>);
-        // What cannot be told from other functions has no results of its own.
-        let is_known = self.options.name.is_some() || own_name.is_some();
-        let identity = match (&self.options.name, own_name) {
-            (Some(name), _) => Arc::clone(name),
-            (None, own) => own.unwrap_or("closure").into(),
+        let identity = match self.identity(own_name) {
+            Ok(identity) => identity,
+            Err(error) => return self.refused(&name, &error.into()),
         };
+        // What cannot be told from other functions has no results of its own.
+        let is_known = identity.is_some();
+        let identity = format!("{method} {}", identity.as_deref().unwrap_or("closure")).into();
         let command = Command::Function { name: identity, arguments: lowering.digest() };
         let mut options = self.options.clone();
         if !is_known {
             options.cache = Some(Cache::Off);
             options.version = Some(self.flow.start());
-        } else if options.version.is_none() && self.flow.remembers() {
+        } else if options.version.is_none() && self.is_left_to_others() {
             options.version = Some(self.flow.build());
         }
         let mut spec = options.spec(command);
@@ -223,6 +229,31 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
         let future = Future::new(Arc::clone(&cell), self.flow.handle().clone());
         self.flow.handle().submit(Submission { cell, spec, name, work });
         future
+    }
+
+    /// By what it is told apart from other functions; `None`: by nothing.
+    fn identity(&self, own_name: Option<&'static str>) -> Result<Option<Arc<str>>, String>
+    where
+        F: 'static,
+    {
+        match (&self.options.name, own_name) {
+            (Some(name), _) => Ok(Some(Arc::clone(name))),
+            // A path is given where the type is one of many functions.
+            (None, Some(own))
+                if self.path.is_some() || self.flow.is_only(own, TypeId::of::<F>()) =>
+            {
+                Ok(Some(own.into()))
+            }
+            (None, Some(own)) => Err(format!(
+                "two functions are called `{own}`; give one of them another name by `.name(…)`"
+            )),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Whether another build of the program may find what it leaves.
+    fn is_left_to_others(&self) -> bool {
+        self.flow.remembers() || self.writes.keeps_checkpoint()
     }
 
     fn add_writes(&self, kind: Kind, spec: &mut TaskSpec) -> Result<(), String> {

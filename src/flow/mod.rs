@@ -28,6 +28,8 @@ mod text;
 mod value;
 mod workers;
 
+use std::any::TypeId;
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -115,6 +117,8 @@ struct Open {
     config: Config,
     build: OnceLock<Arc<str>>,
     start: Arc<str>,
+    /// By their names, the functions that were called by no other name.
+    functions: Mutex<HashMap<&'static str, TypeId>>,
     events: Arc<events::Board>,
     thread: Mutex<Option<JoinHandle<Result<Report, RunError>>>>,
 }
@@ -144,7 +148,9 @@ impl Flow {
         let (build, thread) = (OnceLock::new(), Mutex::new(Some(thread)));
         let now = std::time::SystemTime::now();
         let start = format!("process {} {now:?}", std::process::id()).into();
-        Ok(Self(Arc::new(Open { handle, root, paths, config, build, start, events, thread })))
+        let functions = Mutex::default();
+        let open = Open { handle, root, paths, config, build, start, functions, events, thread };
+        Ok(Self(Arc::new(open)))
     }
 
     /// A file or directory that tasks read: a path of the project, or an address.
@@ -177,7 +183,9 @@ impl Flow {
     /// It may be `async`. Its arguments are a tuple, with a value, a [`Future`], a [`File`] or a
     /// [`FileFuture`] for each parameter; see [`Argument`]. A panic is a failure of the task. Results
     /// are remembered by the function's name, the program's build (or the
-    /// [version](FunctionTask::version)), and the arguments.
+    /// [version](FunctionTask::version)), and the arguments. Of two functions that have one name, as those
+    /// in two blocks of one body may, only the first can be called without a
+    /// [name](FunctionTask::name) of its own.
     ///
     /// ```
     /// # use keelboat::flow::{Config, Flow};
@@ -429,6 +437,12 @@ impl Flow {
 
     pub(crate) fn remembers(&self) -> bool {
         self.0.config.remember == Remember::All
+    }
+
+    /// Whether no other function than this one was called that has this name.
+    pub(crate) fn is_only(&self, name: &'static str, function: TypeId) -> bool {
+        let mut functions = self.0.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        *functions.entry(name).or_insert(function) == function
     }
 
     /// What functions without a version are told apart by: the program's own file.

@@ -52,6 +52,10 @@ impl Writes {
         self.outputs.is_empty() && self.checkpoint.is_none() && self.stray.is_none()
     }
 
+    pub(crate) const fn keeps_checkpoint(&self) -> bool {
+        self.checkpoint.is_some()
+    }
+
     /// The outputs, as the engine knows them.
     pub(crate) fn outputs(&self, project: &free::Project) -> Result<Vec<OutputSpec>, String> {
         if let Some(address) = &self.stray {

@@ -23,6 +23,8 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("calls::futures_are_waited_for_together", futures_are_waited_for_together),
         trial("calls::a_result_is_used_again", a_result_is_used_again),
         trial("calls::closures_without_a_name_are_not_confused", closures_without_a_name),
+        trial("calls::the_method_is_in_the_key", the_method_is_in_the_key),
+        trial("calls::functions_of_one_name_are_not_confused", functions_of_one_name),
         trial("calls::large_values_are_kept_too", large_values_are_kept_too),
         trial("calls::a_flow_that_remembers_nothing_works", a_flow_that_remembers_nothing_works),
         trial("calls::dropping_in_any_order_ends", dropping_in_any_order_ends),
@@ -241,6 +243,38 @@ fn closures_without_a_name() {
     let pointers: [fn(u64) -> u64; 2] = [|x| x + 2, |x| x + 3];
     let sums = pointers.map(|pointer| flow.call(pointer, (1,)).wait().unwrap());
     assert_eq!(sums, [3, 4]);
+}
+
+/// A value of another type is left when the same function is called by another method.
+fn the_method_is_in_the_key() {
+    fn half(x: u64) -> Result<u64, String> {
+        if x.is_multiple_of(2) { Ok(x / 2) } else { Err("it is odd".to_owned()) }
+    }
+    let case = Case::new();
+    assert_eq!(case.flow.try_call(half, (4,)).wait().unwrap(), 2);
+    assert_eq!(case.flow.call(half, (4,)).wait().unwrap(), Ok(2));
+    assert_eq!(case.flow.try_call(half, (4,)).wait().unwrap(), 2);
+}
+
+fn functions_of_one_name() {
+    let case = Case::new();
+    let one = {
+        fn f(x: u64) -> u64 {
+            x + 1
+        }
+        f
+    };
+    let two = {
+        fn f(x: u64) -> u64 {
+            x + 2
+        }
+        f
+    };
+    assert_eq!(case.flow.call(one, (1,)).wait().unwrap(), 2);
+    let error = case.flow.call(two, (1,)).wait().unwrap_err();
+    assert!(error.to_string().contains("two functions are called"), "{error}");
+    assert_eq!(case.flow.function(two).name("two").call((1,)).wait().unwrap(), 3);
+    assert_eq!(case.flow.call(one, (2,)).wait().unwrap(), 3, "the first one may be called on");
 }
 
 fn large_values_are_kept_too() {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use keelboat::flow::{Config, Context, Fact, Flow, Future, OnClose};
+use keelboat::flow::{Config, Context, Fact, Flow, Future, OnClose, Remember};
 use libtest_mimic::Trial;
 
 use super::{Case, SOON, trial};
@@ -25,6 +25,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("files::one_that_never_returns_keeps_nobody_waiting", one_that_never_returns),
         trial("files::a_checkpoint_is_saved_while_it_runs", saved_while_it_runs),
         trial("files::a_torn_checkpoint_is_not_restored", a_torn_checkpoint),
+        trial("files::a_checkpoint_is_of_one_build", a_checkpoint_is_of_one_build),
         trial("files::a_killed_program_counts_each_number_once", a_killed_program_counts),
         trial("files::what_comes_from_elsewhere_has_its_name", what_comes_from_elsewhere),
     ]
@@ -316,6 +317,26 @@ fn one_more(context: Context, enough: usize) -> io::Result<usize> {
     fs::write(&file, format!("{before}line\n"))?;
     let lines = before.lines().count() + 1;
     if lines < enough { Err(io::Error::other(format!("{lines} lines"))) } else { Ok(lines) }
+}
+
+/// Snapshots lie under the key of the task, which says of which build they are, also where no results
+/// are remembered.
+fn a_checkpoint_is_of_one_build() {
+    let key = |remember, version: Option<&str>| {
+        let case = Case::with(|config| config.remember(remember));
+        let mut task = case.flow.function(one_more).checkpoint("state");
+        if let Some(version) = version {
+            task = task.version(version);
+        }
+        task.try_call((9,)).wait().unwrap_err();
+        case.flow.close().unwrap();
+        let saved = left_in(case.directory.path(), "checkpoints").into_iter();
+        let saved = saved.filter(|path| path.ends_with("state/lines")).min().expect("a snapshot");
+        saved.ancestors().nth(3).and_then(Path::file_name).expect("its key").to_owned()
+    };
+    let build = key(Remember::All, None);
+    assert_eq!(key(Remember::Nothing, None), build);
+    assert_ne!(key(Remember::Nothing, Some("1")), build);
 }
 
 fn a_torn_checkpoint() {
