@@ -20,6 +20,7 @@ use super::called::Occupancy;
 use super::checkpoints::Checkpoint;
 use super::edges::{Edges, GRACE, Memory};
 use super::message::Message;
+use super::reads::Reads;
 use super::tools::Tools;
 use super::{aside, checkpoints, script, undeclared};
 use crate::flow::Launch;
@@ -45,8 +46,10 @@ pub(crate) struct Attempt {
     /// Slots that it has.
     slots: Resources,
     /// The GPUs that it has, as their driver knows them.
-    gpus: String,
+    pub(super) gpus: Vec<String>,
     inputs: Vec<(InputSpec, Content)>,
+    /// What a function reads in its place.
+    pub(super) reads: Option<Arc<Reads>>,
     /// Where a function finds its inputs.
     pub(super) paths: Vec<PathBuf>,
     pub(super) outputs: Vec<OutputSpec>,
@@ -59,7 +62,7 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    pub(crate) fn new(core: &Core, id: AttemptId, launch: Launch, edges: &Edges) -> Self {
+    pub(crate) fn new(core: &Core, id: AttemptId, launch: Launch, edges: &Arc<Edges>) -> Self {
         let node = core.graph().task(id.task);
         let spec = &node.spec;
         let contents = node.inputs.iter().map(|file| core.content(*file));
@@ -78,8 +81,9 @@ impl Attempt {
             env: spec.env.clone(),
             timeout: spec.timeout,
             slots: core.held(id.task),
-            gpus: edges.gpus(core.pool(id.task), core.gpus(id.task)).join(","),
+            gpus: edges.gpus(core.pool(id.task), core.gpus(id.task)),
             inputs: inputs.collect(),
+            reads: reads_of(core, id, &launch, edges),
             paths: paths_of(&launch, &spec.inputs, &scratch, edges),
             outputs: spec.outputs.clone(),
             checkpoint: Checkpoint::new(core, id, &scratch),
@@ -137,7 +141,7 @@ impl Attempt {
         }
         if self.slots.gpus > 0 {
             for variable in GPU_VARIABLES {
-                env.insert(variable.to_owned(), self.gpus.clone());
+                env.insert(variable.to_owned(), self.gpus.join(","));
             }
         }
         if let Some(checkpoint) = &self.checkpoint {
@@ -363,6 +367,12 @@ fn reads_in_place(launch: &Launch, input: &InputSpec) -> bool {
     matches!((launch, &input.source), (Launch::Call(_), Source::Path(_)))
 }
 
+/// Of a function; commands have copies.
+fn reads_of(core: &Core, id: AttemptId, launch: &Launch, edges: &Arc<Edges>) -> Option<Arc<Reads>> {
+    let Launch::Call(_) = launch else { return None };
+    Reads::of(core, id.task, edges).map(Arc::new)
+}
+
 /// Where a function finds its inputs; commands know.
 fn paths_of(launch: &Launch, inputs: &[InputSpec], scratch: &Path, edges: &Edges) -> Vec<PathBuf> {
     let Launch::Call(_) = launch else { return Vec::new() };
@@ -374,7 +384,7 @@ fn paths_of(launch: &Launch, inputs: &[InputSpec], scratch: &Path, edges: &Edges
 }
 
 /// Why an attempt is not launched.
-fn launch_failure(error: &LocalError) -> Failure {
+pub(super) fn launch_failure(error: &LocalError) -> Failure {
     let mut failure = error.failure();
     if failure.class == FailureClass::Transient {
         // An input is not what it was when it was looked at: it is looked at again.
@@ -429,7 +439,7 @@ fn place_tree(
 
 /// An input is not what it was said to be: what is remembered of it is forgotten, so that it is read
 /// again, and an object that is damaged is set aside.
-fn distrust(input: &InputSpec, content: &Content, source: &Path, edges: &Edges) {
+pub(super) fn distrust(input: &InputSpec, content: &Content, source: &Path, edges: &Edges) {
     if let Ok(metadata) = source.symlink_metadata() {
         edges.digests.forget(&keelboat_staging::stamp_of(&metadata));
     }

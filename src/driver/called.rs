@@ -96,8 +96,9 @@ impl Attempt {
         let (left, weak) = (Arc::clone(self), Arc::downgrade(edges));
         let occupied = Occupied::new(move || left.returned(&weak));
         let context = calling.context(self.place(edges));
-        let (paths, context) = (self.paths.clone(), Some(context));
-        calling.clone().begin(Stage { paths, context, occupied: Some(occupied) });
+        let (paths, reads) = (self.paths.clone(), self.reads.clone());
+        let (context, occupied) = (Some(context), Some(occupied));
+        calling.clone().begin(Stage { paths, reads, context, occupied });
     }
 
     /// What its function is told.
@@ -112,6 +113,7 @@ impl Attempt {
         Place {
             task: Arc::clone(&self.name),
             attempt: self.id.ordinal,
+            gpus: self.gpus.clone(),
             scratch: self.scratch.clone(),
             outputs: outputs
                 .map(|output| (Arc::clone(&output.label), path(&output.scratch_path)))

@@ -56,9 +56,9 @@ impl Edges {
     }
 
     /// The names of a pool's GPUs of these numbers.
-    pub(crate) fn gpus(&self, pool: u16, numbers: &[u32]) -> Vec<&str> {
+    pub(crate) fn gpus(&self, pool: u16, numbers: &[u32]) -> Vec<String> {
         let names = self.pools.get(usize::from(pool)).map_or(&[][..], |local| &local.gpus);
-        numbers.iter().filter_map(|at| names.get(*at as usize)).map(String::as_str).collect()
+        numbers.iter().filter_map(|at| names.get(*at as usize)).cloned().collect()
     }
 
     /// What runs attempts.

@@ -24,6 +24,7 @@ mod plan;
 mod pool;
 mod pools;
 mod program;
+pub(crate) mod reads;
 mod recall;
 mod room;
 mod saving;

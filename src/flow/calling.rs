@@ -16,6 +16,7 @@ use super::context::{Context, Place};
 use super::function::{Call, Course, misfit, panicked};
 use super::handle::{Called, Deed, Handle, LateText, Request, Work};
 use super::workers::Workers;
+use crate::driver::reads::Reads;
 
 /// What an attempt is.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub(crate) struct Calling {
 pub(crate) struct Stage {
     /// Its inputs.
     pub(crate) paths: Vec<PathBuf>,
+    /// Those of them that it reads where they are.
+    pub(crate) reads: Option<Arc<Reads>>,
     pub(crate) context: Option<Context>,
     pub(crate) occupied: Option<Occupied>,
 }
@@ -172,13 +175,22 @@ impl Calling {
             if !stop.begin() {
                 return;
             }
-            let Stage { paths, context, occupied } = stage;
+            let Stage { paths, reads, context, occupied } = stage;
             let begun = Instant::now();
+            let read = reads.clone();
             let over = move |handle: &Handle, result| {
                 drop(occupied);
+                let result = match &read {
+                    Some(read) => read.confirm(result),
+                    None => result,
+                };
                 handle.tell(Request::Called(Called { attempt, result, wall: begun.elapsed() }));
             };
-            let course = span.in_scope(|| call(&work, &paths, context.as_ref()));
+            let whole = reads.as_ref().map_or(Ok(()), |reads| reads.check());
+            let course = match whole {
+                Ok(()) => span.in_scope(|| call(&work, &paths, context.as_ref())),
+                Err(failure) => Course::Over(Err(failure)),
+            };
             if stop.end() {
                 own.come_back();
             }
@@ -189,7 +201,12 @@ impl Calling {
                     stop.can_abort(call.abort_handle());
                     runtime.spawn(async move {
                         let result = call.await;
-                        over(&handle, result.unwrap_or_else(|error| Err(broken_off(error))));
+                        let result = result.unwrap_or_else(|error| Err(broken_off(error)));
+                        match reads {
+                            None => over(&handle, result),
+                            // To look at files takes its time.
+                            Some(_) => tokio::task::block_in_place(|| over(&handle, result)),
+                        }
                     });
                 }
             }

@@ -152,11 +152,6 @@ impl Cell {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Whether an output is to be sent of which nobody knows what came.
-    pub(crate) fn awaits_sending(&self) -> bool {
-        self.inner().sent.values().any(Option::is_none)
-    }
-
     /// Nothing more is sent.
     pub(crate) fn give_up_sending(&self, error: &TaskError) {
         let mut inner = self.inner();

@@ -45,6 +45,7 @@ pub(crate) type Save = Box<dyn Fn() -> io::Result<()> + Send + Sync>;
 pub(crate) struct Place {
     pub(crate) task: Arc<str>,
     pub(crate) attempt: u32,
+    pub(crate) gpus: Vec<String>,
     pub(crate) scratch: PathBuf,
     /// By label.
     pub(crate) outputs: Vec<(Arc<str>, PathBuf)>,
@@ -99,6 +100,21 @@ impl Context {
     /// ```
     pub fn attempt(&self) -> u32 {
         self.0.place.attempt
+    }
+
+    /// The GPUs that the task has for itself, by the names or numbers that their driver knows; as many
+    /// as [`gpus`](super::FunctionTask::gpus) says.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Context, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let function = |context: Context| context.gpus().len();
+    /// assert_eq!(flow.function(function).call(()).wait()?, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn gpus(&self) -> &[String] {
+        &self.0.place.gpus
     }
 
     /// A directory that the function has for itself while it runs.

@@ -121,13 +121,6 @@ pub(crate) struct FunctionWork {
     pub(crate) needs_scratch: bool,
 }
 
-impl Work {
-    /// Of a task that is over.
-    pub(crate) fn nothing() -> Self {
-        Self { takes: Vec::new(), makers: Vec::new(), deed: Deed::Command, handler: None }
-    }
-}
-
 impl Handle {
     pub(crate) fn new(messages: SyncSender<Message>) -> Self {
         let (inbox, tally) = (Inbox::new(REQUESTS_MAX), Tally::default());

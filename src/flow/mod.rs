@@ -8,6 +8,7 @@ mod cell;
 mod command;
 mod config;
 mod context;
+mod ends;
 mod error;
 mod events;
 mod file;

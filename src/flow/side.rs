@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use keelboat_engine::core::{Action, Core, Event, Urgency};
 use keelboat_engine::{
-    AttemptId, AttemptOutcome, Digest, Fact, Failure, FailureClass, InputSpec, MemoRecord, Source,
-    Stamped, TaskId, TaskSpec, Timestamp, Usage,
+    AttemptId, AttemptOutcome, Digest, Failure, FailureClass, InputSpec, MemoRecord, Source,
+    TaskId, TaskSpec, Timestamp, Usage,
 };
 
 use super::calling::{Calling, Launch, Stage, Stop};
@@ -23,34 +23,37 @@ use super::handle::{Called, Deed, Handle, LateText, Request, Submission, Work, c
 use super::spans::Spans;
 use super::workers::Workers;
 use crate::driver::Edges;
+use crate::driver::reads::Reads;
 use crate::driver::values;
 use crate::workflow::near;
 
 /// What the loop knows of the tasks of a program.
 pub(crate) struct Side {
-    handle: Handle,
+    pub(super) handle: Handle,
     workers: Workers,
     /// By the number of the task; empty when it is over.
-    entries: Vec<Option<Entry>>,
+    pub(super) entries: Vec<Option<Entry>>,
     /// How often a name was given that others have too.
     repeated: HashMap<Arc<str>, u32>,
-    calls: BTreeMap<AttemptId, Call>,
+    pub(super) calls: BTreeMap<AttemptId, Call>,
     /// The errors of tasks that joins return which are about to fail.
-    returned: BTreeMap<TaskId, TaskError>,
+    pub(super) returned: BTreeMap<TaskId, TaskError>,
     /// Nothing more is begun: a join would wait for its task for ever.
     is_stopping: bool,
-    spans: Spans,
+    pub(super) spans: Spans,
 }
 
-struct Entry {
-    cell: Arc<Cell>,
-    work: Arc<Work>,
+pub(super) struct Entry {
+    pub(super) cell: Arc<Cell>,
+    pub(super) work: Arc<Work>,
+    /// Whether it can have to run again when it is done: its files may be lost.
+    pub(super) makes_files: bool,
     /// How its last attempt failed.
-    failure: Option<Box<Failure>>,
+    pub(super) failure: Option<Box<Failure>>,
 }
 
 /// An attempt of a function.
-struct Call {
+pub(super) struct Call {
     begun: Instant,
     /// Whether the core was told of its end.
     is_over: bool,
@@ -58,7 +61,7 @@ struct Call {
     left: Option<Left>,
     /// Whether its value is that of a task that is waited for.
     is_joining: bool,
-    value: Option<Arc<[u8]>>,
+    pub(super) value: Option<Arc<[u8]>>,
 }
 
 /// What taking in the program's requests came to.
@@ -188,8 +191,9 @@ impl Side {
             spec.name = self.free_name(core, &names, &name, &spec);
             names.insert(Arc::clone(&spec.name));
             cell.set_name(Arc::clone(&spec.name));
+            let makes_files = !spec.outputs.is_empty();
             specs.push(spec);
-            entries.push(Entry { cell, work, failure: None });
+            entries.push(Entry { cell, work, makes_files, failure: None });
         }
         let specs = match core.submit(now, specs, actions) {
             Ok(_) => return entries.into_iter().for_each(|entry| self.add(entry)),
@@ -258,7 +262,7 @@ impl Side {
         self.spans.on_ready(&core.spec(task).name);
     }
 
-    fn entry(&self, task: TaskId) -> Option<&Entry> {
+    pub(super) fn entry(&self, task: TaskId) -> Option<&Entry> {
         self.entries.get(task.index())?.as_ref()
     }
 
@@ -267,7 +271,7 @@ impl Side {
         &mut self,
         core: &Core,
         attempt: AttemptId,
-        edges: &Edges,
+        edges: &Arc<Edges>,
     ) -> Option<Launch> {
         let Some(entry) = self.entry(attempt.task) else { return Some(Launch::Command) };
         let work = Arc::clone(&entry.work);
@@ -306,7 +310,8 @@ impl Side {
             Source::Urls(_) => None,
         };
         let paths = spec.inputs.iter().filter_map(path).collect();
-        calling.begin(Stage { paths, ..Stage::default() });
+        let reads = Reads::of(core, attempt.task, edges).map(Arc::new);
+        calling.begin(Stage { paths, reads, ..Stage::default() });
         None
     }
 
@@ -426,134 +431,6 @@ impl Side {
         }
     }
 
-    /// Tells the futures what has happened.
-    pub(crate) fn on_facts(&mut self, core: &Core, facts: &[Stamped], edges: &Edges) {
-        self.handle.tally().set(core);
-        self.spans.on_facts(core, facts, edges);
-        for Stamped { fact, .. } in facts {
-            match fact {
-                Fact::AttemptStarted { task, .. } => {
-                    core.graph().find(task).map(|id| self.returned.remove(&id));
-                    if let Some(entry) = core.graph().find(task).and_then(|task| self.entry(task)) {
-                        entry.cell.set_running(true);
-                    }
-                }
-                Fact::AttemptFailed { task, ordinal, failure, .. } => {
-                    let id = core.graph().find(task);
-                    if let Some(task) = id {
-                        self.calls.remove(&AttemptId { task, ordinal: *ordinal });
-                    }
-                    let slot = id.and_then(|id| self.entries.get_mut(id.index()));
-                    if let Some(Some(entry)) = slot {
-                        entry.cell.set_running(false);
-                        entry.failure = Some(Box::new(failure.clone()));
-                    }
-                }
-                Fact::Completed { task, ordinal, record, .. } => {
-                    let Some(id) = core.graph().find(task) else { continue };
-                    let call = self.calls.remove(&AttemptId { task: id, ordinal: *ordinal });
-                    let value = call.and_then(|call| call.value);
-                    self.done(id, value, record, edges);
-                    self.sent_before(core, id);
-                }
-                Fact::Reused { task, record, .. } => {
-                    let Some(id) = core.graph().find(task) else { continue };
-                    self.done(id, None, record, edges);
-                    self.sent_before(core, id);
-                }
-                Fact::Failed { task, failure } => {
-                    let Some(id) = core.graph().find(task) else { continue };
-                    let error = match self.returned.remove(&id) {
-                        Some(returned) => TaskError::joined(task, returned),
-                        None => TaskError::failed(task, failure.clone()),
-                    };
-                    self.end(id, Err(error));
-                }
-                Fact::Skipped { task, because } => self.skipped(core, task, because),
-                Fact::Delivered { task, path, .. } => {
-                    self.sent(core, task, path, Ok(()));
-                }
-                Fact::Undelivered { task, path, failure, .. } => {
-                    let error = TaskError::failed(task, failure.clone());
-                    self.sent(core, task, path, Err(error));
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn done(&mut self, task: TaskId, value: Option<Arc<[u8]>>, record: &MemoRecord, edges: &Edges) {
-        let value = match (value, record.value) {
-            (Some(value), _) => Some(value),
-            (None, Some(digest)) => values::load(edges, digest),
-            (None, None) => Some(Arc::from(UNIT)),
-        };
-        let Some(entry) = self.entry(task) else { return };
-        let ended = value.ok_or_else(|| {
-            let cause = "the value that is remembered was lost just now; run the program again";
-            TaskError::value(&entry.cell.name(), cause)
-        });
-        self.over(task, ended);
-    }
-
-    fn skipped(&mut self, core: &Core, task: &Arc<str>, because: &Arc<str>) {
-        let Some(id) = core.graph().find(task) else { return };
-        let Some(entry) = self.entry(id) else { return };
-        if because == task {
-            let own = entry.failure.as_deref().cloned();
-            let failure = own.unwrap_or_else(|| Failure::new(FailureClass::Permanent, "it ended"));
-            let cause = format!("{}, and for that it is to be skipped", failure.cause);
-            return self.end(id, Err(TaskError::failed(task, Failure { cause, ..failure })));
-        }
-        let mut needed = entry.work.takes.iter().chain(&entry.work.makers);
-        let broken = needed.find_map(|cell| cell.ended()?.err());
-        let broken = broken.unwrap_or_else(|| {
-            TaskError::failed(because, Failure::new(FailureClass::Permanent, "it failed"))
-        });
-        self.end(id, Err(TaskError::needs(task, broken)));
-    }
-
-    fn end(&mut self, task: TaskId, ended: Ended) {
-        while let Some((&attempt, _)) = self.calls.range(attempts_of(task)).next() {
-            self.calls.remove(&attempt);
-        }
-        self.over(task, ended);
-    }
-
-    /// The entry stays for what is sent yet; what it was made of goes.
-    fn over(&mut self, task: TaskId, ended: Ended) {
-        let Some(slot) = self.entries.get_mut(task.index()) else { return };
-        let Some(entry) = slot else { return };
-        let cell = Arc::clone(&entry.cell);
-        if cell.awaits_sending() && ended.is_ok() {
-            entry.work = Arc::new(Work::nothing());
-        } else {
-            *slot = None;
-        }
-        cell.end(ended);
-    }
-
-    /// Tells of the outputs that an earlier start of the program has sent.
-    fn sent_before(&mut self, core: &Core, id: TaskId) {
-        let spec = core.spec(id);
-        let sent = (0..).zip(&spec.outputs).filter(|(_, output)| output.deliver_to.is_some());
-        for (at, output) in sent {
-            if core.was_delivered(id, at) {
-                self.sent(core, &spec.name, &output.path, Ok(()));
-            }
-        }
-    }
-
-    fn sent(&mut self, core: &Core, task: &str, path: &str, result: Result<(), TaskError>) {
-        let Some(id) = core.graph().find(task) else { return };
-        if let Some(entry) = self.entry(id) {
-            entry.cell.set_sent(path, result);
-            if !entry.cell.awaits_sending() {
-                self.entries[id.index()] = None;
-            }
-        }
-    }
-
     /// Nothing more will happen: whoever still waits is told.
     pub(crate) fn shut(&mut self, failure: &Failure) {
         self.workers.end();
@@ -575,7 +452,7 @@ impl Side {
 }
 
 /// All attempts of a task.
-fn attempts_of(task: TaskId) -> RangeInclusive<AttemptId> {
+pub(super) fn attempts_of(task: TaskId) -> RangeInclusive<AttemptId> {
     AttemptId { task, ordinal: 0 }..=AttemptId { task, ordinal: u32::MAX }
 }
 

@@ -4,12 +4,12 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use keelboat::flow::{Config, Context, Fact, Flow, Future, OnClose, Remember};
 use libtest_mimic::Trial;
 
-use super::{Case, SOON, trial};
+use super::{Case, trial, wait_until};
 
 /// Names the directory in which this program is to be the child of a test.
 const CHILD: &str = "KEELBOAT_TEST_COUNTER";
@@ -29,14 +29,6 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("files::a_killed_program_counts_each_number_once", a_killed_program_counts),
         trial("files::what_comes_from_elsewhere_has_its_name", what_comes_from_elsewhere),
     ]
-}
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + SOON;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// What is in a directory of the flow's own, with all below it.

@@ -13,12 +13,13 @@ mod failures;
 mod files;
 mod observing;
 mod options;
+mod reading;
 mod resuming;
 mod spans;
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keelboat::flow::{Config, Flow};
 use libtest_mimic::{Arguments, Trial};
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         files::trials(),
         observing::trials(),
         options::trials(),
+        reading::trials(),
         resuming::trials(),
         spans::trials(),
     ];
@@ -54,6 +56,15 @@ fn trial(name: &'static str, test: fn()) -> Trial {
         test();
         Ok(())
     })
+}
+
+/// Fails when that does not hold in time.
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// A flow in a directory of its own.

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use keelboat::flow::{Cache, Config, Exit, FailureKind, Flow, Future, Response, TaskState};
+use keelboat::flow::{
+    Cache, Config, Context, Exit, FailureKind, Flow, Future, Response, TaskState,
+};
 use libtest_mimic::Trial;
 
 use super::{Case, SOON, trial};
@@ -16,6 +18,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("options::a_command_goes_on_from_its_checkpoint", a_command_goes_on),
         trial("options::a_function_says_what_failures_cost", a_function_says_what_failures_cost),
         trial("options::pools_are_chosen_by_name", pools_are_chosen_by_name),
+        trial("options::functions_have_gpus_of_their_own", functions_have_gpus_of_their_own),
         trial("options::priority_goes_first", priority_goes_first),
         trial("options::an_attribute_has_the_options_of_its_function", attributes),
         trial("options::what_is_ignored_of_a_call_is_not_counted", what_is_ignored_of_a_call),
@@ -127,6 +130,27 @@ fn pools_are_chosen_by_name() {
     let error = nowhere.wait_for(SOON).expect("no hang").unwrap_err();
     assert!(format!("{error:?}").contains("wise"), "{error:?}");
     flow.close().unwrap();
+}
+
+fn functions_have_gpus_of_their_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = "[executors.wide]\ncores = 2\ngpus = [\"3\", \"GPU-5f\"]\n";
+    std::fs::write(directory.path().join("keelboat.toml"), settings).unwrap();
+    let config = Config::from_file(directory.path().join("keelboat.toml"));
+    let flow = Flow::open(config.unwrap()).unwrap();
+    let barrier = Arc::new(std::sync::Barrier::new(2));
+    let meet = |at: u32| {
+        let barrier = Arc::clone(&barrier);
+        let met = move |context: Context, _: u32| {
+            barrier.wait();
+            context.gpus().to_vec()
+        };
+        flow.function(met).gpus(1).executor("wide").call((at,))
+    };
+    let met: Vec<Future<Vec<String>>> = (0..2).map(meet).collect();
+    let mut met: Vec<_> = met.into_iter().flat_map(|one| one.wait().unwrap()).collect();
+    met.sort();
+    assert_eq!(met, ["3", "GPU-5f"]);
 }
 
 fn priority_goes_first() {
