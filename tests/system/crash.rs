@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::chance::{Chance, from_environment, seed};
 use crate::processes::{send, wait_until_none, wardens};
 use crate::project::{Project, Run, Running};
 use crate::server::Server;
@@ -87,26 +88,9 @@ run = "@count all; cat {{ inputs.joined }} {{ inputs.moody }} > {{ outputs.all }
 
 const TASKS: usize = 1 + 3 * NAMES + 5 + 1;
 
-/// A generator of pseudo-random numbers (`SplitMix64`, Steele and others, 2014).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-
-    fn moment(&mut self, at_most: Duration) -> Duration {
-        Duration::from_micros(self.below(at_most.as_micros().try_into().expect("short")))
-    }
-}
-
-fn from_environment(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(text.parse().expect("a number"))
+/// A time that is shorter than that.
+fn moment(chance: &mut Chance, at_most: Duration) -> Duration {
+    Duration::from_micros(chance.below(at_most.as_micros().try_into().expect("short")))
 }
 
 /// The files of the workflow, on a server with faults.
@@ -156,9 +140,9 @@ impl Life {
     fn die(&mut self, chance: &mut Chance) -> Option<Run> {
         if chance.below(2) == 0 {
             let completed = chance.below(COMPLETED_MAX);
-            self.die_after(completed, chance.moment(AFTER_COMPLETED_MAX), chance)
+            self.die_after(completed, moment(chance, AFTER_COMPLETED_MAX), chance)
         } else {
-            self.die_after(0, chance.moment(LIFE_MAX), chance)
+            self.die_after(0, moment(chance, LIFE_MAX), chance)
         }
     }
 
@@ -241,7 +225,7 @@ fn undisturbed(server: &Server) -> BTreeMap<PathBuf, Vec<u8>> {
 #[test]
 fn an_engine_killed_at_random_moments_is_taken_up_by_the_same_command() {
     let kills = from_environment("KEELBOAT_KILLS").map_or(KILLS, |kills| kills.try_into().unwrap());
-    let seed = from_environment("KEELBOAT_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    let seed = seed();
     println!("KEELBOAT_SEED={seed}");
     let server = serve();
     let expected = undisturbed(&server);
@@ -279,7 +263,7 @@ run = "@count many[at={{ at }}]; echo {{ at }} > {{ outputs.out }}"
 
 #[test]
 fn an_engine_killed_while_it_feeds_the_memo_store_loses_nothing() {
-    let seed = from_environment("KEELBOAT_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    let seed = seed();
     println!("KEELBOAT_SEED={seed}");
     let mut chance = Chance(seed);
     let expected = (0..400).map(|at| (format!("out/{at}.txt").into(), format!("{at}\n").into()));
@@ -289,7 +273,7 @@ fn an_engine_killed_while_it_feeds_the_memo_store_loses_nothing() {
         let last = loop {
             // Results of earlier engines count towards the 256 that wake the store.
             let wanted = chance.below(if life.deaths == 0 { 300 } else { 60 });
-            let life_after = chance.moment(AFTER_COMPLETED_MAX);
+            let life_after = moment(&mut chance, AFTER_COMPLETED_MAX);
             if let Some(run) = life.die_after(wanted, life_after, &mut chance) {
                 break run;
             }

@@ -3,8 +3,13 @@
 //! Nothing here looks inside: what counts is what a user sees. Exit codes, texts, events as JSON,
 //! files, and how often a task ran, which the tasks count themselves.
 
+#[path = "../common/chance.rs"]
+mod chance;
+#[path = "../common/processes.rs"]
 mod processes;
+#[path = "../common/project.rs"]
 mod project;
+#[path = "../common/server.rs"]
 mod server;
 
 mod asking;
