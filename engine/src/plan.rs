@@ -386,6 +386,9 @@ pub struct TaskSpec {
     pub generates: bool,
     /// What it saves for its next attempt; no part of its memo key.
     pub checkpoint: Option<Arc<CheckpointSpec>>,
+    /// Whether it may be launched while its slots are still taken: it asks for one core and nothing
+    /// else, and where it is launched it waits in line.
+    pub goes_ahead: bool,
 }
 
 impl TaskSpec {
@@ -417,6 +420,7 @@ impl TaskSpec {
             uncounted: None,
             generates: false,
             checkpoint: None,
+            goes_ahead: false,
         }
     }
 }

@@ -26,6 +26,10 @@ use crate::settings::Settings;
 /// Threads for functions at most, however many cores the pools are said to have.
 const THREADS_MAX: usize = 1024;
 
+/// Short functions that are launched ahead, for each core: enough for the loop to be woken once for
+/// many of them.
+const AHEAD_PER_CORE: u32 = 32;
+
 /// A flow whose loop runs.
 pub(crate) struct BegunFlow {
     pub(crate) handle: Handle,
@@ -82,11 +86,12 @@ fn open(config: &Config, watcher: &mut Watcher) -> Result<(Opened, Handle, Arc<P
     // Functions go wherever commands go.
     for local in &mut pools {
         local.pool.only = None;
+        local.pool.ahead = local.pool.capacity.cores.saturating_mul(AHEAD_PER_CORE);
     }
     let manner = Manner { pools, strict: config.strict, remembers };
     let (messages, inbox) = sync_channel(open::MESSAGES_MAX);
     let handle = Handle::new(messages.clone());
-    let workers = Workers::start(threads(&manner), &handle)
+    let workers = Workers::start(threads(&manner), manner.pools.len(), &handle)
         .map_err(RunError::setup("start threads for functions"))?;
     let warden = open::warden()?;
     let own = handle.clone();

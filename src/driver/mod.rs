@@ -401,6 +401,9 @@ impl<'a> Driver<'a> {
             self.write_down(facts)?;
             self.request(requests, actions);
         }
+        if let Program::Flow(side) = &mut self.program {
+            side.line_up(&self.core, self.edges.pools.len());
+        }
         Ok(())
     }
 

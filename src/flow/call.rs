@@ -3,7 +3,7 @@
 use std::any::TypeId;
 use std::sync::Arc;
 
-use keelboat_engine::{Command, InputSpec, Source, TaskSpec};
+use keelboat_engine::{Command, InputSpec, Resources, Source, TaskSpec};
 
 use super::Flow;
 use super::argument::{Arguments, CodecErrorOf, Lowering};
@@ -221,6 +221,8 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
         let (segments, takes, inputs) = lowering.into_parts();
         let is_remote = |input: &InputSpec| matches!(input.source, Source::Urls(_));
         let needs_scratch = kind == Kind::InContext || spec.inputs.iter().any(is_remote);
+        let is_small = spec.resources == Resources::default() && spec.timeout.is_none();
+        spec.goes_ahead = is_small && !needs_scratch;
         let makers = inputs.into_iter().filter_map(|input| input.maker).collect();
         let deed = Deed::Function(FunctionWork { body, segments, needs_scratch });
         let handler = options.handler.map(Guarded::new);

@@ -15,7 +15,7 @@ use super::cell::values_of;
 use super::context::{Context, Place};
 use super::function::{Call, Course, misfit, panicked};
 use super::handle::{Called, Deed, Handle, LateText, Request, Work};
-use super::workers::Workers;
+use super::workers::{Job, Turn, Workers};
 use crate::driver::reads::Reads;
 
 /// What an attempt is.
@@ -80,6 +80,8 @@ pub(crate) struct Stop {
     /// What ends it when it runs too long.
     timer: Mutex<Option<AbortHandle>>,
     thread: Mutex<Thread>,
+    /// That of its line, if it stood in one.
+    turn: Mutex<Option<Turn>>,
 }
 
 /// The thread of a call, as far as it is busy with it.
@@ -103,6 +105,13 @@ impl Stop {
         if *thread == Thread::Busy && replace() {
             *thread = Thread::Replaced;
         }
+        drop(thread);
+        // The core has given its slots to another one.
+        drop(self.take_turn());
+    }
+
+    fn take_turn(&self) -> Option<Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn abort(&self) {
@@ -111,14 +120,18 @@ impl Stop {
         }
     }
 
-    /// This thread is busy with it from now on. False: it was given up before.
-    fn begin(&self) -> bool {
+    /// This thread is busy with it from now on.
+    ///
+    /// # Errors
+    /// It was given up before; its turn comes back.
+    fn begin(&self, turn: Option<Turn>) -> Result<(), Option<Turn>> {
         let mut thread = self.thread();
-        let begins = !self.is_given_up();
-        if begins {
-            *thread = Thread::Busy;
+        if self.is_given_up() {
+            return Err(turn);
         }
-        begins
+        *thread = Thread::Busy;
+        *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = turn;
+        Ok(())
     }
 
     /// This thread is free again. Whether another one has its place.
@@ -168,12 +181,17 @@ impl Calling {
 
     /// Begins it, by a thread for calls. Its end is told to the loop.
     pub(crate) fn begin(self, stage: Stage) {
+        let workers = self.workers.clone();
+        workers.submit(self.job(stage));
+    }
+
+    /// What a thread for calls is to do.
+    pub(super) fn job(self, stage: Stage) -> Job {
         self.begin_timer();
-        let Self { attempt, work, handle, workers, runtime, span, stop, .. } = self;
-        let own = workers.clone();
-        workers.submit(move || {
-            if !stop.begin() {
-                return;
+        let Self { attempt, work, handle, workers: own, runtime, span, stop, .. } = self;
+        Box::new(move |turn| {
+            if let Err(turn) = stop.begin(turn) {
+                return turn;
             }
             let Stage { paths, reads, context, occupied } = stage;
             let begun = Instant::now();
@@ -195,7 +213,10 @@ impl Calling {
                 own.come_back();
             }
             match course {
-                Course::Over(result) => over(&handle, result),
+                Course::Over(result) => {
+                    over(&handle, result);
+                    stop.take_turn()
+                }
                 Course::Going(going) => {
                     let call = runtime.spawn(going.instrument(span));
                     stop.can_abort(call.abort_handle());
@@ -207,10 +228,13 @@ impl Calling {
                             // To look at files takes its time.
                             Some(_) => tokio::task::block_in_place(|| over(&handle, result)),
                         }
+                        // Whoever is next begins when this end is told.
+                        drop(stop.take_turn());
                     });
+                    None
                 }
             }
-        });
+        })
     }
 
     fn begin_timer(&self) {

@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use keelboat_engine::core::{Action, Core, Event, Urgency};
 use keelboat_engine::{
-    AttemptId, AttemptOutcome, Digest, Failure, FailureClass, InputSpec, MemoRecord, Source,
-    TaskId, TaskSpec, Timestamp, Usage,
+    AttemptId, AttemptOutcome, Digest, Failure, FailureClass, InputSpec, MemoRecord, SiteId,
+    Source, TaskId, TaskSpec, Timestamp, Usage,
 };
 
 use super::calling::{Calling, Launch, Stage, Stop};
@@ -21,7 +21,7 @@ use super::error::TaskError;
 use super::function::{Left, panicked};
 use super::handle::{Called, Deed, Handle, LateText, Request, Submission, Work, closed};
 use super::spans::Spans;
-use super::workers::Workers;
+use super::workers::{Job, Workers};
 use crate::driver::Edges;
 use crate::driver::reads::Reads;
 use crate::driver::values;
@@ -31,6 +31,10 @@ use crate::workflow::near;
 pub(crate) struct Side {
     pub(super) handle: Handle,
     workers: Workers,
+    /// Calls that were launched, for the lines of their pools.
+    launched: Vec<(u16, Job)>,
+    /// How many of each line may be at work.
+    at_work: Vec<usize>,
     /// By the number of the task; empty when it is over.
     pub(super) entries: Vec<Option<Entry>>,
     /// How often a name was given that others have too.
@@ -78,8 +82,18 @@ pub(crate) struct TakenIn {
 impl Side {
     pub(crate) fn new(handle: Handle, workers: Workers, spans: Spans) -> Self {
         let (entries, repeated, calls) = (Vec::new(), HashMap::new(), BTreeMap::new());
-        let returned = BTreeMap::new();
-        Self { handle, workers, entries, repeated, calls, returned, is_stopping: false, spans }
+        Self {
+            handle,
+            workers,
+            launched: Vec::new(),
+            at_work: Vec::new(),
+            entries,
+            repeated,
+            calls,
+            returned: BTreeMap::new(),
+            is_stopping: false,
+            spans,
+        }
     }
 
     /// Tasks that cannot be, and that the core never saw.
@@ -281,7 +295,6 @@ impl Side {
             Deed::Function(function) => function,
         };
         let needs_scratch = function.needs_scratch;
-        entry.cell.set_running(true);
         let spec = core.spec(attempt.task);
         let calling = Calling {
             attempt,
@@ -311,8 +324,24 @@ impl Side {
         };
         let paths = spec.inputs.iter().filter_map(path).collect();
         let reads = Reads::of(core, attempt.task, edges).map(Arc::new);
-        calling.begin(Stage { paths, reads, ..Stage::default() });
+        let stage = Stage { paths, reads, ..Stage::default() };
+        if spec.goes_ahead {
+            self.launched.push((core.pool(attempt.task), calling.job(stage)));
+        } else {
+            calling.begin(stage);
+        }
         None
+    }
+
+    /// Puts what was launched into the lines, of which as many are at work as the core says.
+    pub(crate) fn line_up(&mut self, core: &Core, pools: usize) {
+        let pools = (0..pools).map(|pool| u16::try_from(pool).unwrap_or(u16::MAX));
+        let at_work: Vec<usize> = pools.map(|pool| core.at_work(SiteId::HOME, pool)).collect();
+        if self.launched.is_empty() && self.at_work == at_work {
+            return;
+        }
+        self.workers.line_up(self.launched.drain(..), &at_work);
+        self.at_work = at_work;
     }
 
     /// Ends a call: an `async` one for good; of another one only the result is not waited for.

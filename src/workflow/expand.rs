@@ -174,6 +174,7 @@ impl<'t> Expander<'_, '_, 't> {
             uncounted: options.uncounted(),
             generates: false,
             checkpoint: declaration.checkpoint.as_ref().map(|checkpoint| checkpoint.spec.clone()),
+            goes_ahead: false,
         };
         let collision = collisions::find(self.context.directory.sources, declaration, &task);
         match collision {

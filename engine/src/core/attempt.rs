@@ -23,6 +23,16 @@ impl Core {
     pub(super) fn on_attempt_ended(&mut self, outcome: AttemptOutcome, actions: &mut Vec<Action>) {
         let AttemptOutcome { attempt, result, usage } = outcome;
         let Some(Phase::Running(site)) = self.current(attempt) else { return };
+        if self.is_in_line(attempt.task) {
+            if result.is_err() && self.was_asked_to_stop() {
+                // Nobody had begun it, or nobody needs to know.
+                self.leave(attempt.task);
+                self.tasks[attempt.task.index()].phase = Phase::Backoff;
+                return;
+            }
+            self.tell_of_begin(attempt.task, actions);
+        }
+        self.learn_wall(attempt.task, site, usage.wall);
         match result {
             Ok(()) => {
                 self.begin_publishing(attempt.task, site);
@@ -222,12 +232,13 @@ impl Core {
             };
         }
         self.timers.clear();
-        if urgency == Urgency::Now {
-            let running: Vec<TaskId> = self.sites.running().collect();
-            for task in running {
-                let attempt = self.tasks[task.index()].attempt(task);
-                actions.push(Action::Kill { attempt });
-            }
+        let killed: Vec<TaskId> = match urgency {
+            Urgency::Now => self.sites.launched().collect(),
+            Urgency::Drain => self.sites.in_line().collect(),
+        };
+        for task in killed {
+            let attempt = self.tasks[task.index()].attempt(task);
+            actions.push(Action::Kill { attempt });
         }
     }
 

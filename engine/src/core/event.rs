@@ -159,12 +159,14 @@ pub struct Pool {
     pub admission: Admission,
     /// Its slots.
     pub capacity: Resources,
+    /// How many tasks at most are launched ahead, while their slots are still taken.
+    pub ahead: u32,
 }
 
 impl Pool {
     /// A pool for everything and everybody.
     pub fn new(label: impl Into<Arc<str>>, capacity: Resources) -> Self {
-        Self { label: label.into(), only: None, admission: Admission::Anyone, capacity }
+        Self { label: label.into(), only: None, admission: Admission::Anyone, capacity, ahead: 0 }
     }
 }
 

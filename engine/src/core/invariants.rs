@@ -14,7 +14,8 @@ impl Core {
         let mut running = 0;
         for task in (0..self.counts.total).map(TaskId) {
             let state = &self.tasks[task.index()];
-            running += u32::from(matches!(state.phase, Phase::Running(_)));
+            let is_launched = matches!(state.phase, Phase::Running(_));
+            running += u32::from(is_launched && !self.is_in_line(task));
             self.check_task(task);
         }
         assert_eq!(running, self.counts.running, "running tasks are counted");

@@ -8,6 +8,7 @@
 //!
 //! Deliberately absent: clocks, files, processes, and waiting for any of them.
 
+mod ahead;
 mod attempt;
 mod event;
 mod graph;
@@ -235,7 +236,7 @@ impl Core {
     /// are done again since their results were lost.
     pub fn ready(&self) -> u64 {
         let placed = self.sites.all.values().map(|place| place.placed.len());
-        (self.ready.len() + placed.sum::<usize>()) as u64
+        (self.ready.len() + placed.sum::<usize>() + self.sites.in_line) as u64
     }
 
     /// How many tasks have run, and what they left is on its way to its place.
@@ -305,6 +306,7 @@ impl Core {
                 Some("the task whose value it leaves".to_owned())
             }
             Phase::Publishing(_) => Some("its outputs to be in their places".to_owned()),
+            Phase::Running(site) if self.is_in_line(task) => Some(format!("free slots at {site}")),
             Phase::Running(_) | Phase::Done | Phase::Failed | Phase::Skipped => None,
         }
     }
@@ -354,6 +356,7 @@ impl Core {
     fn proceed(&mut self, actions: &mut Vec<Action>) {
         self.wake_retries();
         self.ask_for_snapshots(actions);
+        self.admit_from_line(actions);
         while self.course == Course::Going {
             self.place_ready(actions);
             let launched = self.launch_queued(actions);
@@ -393,6 +396,7 @@ impl Core {
             return;
         }
         let busy = self.counts.running > 0
+            || self.sites.in_line > 0
             || self.sites.any_publishing()
             || aftermath && self.course != Course::Halting;
         if busy {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::site::{Place, PlaceId, Turn};
 use super::task::Knowledge;
 use super::{Action, Core, Course, Phase};
-use crate::{Fact, Failure, FailureClass, FileId, Resources, SiteId, TaskId};
+use crate::{Failure, FailureClass, FileId, Resources, SiteId, TaskId};
 
 /// A task at the head of a place's queue that does not fit is passed by at most so many others.
 const PASSED_MAX: u32 = 16;
@@ -201,10 +201,13 @@ impl Core {
     /// for a while, and then waited for. Whether any was launched.
     pub(super) fn launch_queued(&mut self, actions: &mut Vec<Action>) -> bool {
         let mut launched = false;
+        self.admit_from_line(actions);
         while let Some(id) = self.sites.stirred.pop_first() {
             let mut skipped = 0;
-            while let Some(task) =
-                self.next_to_launch(id, &mut skipped).or_else(|| self.take_over(id))
+            while let Some(task) = self
+                .next_to_launch(id, &mut skipped)
+                .or_else(|| self.take_over(id))
+                .or_else(|| self.next_ahead(id))
             {
                 // Inputs can have been lost since they came.
                 if self.lacking(task, id.0).next().is_none() {
@@ -275,21 +278,22 @@ impl Core {
 
     fn launch(&mut self, task: TaskId, id: PlaceId, actions: &mut Vec<Action>) {
         let (site, turn) = (id.0, self.turn(task));
-        self.sites.take(id, turn);
-        self.counts.running += 1;
+        let has_slots = self.sites.all.get(&id).is_some_and(|place| place.has_slots(task));
+        if has_slots {
+            self.sites.take(id, turn);
+            self.counts.running += 1;
+        } else {
+            self.sites.line_up(id, turn);
+        }
         self.forget_read_before(task);
         let state = &mut self.tasks[task.index()];
         state.phase = Phase::Running(site);
         state.ordinal += 1;
         let attempt = state.attempt(task);
-        let reasons = state.reasons.clone();
         self.watch_checkpoints(task);
-        let fact = Fact::AttemptStarted {
-            task: self.spec(task).name.clone(),
-            ordinal: attempt.ordinal,
-            reasons,
-        };
-        super::record(fact, actions);
+        if has_slots {
+            self.tell_of_begin(task, actions);
+        }
         actions.push(Action::Launch { attempt, site });
     }
 
@@ -335,6 +339,7 @@ impl Core {
                     self.transfers.forget_waiter(file, site, task);
                 }
             }
+            Phase::Running(_) if id.is_some_and(|id| self.sites.leave_line(id, task)) => {}
             Phase::Running(_) => {
                 self.counts.running -= 1;
                 self.snapshots.pause(task);
@@ -377,6 +382,12 @@ impl Core {
             lost.iter().flat_map(|p| p.running.keys()).copied().collect();
         let publishing: BTreeSet<TaskId> =
             lost.iter().flat_map(|p| &p.publishing).copied().collect();
+        let in_line: BTreeSet<TaskId> = lost.iter().flat_map(|p| &p.line).copied().collect();
+        for task in in_line {
+            // It had not begun.
+            self.tasks[task.index()].phase = Phase::Waiting;
+            self.make_ready(task);
+        }
         for task in running.into_iter().chain(publishing) {
             let cause = format!("site {site} was lost: {cause}");
             let failure = Failure::new(FailureClass::InfrastructureLost, cause);
@@ -406,12 +417,17 @@ impl Core {
                 let expected = if queued { Phase::Queued(id.0) } else { Phase::Fetching(id.0) };
                 assert_eq!(phase, expected, "{task} has a place at {id:?}");
             }
-            let waiting = place.placed.keys().chain(place.running.keys());
+            let waiting = place.placed.keys().chain(place.running.keys()).chain(&place.line);
             for task in waiting.chain(&place.publishing) {
                 assert_eq!(self.pool(*task), id.1, "{task} knows its pool");
             }
-            for task in place.running.keys() {
+            for task in place.running.keys().chain(&place.line) {
                 assert_eq!(self.phase(*task), Phase::Running(id.0), "{task} runs at {id:?}");
+            }
+            for task in &place.line {
+                assert!(!place.running.contains_key(task), "{task} is in line or runs");
+                assert_eq!(place.free.cores, 0, "{task} waits in line for slots of {id:?}");
+                assert!(self.spec(*task).goes_ahead, "{task} may be launched ahead");
             }
             for task in &place.publishing {
                 assert_eq!(self.phase(*task), Phase::Publishing(id.0), "{task} publishes there");

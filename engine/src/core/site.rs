@@ -2,7 +2,8 @@
 //! site share its files.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use super::event::Pool;
 use super::ready::Kind;
@@ -20,6 +21,8 @@ pub(super) struct Sites {
     /// Places at which something can have become possible to launch.
     pub(super) stirred: BTreeSet<PlaceId>,
     pub(super) publishing: usize,
+    /// Tasks that were launched ahead and wait for their slots.
+    pub(super) in_line: usize,
     /// Those of them that wait for other tasks.
     pub(super) joining: BTreeSet<TaskId>,
     /// Numbers of the GPUs that tasks hold.
@@ -36,6 +39,10 @@ pub(super) struct Place {
     pub(super) placed: BTreeMap<TaskId, Resources>,
     /// Those of them that have all inputs.
     pub(super) queued: BTreeSet<Turn>,
+    /// Those that were launched ahead, in the order in which they get slots.
+    pub(super) line: VecDeque<TaskId>,
+    /// How long the longest of the last attempts lasted that may be launched ahead.
+    pub(super) longest: Option<Duration>,
     /// With the slots that they hold: as many as they asked for or there are.
     pub(super) running: BTreeMap<TaskId, Resources>,
     pub(super) publishing: BTreeSet<TaskId>,
@@ -51,6 +58,8 @@ impl Place {
             gpus_taken: BTreeSet::new(),
             placed: BTreeMap::new(),
             queued: BTreeSet::new(),
+            line: VecDeque::new(),
+            longest: None,
             running: BTreeMap::new(),
             publishing: BTreeSet::new(),
             passed: 0,
@@ -113,6 +122,7 @@ impl Sites {
         for task in places.iter().flat_map(|place| place.running.keys()) {
             self.gpus.remove(task);
         }
+        self.in_line -= places.iter().map(|place| place.line.len()).sum::<usize>();
         places
     }
 
@@ -129,7 +139,16 @@ impl Sites {
         self.publishing > self.joining.len()
     }
 
-    pub(super) fn running(&self) -> impl Iterator<Item = TaskId> {
+    /// All that was launched and has not ended.
+    pub(super) fn launched(&self) -> impl Iterator<Item = TaskId> {
+        self.running().chain(self.in_line())
+    }
+
+    pub(super) fn in_line(&self) -> impl Iterator<Item = TaskId> {
+        self.all.values().flat_map(|place| place.line.iter().copied())
+    }
+
+    fn running(&self) -> impl Iterator<Item = TaskId> {
         self.all.values().flat_map(|place| place.running.keys().copied())
     }
 
@@ -162,6 +181,40 @@ impl Sites {
         if share.gpus > 0 {
             self.gpus.insert(task, place.take_gpus(share.gpus));
         }
+    }
+
+    /// Puts a task in line that has its place there.
+    pub(super) fn line_up(&mut self, id: PlaceId, turn: Turn) {
+        let Some(place) = self.all.get_mut(&id) else { return };
+        if place.placed.remove(&turn.1).is_some() {
+            place.queued.remove(&turn);
+            place.line.push_back(turn.1);
+            self.in_line += 1;
+        }
+    }
+
+    /// The first in line gets its slots, if there are any.
+    pub(super) fn admit_first(&mut self, id: PlaceId) -> Option<TaskId> {
+        let place = self.all.get_mut(&id)?;
+        let share = Resources::default();
+        if !share.fits(place.free) {
+            return None;
+        }
+        let task = place.line.pop_front()?;
+        place.running.insert(task, share);
+        place.free = place.free.less(share);
+        self.in_line -= 1;
+        Some(task)
+    }
+
+    /// Takes a task out of the line. Whether it was there.
+    pub(super) fn leave_line(&mut self, id: PlaceId, task: TaskId) -> bool {
+        let Some(place) = self.all.get_mut(&id) else { return false };
+        let Some(at) = place.line.iter().position(|other| *other == task) else { return false };
+        place.line.remove(at);
+        self.stirred.insert(id);
+        self.in_line -= 1;
+        true
     }
 
     /// Takes them back.

@@ -1,5 +1,6 @@
 //! Scenarios: a plan and a script as text, each line an event and the actions that follow from it.
 
+mod ahead;
 mod attempts;
 mod checkpoints;
 mod directories;
@@ -146,8 +147,13 @@ impl Script {
             }
             "ended" => {
                 let attempt = self.attempt(what);
-                let result = if more.is_empty() { Ok(()) } else { Err(failure(more)) };
-                Event::AttemptEnded(AttemptOutcome { attempt, result, usage: Usage::default() })
+                // In milliseconds.
+                let wall = more.strip_prefix("after ").map(|ms| ms.parse().expect("a number"));
+                let ended_well = more.is_empty() || wall.is_some();
+                let result = if ended_well { Ok(()) } else { Err(failure(more)) };
+                let wall = std::time::Duration::from_millis(wall.unwrap_or(0));
+                let usage = Usage { wall, ..Usage::default() };
+                Event::AttemptEnded(AttemptOutcome { attempt, result, usage })
             }
             "published" => {
                 let attempt = self.attempt(what);
@@ -238,8 +244,9 @@ fn content(bytes: &str, kind: Kind) -> Content {
 }
 
 /// `cores gib gpus disk` for everybody, `label: cores …` for those who ask, `label! cores …` for
-/// functions.
+/// functions; `>3` behind them: so many are launched ahead.
 fn pool(text: &str) -> Pool {
+    let (text, ahead) = text.split_once('>').unwrap_or((text, "0"));
     let (label, numbers) = text.split_once([':', '!']).unwrap_or(("local", text));
     let mut numbers =
         numbers.split_whitespace().map(|number| number.parse::<u64>().expect("slots"));
@@ -251,6 +258,7 @@ fn pool(text: &str) -> Pool {
         disk: next(0) << 30,
     };
     let mut pool = Pool::new(label, capacity);
+    pool.ahead = ahead.trim().parse().expect("a number");
     if text.contains(':') {
         pool.admission = Admission::WhoAsks;
     }
