@@ -234,6 +234,13 @@ fn a_damaged_object_is_named_and_the_exit_code_says_so() {
     let verified = keelboat(project.path()).args(["cache", "verify"]).assert().code(5);
     verified.stdout(contains("damaged: object "));
     keelboat(project.path()).args(["cache", "verify"]).assert().success();
+    // The output in its place is whole.
+    fs::write(&object, "rotten again").unwrap();
+    let repaired = keelboat(project.path()).args(["cache", "repair"]).assert().success();
+    repaired.stdout(contains("mended: object "));
+    assert!(!fs::read(&object).unwrap().starts_with(b"rotten"));
+    let repaired = keelboat(project.path()).args(["cache", "repair"]).assert().success();
+    repaired.stdout(contains("nothing to mend"));
     keelboat(project.path())
         .args(["cache", "gc"])
         .assert()

@@ -16,7 +16,8 @@ use keelboat_engine::{Digest, FileStamp};
 
 use crate::error::{IoContext as _, IoError};
 use crate::files;
-use crate::frame::{self, FILE_HEADER_BYTES, FileHeader, Found};
+use crate::frame;
+use crate::journal::Damage;
 
 const HEADER_NAME: [u8; 8] = *b"KEELDIGS";
 const VERSION: u16 = 1;
@@ -63,6 +64,8 @@ struct State {
     append_at: Option<u64>,
     /// Something was forgotten that may still stand in the file.
     forgot: bool,
+    /// What of the file could not be used.
+    damaged: Vec<Damage>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -147,6 +150,11 @@ impl DigestCache {
         }
     }
 
+    /// What of the file was damaged, and dropped. It is gone when the file is next written.
+    pub fn damaged(&self) -> Vec<Damage> {
+        self.state().damaged.clone()
+    }
+
     /// How many files are known.
     pub fn len(&self) -> usize {
         self.state().entries.len()
@@ -164,7 +172,7 @@ impl DigestCache {
     /// When the file cannot be written.
     pub fn save(&self) -> Result<(), IoError> {
         let mut state = self.state();
-        if state.unsaved.is_empty() && !state.forgot {
+        if state.unsaved.is_empty() && !state.forgot && state.damaged.is_empty() {
             return Ok(());
         }
         let outdated = state.on_disk + state.unsaved.len() > 2 * state.entries.len() + 1024;
@@ -193,30 +201,14 @@ impl Drop for DigestCache {
 impl State {
     fn from_bytes(bytes: &[u8], path: &Path) -> Self {
         let mut state = Self::default();
-        if frame::read_file_header(bytes, HEADER_NAME) != FileHeader::Version(VERSION) {
-            tracing::warn!(path = %path.display(), "the digest cache is damaged or of another version: starting with an empty one");
-            return state;
+        let header = frame::file_header(HEADER_NAME, VERSION);
+        let damaged =
+            frame::read_file(bytes, header, FRAME_MAGIC, |payload| state.add_frame(payload));
+        for damage in &damaged {
+            tracing::warn!(path = %path.display(), %damage, "digest cache: dropped");
         }
-        let frames = &bytes[FILE_HEADER_BYTES..];
-        let mut whole = true;
-        let settled = frame::scan(
-            frames,
-            FRAME_MAGIC,
-            FILE_HEADER_BYTES as u64,
-            |found| match found {
-                Found::Frame { payload, .. } => state.add_frame(payload),
-                Found::Damage { offset, bytes } => {
-                    whole = false;
-                    tracing::warn!(path = %path.display(), offset, bytes, "digest cache: damaged entries dropped");
-                }
-            },
-        );
-        if settled < frames.len() {
-            whole = false;
-            let offset = FILE_HEADER_BYTES + settled;
-            tracing::warn!(path = %path.display(), offset, "digest cache: unfinished end dropped");
-        }
-        state.append_at = whole.then_some(bytes.len() as u64);
+        state.append_at = damaged.is_empty().then_some(bytes.len() as u64);
+        state.damaged = damaged;
         state
     }
 
@@ -251,6 +243,7 @@ impl State {
         push_entries(&mut buffer, 0, self.entries.values().copied());
         files::replace(path, &buffer)?;
         self.append_at = Some(buffer.len() as u64);
+        self.damaged.clear();
         self.on_disk = self.entries.len();
         self.unsaved.clear();
         self.forgot = false;

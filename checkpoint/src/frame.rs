@@ -6,6 +6,8 @@
 //! from elsewhere are none. After damage, the reader looks for the next place where a whole frame
 //! stands, so one damaged frame costs one record.
 
+use crate::journal::{Damage, DamageKind};
+
 /// Bytes before the payload.
 pub(crate) const FRAME_HEADER_BYTES: usize = 12;
 /// Longest payload: a length beyond it is damage.
@@ -121,6 +123,32 @@ pub(crate) fn scan<'a>(
         found(Found::Damage { offset: base + position as u64, bytes });
         position = next;
     }
+}
+
+/// Reports the payloads of all whole frames of a file that nobody writes to, and returns what is
+/// damaged in it. Nothing is read behind a header that is not this one.
+pub(crate) fn read_file<'a>(
+    bytes: &'a [u8],
+    header: [u8; FILE_HEADER_BYTES],
+    magic: Magic,
+    mut payload_found: impl FnMut(&'a [u8]),
+) -> Vec<Damage> {
+    let length = bytes.len() as u64;
+    let Some(frames) = bytes.strip_prefix(&header) else {
+        return vec![Damage { offset: 0, bytes: length, kind: DamageKind::Header }];
+    };
+    let base = FILE_HEADER_BYTES as u64;
+    let mut damaged = Vec::new();
+    let kind = DamageKind::Checksum;
+    let settled = scan(frames, magic, base, |found| match found {
+        Found::Frame { payload, .. } => payload_found(payload),
+        Found::Damage { offset, bytes } => damaged.push(Damage { offset, bytes, kind }),
+    });
+    if settled < frames.len() {
+        let offset = base + settled as u64;
+        damaged.push(Damage { offset, bytes: length - offset, kind });
+    }
+    damaged
 }
 
 /// The length of the leading frame of `rest` by its own word, when all of it is there. Told of

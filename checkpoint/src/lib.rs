@@ -22,8 +22,8 @@ pub mod snapshots;
 pub use digests::{DigestCache, stamp_of};
 pub use error::IoError;
 pub use journal::{
-    Damage, DamageKind, FlushStats, Journal, JournalError, JournalReader, Position, Recovered,
-    TornTail, read_journal,
+    Damage, DamageKind, FlushStats, Journal, JournalError, JournalReader, Mended, Position,
+    Recovered, TornTail, mend_journal, read_journal,
 };
 pub use lock::{Holder, LockError, ProjectLock, host_name};
 pub use memo::{

@@ -241,8 +241,10 @@ pub(crate) struct CacheArgs {
 pub(crate) enum CacheCommand {
     /// Count what is in the cache
     Stats,
-    /// Read every object and tell which are damaged
+    /// Read all that is kept and tell what is damaged
     Verify,
+    /// Set aside what is damaged, and make whole what can be: what cannot is made again by a run
+    Repair,
     /// Remove what was not used for the longest time
     Gc {
         /// Keep at most so much, such as 20GiB

@@ -2,6 +2,7 @@
 
 mod disk;
 mod gc;
+mod repair;
 mod stats;
 mod verify;
 
@@ -16,7 +17,7 @@ use self::gc::Limits;
 use super::args::{CacheArgs, CacheCommand};
 use super::exit::Exit;
 use super::terminal::Terminal;
-use crate::project::Project;
+use crate::project::{Project, RunDir};
 
 pub(super) fn cache(args: &CacheArgs, terminal: &mut Terminal) -> Exit {
     let project = Project::at(&args.directory);
@@ -25,6 +26,7 @@ pub(super) fn cache(args: &CacheArgs, terminal: &mut Terminal) -> Exit {
         match &args.command {
             CacheCommand::Stats => stats::stats(&desk),
             CacheCommand::Verify => verify::verify(&desk),
+            CacheCommand::Repair => repair::repair(&desk),
             CacheCommand::Gc { max_size, keep_days, dry_run } => {
                 Limits::parse(max_size.as_deref(), *keep_days, *dry_run)
                     .and_then(|limits| gc::gc(&desk, &limits))
@@ -44,6 +46,14 @@ struct Desk<'a> {
     project: &'a Project,
     json: bool,
     terminal: &'a Terminal,
+}
+
+impl Desk<'_> {
+    /// All runs of the project, the newest first.
+    fn runs(&self) -> Result<Vec<RunDir>, CacheError> {
+        let path = self.project.runs();
+        self.project.list_runs().map_err(|source| CacheError::Disk { doing: "list", path, source })
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -17,9 +17,14 @@ mod processes;
 #[expect(dead_code, reason = "tests/system uses all of it")]
 mod project;
 
+#[path = "../common/server.rs"]
+#[expect(dead_code, reason = "tests/system uses all of it")]
+mod server;
+
 mod bout;
 mod journal;
 mod saved;
+mod storage;
 
 use std::process::ExitCode;
 
@@ -27,6 +32,6 @@ use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials = [journal::trials()];
+    let trials = [journal::trials(), storage::trials()];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

@@ -9,6 +9,7 @@
 mod disk;
 pub(crate) mod durable;
 mod flush;
+mod mend;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use keelboat_engine::Stamped;
 
 pub(crate) use disk::{ContentV1, PartV1, RecordV1};
 pub use flush::FlushStats;
+pub use mend::{Mended, mend_journal};
 pub use read::{Damage, DamageKind, JournalReader, Recovered, TornTail, read_journal};
 
 use self::disk::StampedV1;

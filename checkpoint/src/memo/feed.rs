@@ -72,6 +72,19 @@ pub(crate) fn catch_up(index: &dyn Index, runs: &Path) -> Result<Fed, MemoError>
     Ok(fed)
 }
 
+/// Brings to the index what journals tell and it has lost.
+pub(crate) fn read_all_again(index: &dyn Index, runs: &Path) -> Result<Fed, MemoError> {
+    let mut marked = Vec::new();
+    index.iterate(Table::Marks, &mut |run, _| {
+        marked.push(run.to_vec());
+        ControlFlow::Continue(())
+    })?;
+    marked.iter().try_for_each(|run| index.remove(Table::Marks, run))?;
+    let fed = catch_up(index, runs)?;
+    index.flush()?;
+    Ok(fed)
+}
+
 /// What they taught stays; only their marks go.
 fn forget_runs_that_are_gone(
     index: &dyn Index,

@@ -93,6 +93,15 @@ pub enum MemoNotice {
         /// How many journals it was rebuilt from.
         journals: u64,
     },
+    /// The index had lost entries.
+    #[error(
+        "the memo store had lost entries, by damage to its files: what {journals} journals tell of \
+         them is in it again"
+    )]
+    Lost {
+        /// How many journals were read.
+        journals: u64,
+    },
     /// The index cannot be used at all; one in memory serves instead.
     #[error("the memo store on disk cannot be used, this process keeps it in memory: {cause}")]
     InMemory {
@@ -134,6 +143,13 @@ pub struct CheckReport {
     pub damaged: Vec<String>,
     /// Results and sources that journals have and the index has not.
     pub missing: u64,
+}
+
+impl CheckReport {
+    /// Whether nothing is amiss.
+    pub fn is_whole(&self) -> bool {
+        self.damaged.is_empty() && self.missing == 0
+    }
 }
 
 /// What [`MemoStore::rebuild`] did.
@@ -317,6 +333,15 @@ impl MemoStore {
     /// When the index fails and cannot be rebuilt either.
     pub fn check(&self) -> Result<CheckReport, MemoError> {
         self.store.check()
+    }
+
+    /// Removes damaged entries from the index and brings to it what journals tell, also of runs
+    /// that it knows. Returns what was amiss.
+    ///
+    /// # Errors
+    /// When the index fails and cannot be rebuilt either.
+    pub fn mend(&self) -> Result<CheckReport, MemoError> {
+        self.store.mend()
     }
 
     /// Drops the index and builds it anew from the journals.

@@ -111,31 +111,45 @@ impl Store {
 
     /// Reads every entry, and every journal.
     pub(super) fn check(&self) -> Result<CheckReport, MemoError> {
-        let index = self.index()?;
-        let mut report = CheckReport::default();
-        let mut held = BTreeSet::new();
-        let tables = [Table::Memo, Table::Names, Table::Sources, Table::Values, Table::Marks];
-        for table in tables {
-            index.iterate(table, &mut |key, value| {
-                report.entries += 1;
-                if is_whole(table, key, value) {
-                    held.insert((table, key.to_vec()));
-                } else {
-                    report.damaged.push(format!("{} {}", table_name(table), key_text(table, key)));
-                }
-                ControlFlow::Continue(())
-            })?;
+        Ok(self.look()?.1.report())
+    }
+
+    /// Removes what is damaged, and reads all journals again when something was amiss.
+    pub(super) fn mend(&self) -> Result<CheckReport, MemoError> {
+        let (index, found) = self.look()?;
+        let report = found.report();
+        if !report.is_whole() {
+            let _working = self.work();
+            found.damaged.iter().try_for_each(|(table, key)| index.remove(*table, key))?;
+            self.note(feed::read_all_again(&*index, &self.runs)?);
         }
+        Ok(report)
+    }
+
+    /// Looks at all there is; an index that cannot be read is replaced first.
+    fn look(&self) -> Result<(Arc<dyn Index>, Found), MemoError> {
+        let index = self.index()?;
+        let (index, mut found) = match Found::in_index(&*index) {
+            Ok(found) => (index, found),
+            Err(error) => {
+                let index = self.replace(index, &error.into())?;
+                let found = Found::in_index(&*index)?;
+                (index, found)
+            }
+        };
         let mut learned = Learned::default();
         for (run, path, _) in feed::journals(&self.runs)? {
-            learn_journal(&mut learned, &run, &path, self)?;
+            match learn_journal(&mut learned, &run, &path, self) {
+                // It is passed over, as it is when the index is fed.
+                Err(MemoError::Journal(error)) => {
+                    let cause = error.to_string();
+                    self.notice(MemoNotice::JournalUnreadable { run, cause });
+                }
+                learned => learned?,
+            }
         }
-        let memo = learned.memo.keys().map(|key| (Table::Memo, key.0.as_bytes().to_vec()));
-        let sources = learned.sources.keys().map(|url| (Table::Sources, url.as_bytes().to_vec()));
-        let values = learned.values.keys().map(|value| (Table::Values, value.as_bytes().to_vec()));
-        let all = memo.chain(sources).chain(values);
-        report.missing = all.filter(|entry| !held.contains(entry)).count() as u64;
-        Ok(report)
+        found.compare(&learned);
+        Ok((index, found))
     }
 
     pub(super) fn notice(&self, notice: MemoNotice) {
@@ -174,12 +188,19 @@ impl Store {
     }
 
     fn open_and_feed(&self) -> Result<(Arc<dyn Index>, Fed), MemoError> {
-        let index: Arc<dyn Index> = match &self.place {
-            Place::Folder(path) => Arc::new(SledIndex::open(path)?),
-            Place::Memory => Arc::new(MemoryIndex::default()),
+        let Place::Folder(path) = &self.place else {
+            let index = MemoryIndex::default();
+            let fed = feed::catch_up(&index, &self.runs)?;
+            return Ok((Arc::new(index), fed));
         };
-        let fed = feed::catch_up(&*index, &self.runs)?;
-        Ok((index, fed))
+        let index = SledIndex::open(path)?;
+        if !index.has_lost() {
+            let fed = feed::catch_up(&index, &self.runs)?;
+            return Ok((Arc::new(index), fed));
+        }
+        let mut fed = feed::read_all_again(&index, &self.runs)?;
+        fed.notices.push(MemoNotice::Lost { journals: fed.journals });
+        Ok((Arc::new(index), fed))
     }
 
     /// Drops an index that failed and puts a new one in its place.
@@ -238,6 +259,50 @@ impl Store {
 
     fn slot(&self) -> MutexGuard<'_, Option<Arc<dyn Index>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a look at the whole index has found.
+#[derive(Debug, Default)]
+struct Found {
+    entries: u64,
+    held: BTreeSet<(Table, Vec<u8>)>,
+    damaged: Vec<(Table, Vec<u8>)>,
+    missing: u64,
+}
+
+impl Found {
+    fn in_index(index: &dyn Index) -> Result<Self, IndexError> {
+        let mut found = Self::default();
+        let tables = [Table::Memo, Table::Names, Table::Sources, Table::Values, Table::Marks];
+        for table in tables {
+            index.iterate(table, &mut |key, value| {
+                found.entries += 1;
+                if is_whole(table, key, value) {
+                    found.held.insert((table, key.to_vec()));
+                } else {
+                    found.damaged.push((table, key.to_vec()));
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(found)
+    }
+
+    fn compare(&mut self, learned: &Learned) {
+        let memo = learned.memo.keys().map(|key| (Table::Memo, key.0.as_bytes().to_vec()));
+        let sources = learned.sources.keys().map(|url| (Table::Sources, url.as_bytes().to_vec()));
+        let values = learned.values.keys().map(|value| (Table::Values, value.as_bytes().to_vec()));
+        let all = memo.chain(sources).chain(values);
+        self.missing = all.filter(|entry| !self.held.contains(entry)).count() as u64;
+    }
+
+    fn report(&self) -> CheckReport {
+        let text = |(table, key): &(Table, Vec<u8>)| {
+            format!("{} {}", table_name(*table), key_text(*table, key))
+        };
+        let damaged = self.damaged.iter().map(text).collect();
+        CheckReport { entries: self.entries, damaged, missing: self.missing }
     }
 }
 

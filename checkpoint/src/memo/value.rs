@@ -96,6 +96,17 @@ pub(crate) fn decode_mark(run: &str, value: &[u8]) -> Result<u64, DamagedValue> 
     open(Table::Marks, run.as_bytes(), value)
 }
 
+/// Where the number of the last batch stands, in the table of the format.
+pub(crate) const BATCHES_KEY: &[u8] = b"batches";
+
+pub(crate) fn encode_batches(number: u64) -> Option<Vec<u8>> {
+    seal(Table::Meta, BATCHES_KEY, &number)
+}
+
+pub(crate) fn decode_batches(value: &[u8]) -> Result<u64, DamagedValue> {
+    open(Table::Meta, BATCHES_KEY, value)
+}
+
 /// `None` only when the encoder refuses, which it does for no type of this file.
 fn seal<T: Serialize>(table: Table, key: &[u8], payload: &T) -> Option<Vec<u8>> {
     let mut value = postcard::to_io(payload, vec![0; PREFIX_BYTES]).ok()?;

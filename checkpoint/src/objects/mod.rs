@@ -290,6 +290,11 @@ impl ObjectCache {
     /// Moves a damaged object out of the way; when that fails too, removes it. What its stamp
     /// promised is forgotten: the file may be a published output, too.
     fn quarantine(&self, digest: &Digest, path: &Path, what: &str) -> ObjectError {
+        let quarantined = self.move_aside(digest, path, what);
+        ObjectError::Damaged { digest: *digest, quarantined, what: what.to_owned() }
+    }
+
+    fn move_aside(&self, digest: &Digest, path: &Path, what: &str) -> PathBuf {
         if let Ok(metadata) = fs::symlink_metadata(path) {
             self.digests.forget(&stamp_of(&metadata));
         }
@@ -308,7 +313,7 @@ impl ObjectCache {
             files::discard(path);
         }
         tracing::warn!(%digest, what, quarantined = %quarantined.display(), "damaged object");
-        ObjectError::Damaged { digest: *digest, quarantined, what: what.to_owned() }
+        quarantined
     }
 
     fn touch(&self, digest: Digest) {

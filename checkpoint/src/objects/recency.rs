@@ -11,7 +11,8 @@ use keelboat_engine::{Digest, Timestamp};
 
 use crate::error::{IoContext as _, IoError};
 use crate::files;
-use crate::frame::{self, FILE_HEADER_BYTES, FileHeader, Found};
+use crate::frame::{self, FILE_HEADER_BYTES};
+use crate::journal::Damage;
 
 const HEADER_NAME: [u8; 8] = *b"KEELUSED";
 const VERSION: u16 = 1;
@@ -40,18 +41,25 @@ impl Recency {
     /// Last uses by all processes. What is damaged in the file is left out: an object is then as
     /// old as its last change.
     pub(super) fn all(&self) -> BTreeMap<Digest, Timestamp> {
-        let bytes = fs::read(&self.path).unwrap_or_default();
         let mut all = BTreeMap::new();
-        if frame::read_file_header(&bytes, HEADER_NAME) == FileHeader::Version(VERSION) {
-            let frames = &bytes[FILE_HEADER_BYTES..];
-            frame::scan(frames, FRAME_MAGIC, FILE_HEADER_BYTES as u64, |found| {
-                if let Found::Frame { payload, .. } = found {
-                    all.extend(payload.as_chunks::<ENTRY_BYTES>().0.iter().map(decode));
-                }
-            });
-        }
+        self.read(|payload| all.extend(payload.as_chunks::<ENTRY_BYTES>().0.iter().map(decode)));
         all.extend(self.used.iter().map(|(digest, at)| (*digest, *at)));
         all
+    }
+
+    /// What is damaged in the file.
+    pub(super) fn damaged(&self) -> Vec<Damage> {
+        self.read(|_| {})
+    }
+
+    fn read(&self, payload_found: impl FnMut(&[u8])) -> Vec<Damage> {
+        match fs::read(&self.path) {
+            Ok(bytes) => {
+                let header = frame::file_header(HEADER_NAME, VERSION);
+                frame::read_file(&bytes, header, FRAME_MAGIC, payload_found)
+            }
+            Err(_none) => Vec::new(),
+        }
     }
 
     /// Appends what this process used.

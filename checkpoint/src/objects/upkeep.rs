@@ -13,6 +13,7 @@ use super::recency::{now, timestamp};
 use super::{ObjectCache, ObjectError, place, tree};
 use crate::error::IoContext as _;
 use crate::files;
+use crate::journal::Damage;
 
 /// How much the cache holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -142,6 +143,27 @@ impl ObjectCache {
             }
         }
         Ok(report)
+    }
+
+    /// What is damaged in the notes on when objects were used.
+    pub fn damaged_notes(&self) -> Vec<Damage> {
+        self.recency().damaged()
+    }
+
+    /// Writes the notes on when objects were used anew, without what is damaged in them.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn mend_notes(&self) -> Result<(), ObjectError> {
+        let mut recency = self.recency();
+        let all = recency.all();
+        Ok(recency.write(&all)?)
+    }
+
+    /// Sets a directory aside of which files are missing, so that it is made or kept anew. Returns
+    /// where its list of files is now.
+    pub fn set_aside(&self, directory: &Digest) -> PathBuf {
+        self.move_aside(directory, &self.manifest_path(directory), "files of it are missing")
     }
 
     /// Removes what the policy does not keep, the least recently used first; never what is in

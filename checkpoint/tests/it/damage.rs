@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::path::Path;
 
 use keelboat_checkpoint::{
-    DamageKind, Journal, JournalError, JournalReader, Recovered, read_journal,
+    DamageKind, Journal, JournalError, JournalReader, Mended, Recovered, mend_journal, read_journal,
 };
 use keelboat_engine::Stamped;
 use proptest::prelude::*;
@@ -94,6 +94,23 @@ fn a_journal_cut_anywhere_keeps_what_is_whole_and_goes_on() {
         assert_eq!((again.facts.len(), again.torn), (whole + 1, None));
         assert_eq!(again.damaged, vec![]);
     }
+}
+
+#[test]
+fn a_damaged_journal_is_mended_and_kept_as_it_was() {
+    let (mut bytes, ends) = journal_bytes(&small());
+    let folder = folder();
+    let (path, aside) = (folder.path().join("journal"), folder.path().join("damaged/journal"));
+    write(&path, &bytes);
+    assert_eq!(mend_journal(&path, &aside).unwrap(), Mended::Whole);
+    assert!(!aside.exists());
+    bytes[usize::try_from(ends[1]).unwrap() + 20] ^= 1;
+    write(&path, &bytes);
+    assert_eq!(mend_journal(&path, &aside).unwrap(), Mended::Anew { records: 3 });
+    assert_eq!(read(&aside), bytes);
+    let recovered = read_journal(&path).unwrap();
+    let kept = [completed(1), reused(2), reused(4)];
+    assert_eq!((&recovered.facts[..], recovered.damaged), (&kept[..], vec![]));
 }
 
 #[test]

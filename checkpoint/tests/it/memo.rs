@@ -243,6 +243,55 @@ fn a_spoiled_index_is_rebuilt() {
     }
 }
 
+/// sled opens without a word with what stands before a damaged place in its log.
+#[test]
+fn entries_that_sled_loses_in_silence_are_missed() {
+    let folder = project();
+    assert_knows_all(&open_store(folder.path()));
+    let db = folder.path().join("memo/db");
+    let mut bytes = read(&db);
+    bytes[200..260].fill(0);
+    write(&db, &bytes);
+    let store = open_store(folder.path());
+    assert_knows_all(&store);
+    let notices = store.notices();
+    assert!(matches!(notices[..], [MemoNotice::Lost { journals: 2 }]), "{notices:?}");
+    drop(store);
+    let store = open_store(folder.path());
+    assert_knows_all(&store);
+    assert!(store.notices().is_empty(), "it is told once");
+}
+
+#[test]
+fn entries_that_nobody_knows_any_more_are_missed_once() {
+    let folder = project();
+    assert_knows_all(&open_store(folder.path()));
+    fs::remove_dir_all(folder.path().join("runs")).unwrap();
+    let db = folder.path().join("memo/db");
+    let mut bytes = read(&db);
+    bytes[200..260].fill(0);
+    write(&db, &bytes);
+    for notices in [1, 0] {
+        let store = open_store(folder.path());
+        assert_eq!(store.lookup(&key(0)).unwrap(), None);
+        assert_eq!(store.notices().len(), notices);
+        store.close().unwrap();
+    }
+}
+
+#[test]
+fn the_files_of_the_index_are_private() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = project();
+    assert_knows_all(&open_store(folder.path()));
+    for entry in fs::read_dir(folder.path().join("memo")).unwrap().flatten() {
+        let metadata = entry.metadata().unwrap();
+        let expected = if metadata.is_dir() { 0o700 } else { 0o600 };
+        let mode = metadata.permissions().mode() & 0o777;
+        assert_eq!(mode, expected, "{}", entry.path().display());
+    }
+}
+
 #[test]
 fn a_file_where_the_index_should_be_is_replaced() {
     let folder = project();
