@@ -49,7 +49,8 @@ pub(crate) fn fresh_name(folder: &Path) -> PathBuf {
 /// Replaces a file by these bytes: readers see the old or the new ones, also after a power cut.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), IoError> {
     let temporary = fresh_name(parent_of(path));
-    let written = write_new(&temporary, bytes).and_then(|()| {
+    let written = write_open(&temporary, bytes).and_then(|file| {
+        file.sync_data()?;
         fs::rename(&temporary, path)?;
         Ok(())
     });
@@ -59,10 +60,15 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), IoError> {
     written.doing("write", path)
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a private file; it is not durable.
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_open(path, bytes).map(drop)
+}
+
+fn write_open(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let mut file = private().truncate(true).open(path)?;
     file.write_all(bytes)?;
-    file.sync_data()
+    Ok(file)
 }
 
 /// Removes what is not needed any more; that it cannot be removed is worth a line in the log only.

@@ -24,6 +24,7 @@ pub(crate) mod image;
 mod link;
 mod lint;
 mod load;
+mod mask;
 pub(crate) mod near;
 mod own_files;
 mod paths;

@@ -50,6 +50,14 @@ impl Project {
                  to = \"…\" copies an output elsewhere",
             );
         }
+        // A value that a table or a file has brought may not lead from out/ to somewhere else.
+        if path.split('/').any(|segment| segment == "..") {
+            return complain(
+                format!("the output {path:?} goes up by `..`"),
+                "write the path that is meant, without it; values from files and outputs may \
+                 need cleaning",
+            );
+        }
         Ok(normal)
     }
 
@@ -216,15 +224,24 @@ mod tests {
             ("/work/flow/out/a", "out/a"),
             ("/work/flow2/a", "/work/flow2/a"),
             ("/else/./a", "/else/a"),
-            ("a/../b", "b"),
             ("with space é", "with space é"),
             ("-x", "-x"),
         ] {
             assert_eq!(output(path).as_deref(), Ok(normal), "{path}");
         }
-        for path in
-            ["", ".", "/", "..", "../a", "a/../../b", "a\nb", "a\0b", ".keelboat/x", "/work/flow"]
-        {
+        for path in [
+            "",
+            ".",
+            "/",
+            "..",
+            "../a",
+            "a/../../b",
+            "a/../b",
+            "a\nb",
+            "a\0b",
+            ".keelboat/x",
+            "/work/flow",
+        ] {
             assert!(output(path).is_err(), "{path:?}");
         }
         assert!(output(&"x".repeat(256)).is_err());

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use miette::{LabeledSpan, NamedSource, Severity};
 
+use super::mask;
+
 /// The most problems that one report holds; what follows them is counted only.
 pub(super) const PROBLEMS_MAX: usize = 50;
 
@@ -28,17 +30,25 @@ pub(crate) struct Place {
 /// The texts that have been loaded; a [`Place`] points into one of them.
 #[derive(Debug, Default)]
 pub(crate) struct Sources {
-    texts: Vec<Arc<SourceText>>,
+    texts: Vec<Text>,
+}
+
+#[derive(Debug)]
+struct Text {
+    whole: Arc<str>,
+    /// As it is shown.
+    masked: Arc<SourceText>,
 }
 
 impl Sources {
     pub(crate) fn add(&mut self, name: &str, text: Arc<str>) -> u32 {
-        self.texts.push(Arc::new(NamedSource::new(name, text).with_language("toml")));
+        let masked = NamedSource::new(name, mask::secrets(&text)).with_language("toml");
+        self.texts.push(Text { whole: text, masked: Arc::new(masked) });
         u32::try_from(self.texts.len() - 1).unwrap_or(u32::MAX)
     }
 
     pub(super) fn text(&self, file: u32) -> &str {
-        self.texts.get(file as usize).map_or("", |source| source.inner())
+        self.texts.get(file as usize).map_or("", |text| &text.whole)
     }
 
     /// The text at a place.
@@ -50,7 +60,7 @@ impl Sources {
     pub(crate) fn problem(&self, place: Place, message: impl Into<String>) -> Problem {
         Problem {
             message: message.into(),
-            source: self.texts.get(place.file as usize).cloned(),
+            source: self.texts.get(place.file as usize).map(|text| Arc::clone(&text.masked)),
             place,
             labels: vec![label(place, "here")],
             help: None,

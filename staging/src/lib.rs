@@ -16,6 +16,7 @@ mod gate;
 mod globus;
 mod local;
 mod partial;
+mod private;
 mod protocol;
 mod retry;
 

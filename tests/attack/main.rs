@@ -22,8 +22,13 @@ mod project;
 mod server;
 
 mod bout;
+mod edits;
+mod failures;
 mod journal;
+mod model;
+mod names;
 mod saved;
+mod secrets;
 mod storage;
 
 use std::process::ExitCode;
@@ -32,6 +37,13 @@ use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials = [journal::trials(), storage::trials()];
+    let trials = [
+        edits::trials(),
+        failures::trials(),
+        journal::trials(),
+        names::trials(),
+        secrets::trials(),
+        storage::trials(),
+    ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

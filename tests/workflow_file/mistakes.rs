@@ -214,4 +214,8 @@ pub(crate) const MISTAKES: &[(&str, &str)] = &[
          checkpoint = 'state'\n",
     ),
     ("bad_includes", "include = ['gone.toml', 'loop.toml', 'dup.toml']\n[task.t]\nrun = 'a'\n"),
+    (
+        "writes_dup",
+        "include = ['dup.toml']\n[task.u]\noutputs = { o = './/dup.toml' }\nrun = 'a'\n",
+    ),
 ];

@@ -195,8 +195,8 @@ impl ObjectCache {
         let temporary = files::fresh_name(files::parent_of(&path));
         let bytes = encode(entries).map_err(io::Error::other).doing("encode", &path)?;
         // Not made durable: after a power cut its checksums tell, and the task runs again.
-        let written = fs::write(&temporary, bytes)
-            .and_then(|()| fs::set_permissions(&temporary, Permissions::from_mode(0o444)))
+        let written = files::write_new(&temporary, &bytes)
+            .and_then(|()| fs::set_permissions(&temporary, Permissions::from_mode(0o400)))
             .and_then(|()| fs::rename(&temporary, &path));
         if written.is_err() {
             files::discard(&temporary);

@@ -61,7 +61,7 @@ impl Lease {
             LeaseV1 { version: 1, folder, key, directory, run, task, ordinal, began_ms, boot };
         let text = serde_json::to_vec(&disk).map_err(io::Error::other);
         let temporary = files::fresh_name(files::parent_of(path));
-        let written = text.and_then(|text| fs::write(&temporary, text));
+        let written = text.and_then(|text| files::write_new(&temporary, &text));
         written.and_then(|()| fs::rename(&temporary, path)).doing("write", path)
     }
 

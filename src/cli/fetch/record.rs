@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -96,7 +97,7 @@ impl Records {
     pub(super) fn add(&self, records: &[Record]) -> io::Result<()> {
         let folder = self.path.parent().unwrap_or_else(|| Path::new("."));
         fs::create_dir_all(folder)?;
-        let mut file = File::options().append(true).create(true).open(&self.path)?;
+        let mut file = File::options().append(true).create(true).mode(0o600).open(&self.path)?;
         let bytes = file.metadata()?.len();
         if bytes == 0 {
             forget_old(folder, SystemTime::now());

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::Way;
 use crate::address::address_digest;
 use crate::fetch::blocking;
+use crate::private;
 use crate::protocol::{Condition, Validators, Writing};
 
 const VERSION: u32 = 1;
@@ -102,7 +103,7 @@ impl Known {
         let text = serde_json::to_vec(&OnDisk::from(self)).map_err(io::Error::other)?;
         let beside = path.with_extension("there-new");
         fs::create_dir_all(dir)?;
-        fs::write(&beside, text)?;
+        private::write(&beside, &text)?;
         fs::rename(&beside, path)
     }
 }

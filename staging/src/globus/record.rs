@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{Document, Item};
 use super::tokens::local;
+use crate::private;
 use crate::protocol::TransferError;
 
 const VERSION: u32 = 1;
@@ -110,7 +111,7 @@ impl Kept {
     fn write(&self) -> io::Result<()> {
         let text = serde_json::to_vec(&self.record).map_err(io::Error::other)?;
         let beside = self.path.with_extension("new");
-        let mut file = File::create(&beside)?;
+        let mut file = private::create(&beside)?;
         file.write_all(&text)?;
         file.sync_all()?;
         fs::rename(&beside, &self.path)?;

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use keelboat_engine::Digest;
 use serde::{Deserialize, Serialize};
 
+use crate::private;
 use crate::protocol::Validators;
 
 const VERSION: u32 = 1;
@@ -79,7 +80,7 @@ impl State {
     pub(super) fn write(&self, path: &Path) -> io::Result<()> {
         let text = serde_json::to_vec(&OnDisk::from(self.clone())).map_err(io::Error::other)?;
         let beside = path.with_extension("state-new");
-        fs::write(&beside, text)?;
+        private::write(&beside, &text)?;
         fs::rename(&beside, path)
     }
 }
