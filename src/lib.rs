@@ -12,6 +12,7 @@ mod diagnosis;
 pub mod driver;
 pub mod flow;
 mod project;
+mod recent;
 mod settings;
 mod size;
 pub mod workflow;

@@ -102,9 +102,9 @@ fn a_whole_file_becomes_tasks() {
     assert_eq!(names(tasks), ["index", "align[sample=a]", "align[sample=b c]", "merge"]);
     assert_eq!(script(&tasks[0]), "build-index ref.fa.gz > ref/ref.idx");
     assert_eq!(script(&tasks[2]), "align -q 30 ref/ref.idx b_c.fq.gz > 'out/b c.bam'");
-    assert_eq!(tasks[1].resources.cores, 2);
-    assert_eq!(tasks[1].resources.memory, 4 << 30);
-    assert_eq!(tasks[1].retry.retries, 3);
+    assert_eq!(tasks[1].options.resources.cores, 2);
+    assert_eq!(tasks[1].options.resources.memory, 4 << 30);
+    assert_eq!(tasks[1].options.retry.retries, 3);
     assert_eq!(tasks[1].inputs[1].source, Source::Path("ref/ref.idx".into()));
     let argv = ["merge", "-o", "out/all.bam", "out/a.bam", "out/b c.bam"].map(String::from);
     assert_eq!(tasks[3].command, Command::Argv(argv.into()));
@@ -209,10 +209,10 @@ fn includes_bring_tasks_and_inherit_defaults() {
     let tasks = workflow.tasks();
     assert_eq!(names(tasks), ["a", "b", "c"]);
     assert_eq!((script(&tasks[0]), script(&tasks[1])), ("echo 3", "echo 1"));
-    let options = |at: usize| (tasks[at].resources.cores, tasks[at].retry.retries);
+    let options = |at: usize| (tasks[at].options.resources.cores, tasks[at].options.retry.retries);
     assert_eq!((options(0), options(1)), ((2, 2), (4, 0)));
     let env: Vec<(&str, &str)> =
-        tasks[1].env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        tasks[1].options.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     assert_eq!(env, [("A", "1"), ("B", "2")]);
 }
 
@@ -246,12 +246,12 @@ fn the_graph_grows_from_lines_and_json() {
         "#,
     );
     assert_eq!(names(workflow.tasks()), ["split", "free"]);
-    assert!(workflow.tasks()[0].generates && !workflow.tasks()[1].generates);
+    assert!(workflow.tasks()[0].options.generates && !workflow.tasks()[1].options.generates);
     assert_eq!(workflow.families().count(), 7);
     assert!(grown(&mut workflow, "free", "").is_empty());
     let first = grown(&mut workflow, "split", "b\nc\n");
     assert_eq!(names(&first), ["part[p=b]", "part[p=c]", "reads_one", "all"]);
-    assert!(first[0].generates);
+    assert!(first[0].options.generates);
     assert_eq!(script(&first[3]), "cat parts/b.out parts/c.out");
     assert!(grown(&mut workflow, "split", "d\n").is_empty(), "reported twice");
     assert!(grown(&mut workflow, "part[p=c]", "").is_empty(), "not all are done");

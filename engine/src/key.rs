@@ -139,17 +139,17 @@ fn each_part(
     assert_eq!(task.inputs.len(), contents.len(), "one content for each input of {}", task.name);
     assert_eq!(task.takes.len(), values.len(), "one value for each that {} takes", task.name);
     command_parts(task, part);
-    if let Some(version) = &task.version {
+    if let Some(version) = &task.options.version {
         part("version", "", version);
     }
-    if let Some(image) = &task.container {
+    if let Some(image) = &task.options.container {
         part("container", "", image);
     }
-    if let Some(ranks) = task.ranks {
+    if let Some(ranks) = task.options.ranks {
         part("nodes", "", &ranks.nodes.to_string());
         part("ranks", "", &ranks.total().to_string());
     }
-    let uncounted = task.uncounted.as_deref();
+    let uncounted = task.options.uncounted.as_deref();
     for (at, value) in values.iter().enumerate() {
         if uncounted.is_some_and(|ignored| ignored.takes.contains(&at)) {
             continue;
@@ -157,7 +157,7 @@ fn each_part(
         let value = value.map_or_else(|| "none".to_owned(), |digest| digest.to_hex());
         part("value", &at.to_string(), &value);
     }
-    for (name, value) in task.env.iter() {
+    for (name, value) in task.options.env.iter() {
         if uncounted.is_some_and(|ignored| ignored.env.contains(name)) {
             continue;
         }
@@ -223,7 +223,7 @@ fn command_parts(task: &TaskSpec, part: &mut dyn FnMut(&str, &str, &str)) {
 
 /// Whether this input makes a difference.
 fn counts(task: &TaskSpec, input: &InputSpec) -> bool {
-    let uncounted = task.uncounted.as_deref();
+    let uncounted = task.options.uncounted.as_deref();
     !uncounted.is_some_and(|ignored| ignored.inputs.contains(&input.scratch_path))
 }
 

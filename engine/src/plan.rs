@@ -341,21 +341,9 @@ impl Uncounted {
     }
 }
 
-/// One task.
+/// What is said of a task besides what it is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TaskSpec {
-    /// Unique in the workflow, the same in every run.
-    pub name: TaskName,
-    /// What is run.
-    pub command: Command,
-    /// Files read.
-    pub inputs: Vec<InputSpec>,
-    /// Files written.
-    pub outputs: Vec<OutputSpec>,
-    /// Names of tasks that must have succeeded first although no file passes between them.
-    pub after: Vec<TaskName>,
-    /// Tasks whose values it is given, in this order; they must have succeeded first.
-    pub takes: Vec<TaskName>,
+pub struct TaskOptions {
     /// Environment set for the task; part of its memo key.
     pub env: Env,
     /// Version of what is run, as the user declares it; part of the memo key.
@@ -373,7 +361,7 @@ pub struct TaskSpec {
     /// Slots it takes.
     pub resources: Resources,
     /// How its memory grows, if it does.
-    pub memory_growth: Option<Box<MemoryGrowth>>,
+    pub memory_growth: Option<MemoryGrowth>,
     /// The longest an attempt may run.
     pub timeout: Option<Duration>,
     /// Tries after a failure.
@@ -391,21 +379,9 @@ pub struct TaskSpec {
     pub goes_ahead: bool,
 }
 
-impl TaskSpec {
-    /// All tasks that must have succeeded first although no file passes between them.
-    pub fn before(&self) -> impl Iterator<Item = &TaskName> {
-        self.after.iter().chain(&self.takes)
-    }
-
-    /// A task with this name and command, and nothing else.
-    pub fn new(name: impl Into<TaskName>, command: Command) -> Self {
+impl Default for TaskOptions {
+    fn default() -> Self {
         Self {
-            name: name.into(),
-            command,
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-            after: Vec::new(),
-            takes: Vec::new(),
             env: no_env(),
             version: None,
             container: None,
@@ -421,6 +397,58 @@ impl TaskSpec {
             generates: false,
             checkpoint: None,
             goes_ahead: false,
+        }
+    }
+}
+
+impl TaskOptions {
+    /// Nothing is said: of very many tasks it takes room once.
+    pub fn none() -> Arc<Self> {
+        static NONE: LazyLock<Arc<TaskOptions>> = LazyLock::new(Arc::default);
+        Arc::clone(&NONE)
+    }
+}
+
+/// One task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskSpec {
+    /// Unique in the workflow, the same in every run.
+    pub name: TaskName,
+    /// What is run.
+    pub command: Command,
+    /// Files read.
+    pub inputs: Vec<InputSpec>,
+    /// Files written.
+    pub outputs: Vec<OutputSpec>,
+    /// Names of tasks that must have succeeded first although no file passes between them.
+    pub after: Vec<TaskName>,
+    /// Tasks whose values it is given, in this order; they must have succeeded first.
+    pub takes: Vec<TaskName>,
+    /// What else is said of it; tasks of which the same is said share it.
+    pub options: Arc<TaskOptions>,
+}
+
+impl TaskSpec {
+    /// All tasks that must have succeeded first although no file passes between them.
+    pub fn before(&self) -> impl Iterator<Item = &TaskName> {
+        self.after.iter().chain(&self.takes)
+    }
+
+    /// To say something else of it.
+    pub fn options_mut(&mut self) -> &mut TaskOptions {
+        Arc::make_mut(&mut self.options)
+    }
+
+    /// A task with this name and command, and nothing else.
+    pub fn new(name: impl Into<TaskName>, command: Command) -> Self {
+        Self {
+            name: name.into(),
+            command,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            after: Vec::new(),
+            takes: Vec::new(),
+            options: TaskOptions::none(),
         }
     }
 }

@@ -37,16 +37,16 @@ fn task(text: &str) -> TaskSpec {
     let script = format!("make {name}");
     let command = Command::Shell { shell: Arc::new(["sh".to_owned()]), script: script.into() };
     let mut task = TaskSpec::new(name, command);
-    task.resources = Resources {
+    task.options_mut().resources = Resources {
         cores: cores.parse().expect("cores"),
         memory: gib.parse::<u64>().expect("memory") << 30,
         ..Resources::NONE
     };
-    task.memoize = memoize;
+    task.options_mut().memoize = memoize;
     task.after = after.into_iter().map(Into::into).collect();
-    Arc::make_mut(&mut task.retry).retries = retries.parse().expect("retries");
-    task.generates = generates;
-    task.checkpoint = checkpoint.map(|every| {
+    Arc::make_mut(&mut task.options_mut().retry).retries = retries.parse().expect("retries");
+    task.options_mut().generates = generates;
+    task.options_mut().checkpoint = checkpoint.map(|every| {
         let every = every.parse().ok().map(Duration::from_millis);
         Arc::new(CheckpointSpec { directory: "state".into(), every })
     });

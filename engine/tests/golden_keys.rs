@@ -40,9 +40,9 @@ fn with_output(mut task: TaskSpec, name: &str, kind: Kind, optional: bool) -> Ta
 }
 
 fn with_env(mut task: TaskSpec, name: &str, value: &str) -> TaskSpec {
-    let mut env: BTreeMap<String, String> = task.env.as_ref().clone();
+    let mut env: BTreeMap<String, String> = task.options.env.as_ref().clone();
     env.insert(name.to_owned(), value.to_owned());
-    task.env = Arc::new(env);
+    task.options_mut().env = Arc::new(env);
     task
 }
 
@@ -52,7 +52,7 @@ fn held(bytes: &str, kind: Kind) -> Content {
 
 fn versioned(version: &str) -> TaskSpec {
     let mut task = shell("make");
-    task.version = Some(version.into());
+    task.options_mut().version = Some(version.into());
     task
 }
 
@@ -80,13 +80,13 @@ fn labelled(mut task: TaskSpec, labels: [&str; 2]) -> TaskSpec {
 
 fn contained(image: &str) -> TaskSpec {
     let mut task = shell("make");
-    task.container = Some(image.into());
+    task.options_mut().container = Some(image.into());
     task
 }
 
 fn of_ranks(nodes: u32, per_node: u32) -> TaskSpec {
     let mut task = shell("make");
-    task.ranks = Some(Ranks { nodes, per_node });
+    task.options_mut().ranks = Some(Ranks { nodes, per_node });
     task
 }
 
@@ -209,16 +209,17 @@ fn what_is_not_the_computation_is_not_in_the_key() {
         ("whether it is optional", |task| task.inputs[0].optional = false),
         ("place of the output", |task| task.outputs[0].path = "else/where".into()),
         ("address of the output", |task| task.outputs[0].deliver_to = Some("s3://b/o".into())),
-        ("retries", |task| Arc::make_mut(&mut task.retry).retries = 7),
+        ("retries", |task| Arc::make_mut(&mut task.options_mut().retry).retries = 7),
         ("resources", |task| {
-            task.resources = Resources { cores: 8, memory: 1 << 33, gpus: 1, disk: 9 };
+            task.options_mut().resources =
+                Resources { cores: 8, memory: 1 << 33, gpus: 1, disk: 9 };
         }),
-        ("timeout", |task| task.timeout = Some(Duration::from_secs(1))),
-        ("executors", |task| task.executors = ["cluster".into()].into()),
-        ("priority", |task| task.priority = 3),
-        ("memoize", |task| task.memoize = Memoize::Refresh),
+        ("timeout", |task| task.options_mut().timeout = Some(Duration::from_secs(1))),
+        ("executors", |task| task.options_mut().executors = ["cluster".into()].into()),
+        ("priority", |task| task.options_mut().priority = 3),
+        ("memoize", |task| task.options_mut().memoize = Memoize::Refresh),
         ("after", |task| task.after.push("before".into())),
-        ("generates", |task| task.generates = true),
+        ("generates", |task| task.options_mut().generates = true),
     ];
     for (what, change) in changes {
         let mut task = base.clone();
@@ -241,13 +242,13 @@ fn what_makes_no_difference_is_not_in_the_key() {
     let value = |bytes: &str| Some(Digest::of(bytes.as_bytes()));
     let plain = key_parts(&task, &[file("1"), file("2")], &[value("1"), value("2")]);
     assert_eq!(plain.len(), 7);
-    task.uncounted = ignored.shared();
+    task.options_mut().uncounted = ignored.shared();
     let parts =
         |task: &TaskSpec, b, two| key_parts(task, &[file("1"), file(b)], &[value("1"), value(two)]);
     let before = parts(&task, "2", "2");
     let names: Vec<&str> = before.iter().map(|part| part.name.as_str()).collect();
     assert_eq!(names, ["shell", "command", "value 0", "input a"]);
-    task.env = with_env(shell(""), "THREADS", "8").env;
+    task.options_mut().env = with_env(shell(""), "THREADS", "8").options.env.clone();
     assert_eq!(parts(&task, "3", "3"), before);
     assert!(Uncounted::default().shared().is_none());
 }

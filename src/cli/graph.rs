@@ -71,7 +71,8 @@ fn grow(
     while let Some(task) = tasks.get(next) {
         next += 1;
         let needed = task.outputs.iter().filter(|output| !output.optional);
-        if task.generates && needed.map(|output| root.join(&*output.path)).all(|path| path.exists())
+        if task.options.generates
+            && needed.map(|output| root.join(&*output.path)).all(|path| path.exists())
         {
             let name = task.name.clone();
             tasks.extend(workflow.grow(&name, &mut |path| std::fs::read(root.join(path)))?);

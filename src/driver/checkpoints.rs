@@ -91,7 +91,7 @@ pub(super) struct Checkpoint {
 impl Checkpoint {
     pub(super) fn new(core: &Core, id: AttemptId, scratch: &Path) -> Option<Self> {
         let spec = core.spec(id.task);
-        let checkpoint = spec.checkpoint.as_ref()?;
+        let checkpoint = spec.options.checkpoint.as_ref()?;
         Some(Self {
             id,
             task: spec.name.clone(),

@@ -15,7 +15,7 @@ use super::hold::Held;
 use super::late::Late;
 use super::observe::{Observer as _, Start};
 use super::open::{self, Identity, Manner, Opened};
-use super::pools;
+use super::pools::{self, LocalPool};
 use super::program::Program;
 use super::tools::Tools;
 use super::{Driver, Report, RunError};
@@ -82,12 +82,7 @@ fn open(config: &Config, watcher: &mut Watcher) -> Result<(Opened, Handle, Arc<P
     }
     let (run, workflow, resumed) = (begun.run.id(), &*config.name, begun.resumed);
     watcher.started(&Start { run, workflow, resumed, tasks: 0 });
-    let mut pools = pools::pools(&settings, config.cores, project.root());
-    // Functions go wherever commands go.
-    for local in &mut pools {
-        local.pool.only = None;
-        local.pool.ahead = local.pool.capacity.cores.saturating_mul(AHEAD_PER_CORE);
-    }
+    let pools = for_functions(pools::pools(&settings, config.cores, project.root()));
     let manner = Manner { pools, strict: config.strict, remembers };
     let (messages, inbox) = sync_channel(open::MESSAGES_MAX);
     let handle = Handle::new(messages.clone());
@@ -132,6 +127,15 @@ fn open(config: &Config, watcher: &mut Watcher) -> Result<(Opened, Handle, Arc<P
         lock,
     };
     Ok((opened, handle, root.into()))
+}
+
+/// Functions go wherever commands go.
+fn for_functions(mut pools: Vec<LocalPool>) -> Vec<LocalPool> {
+    for local in &mut pools {
+        local.pool.only = None;
+        local.pool.ahead = local.pool.capacity.cores.saturating_mul(AHEAD_PER_CORE);
+    }
+    pools
 }
 
 /// Threads for functions. Tasks that ask for several cores need fewer; what sleeps costs little.

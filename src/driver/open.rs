@@ -129,18 +129,19 @@ fn warn_of_odd_tasks(
     let cores = |task: &TaskSpec| {
         let may = |pool: &&LocalPool| {
             let label = &pool.pool.label;
-            task.executors.contains(label) || task.executors.is_empty() && **label == *LOCAL
+            task.options.executors.contains(label)
+                || task.options.executors.is_empty() && **label == *LOCAL
         };
         pools.iter().filter(may).map(|local| local.pool.capacity.cores).max().unwrap_or(u32::MAX)
     };
-    let mut larger = tasks.iter().filter(|task| task.resources.cores > cores(task));
+    let mut larger = tasks.iter().filter(|task| task.options.resources.cores > cores(task));
     if let Some(first) = larger.next() {
         let cores = cores(first);
         let others = larger.count();
         let more = if others > 0 { format!(" and {others} more") } else { String::new() };
         observer.warning(&format!(
             "{}{more} asks for {} cores, and {cores} may be used: it runs alone, on {cores}",
-            first.name, first.resources.cores
+            first.name, first.options.resources.cores
         ));
     }
 }

@@ -241,7 +241,7 @@ impl Planner {
                 None => Verdict::Depends("a task that would fail".to_owned()),
             },
             Phase::Waiting => Verdict::Depends(self.core.waits_for(task).unwrap_or_default()),
-            _ if self.core.spec(task).generates && !self.generators.contains(&name) => {
+            _ if self.core.spec(task).options.generates && !self.generators.contains(&name) => {
                 self.generators.push(name.clone());
                 Verdict::Run(self.would_run.remove(&name).unwrap_or_default())
             }

@@ -17,7 +17,7 @@ pub fn means(target: &str, task: &TaskSpec) -> bool {
 pub(super) fn force(tasks: &mut [TaskSpec], forced: &[String]) {
     for task in tasks.iter_mut() {
         if forced.iter().any(|target| means(target, task)) {
-            task.memoize = match task.memoize {
+            task.options_mut().memoize = match task.options.memoize {
                 Memoize::On => Memoize::Refresh,
                 // Nothing of it is to be remembered.
                 Memoize::ReadOnly => Memoize::Off,
@@ -45,7 +45,7 @@ pub(super) fn select(tasks: Vec<TaskSpec>, targets: &[String], generators: bool)
     }
     let mut keep = vec![false; tasks.len()];
     let asked = |task: &TaskSpec| {
-        targets.iter().any(|target| means(target, task)) || (generators && task.generates)
+        targets.iter().any(|target| means(target, task)) || (generators && task.options.generates)
     };
     let mut open: Vec<usize> = (0..tasks.len()).filter(|at| asked(&tasks[*at])).collect();
     while let Some(at) = open.pop() {

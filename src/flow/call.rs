@@ -3,7 +3,7 @@
 use std::any::TypeId;
 use std::sync::Arc;
 
-use keelboat_engine::{Command, InputSpec, Resources, Source, TaskSpec};
+use keelboat_engine::{Command, InputSpec, Memoize, Resources, Source, TaskOptions, TaskSpec};
 
 use super::Flow;
 use super::argument::{Arguments, CodecErrorOf, Lowering};
@@ -13,7 +13,7 @@ use super::function::{Value, name_of};
 use super::future::Future;
 use super::guard::Guarded;
 use super::handle::{Deed, FunctionWork, Submission, Work};
-use super::options::{Cache, Options, option_methods};
+use super::options::{Options, option_methods};
 use super::outputs::{Made, Writes, output_methods};
 use crate::workflow::free;
 
@@ -203,34 +203,42 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
         };
         // What cannot be told from other functions has no results of its own.
         let is_known = identity.is_some();
-        let identity = format!("{method} {}", identity.as_deref().unwrap_or("closure")).into();
+        let identity = format!("{method} {}", identity.as_deref().unwrap_or("closure"));
+        let identity = self.flow.share_name(identity);
         let command = Command::Function { name: identity, arguments: lowering.digest() };
-        let mut options = self.options.clone();
-        if !is_known {
-            options.cache = Some(Cache::Off);
-            options.version = Some(self.flow.start());
-        } else if options.version.is_none() && self.is_left_to_others() {
-            options.version = Some(self.flow.build());
-        }
-        let mut spec = options.spec(command);
+        let mut spec = TaskSpec::new(Arc::clone(&name), command);
         spec.inputs = inputs_of(&lowering);
-        spec.uncounted = lowering.uncounted(&spec.inputs).shared();
-        if let Err(error) = self.add_writes(kind, &mut spec) {
+        let mut options = self.said(is_known);
+        options.uncounted = lowering.uncounted(&spec.inputs).shared();
+        if let Err(error) = self.add_writes(kind, &mut spec, &mut options) {
             return self.refused(&name, &error.into());
         }
         let (segments, takes, inputs) = lowering.into_parts();
         let is_remote = |input: &InputSpec| matches!(input.source, Source::Urls(_));
         let needs_scratch = kind == Kind::InContext || spec.inputs.iter().any(is_remote);
-        let is_small = spec.resources == Resources::default() && spec.timeout.is_none();
-        spec.goes_ahead = is_small && !needs_scratch;
+        let is_small = options.resources == Resources::default() && options.timeout.is_none();
+        options.goes_ahead = is_small && !needs_scratch;
+        spec.options = self.flow.share_options(options);
         let makers = inputs.into_iter().filter_map(|input| input.maker).collect();
         let deed = Deed::Function(FunctionWork { body, segments, needs_scratch });
-        let handler = options.handler.map(Guarded::new);
+        let handler = self.options.handler.clone().map(Guarded::new);
         let work = Arc::new(Work { takes, makers, deed, handler });
         let cell = Cell::making(Made { outputs: spec.outputs.clone(), root: self.flow.root() });
         let future = Future::new(Arc::clone(&cell), self.flow.handle().clone());
         self.flow.handle().submit(Submission { cell, spec, name, work });
         future
+    }
+
+    /// What is said of each call.
+    fn said(&self, is_known: bool) -> TaskOptions {
+        let mut options = self.options.said();
+        if !is_known {
+            options.memoize = Memoize::Off;
+            options.version = Some(self.flow.start());
+        } else if options.version.is_none() && self.is_left_to_others() {
+            options.version = Some(self.flow.build());
+        }
+        options
     }
 
     /// By what it is told apart from other functions; `None`: by nothing.
@@ -258,7 +266,12 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
         self.flow.remembers() || self.writes.keeps_checkpoint()
     }
 
-    fn add_writes(&self, kind: Kind, spec: &mut TaskSpec) -> Result<(), String> {
+    fn add_writes(
+        &self,
+        kind: Kind,
+        spec: &mut TaskSpec,
+        options: &mut TaskOptions,
+    ) -> Result<(), String> {
         match kind {
             _ if self.writes.is_nothing() => return Ok(()),
             Kind::InContext => {}
@@ -279,7 +292,7 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
         let inputs = spec.inputs.iter().map(|input| &input.scratch_path);
         let names = inputs.chain(spec.outputs.iter().map(|output| &output.scratch_path));
         let names: Vec<Arc<str>> = names.cloned().collect();
-        spec.checkpoint = self.writes.checkpoint(&names)?;
+        options.checkpoint = self.writes.checkpoint(&names)?;
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use keelboat_engine::{InputSpec, Ranks, TaskSpec};
+use keelboat_engine::{InputSpec, Ranks, TaskOptions, TaskSpec};
 
 use super::Flow;
 use super::argument::{CommandArgument, Lowering};
@@ -366,17 +366,17 @@ impl<'f> CommandTask<'f> {
             }
             (text.unrendered(&self.ignored), Deed::Text(Box::new(text)))
         };
-        let mut spec = self.options.spec(command);
-        let is_variable = |name: &&String| spec.env.contains_key(*name);
+        let mut options = self.options.said();
+        let is_variable = |name: &&String| options.env.contains_key(*name);
         uncounted.env = self.ignored.iter().filter(is_variable).cloned().collect();
-        spec.uncounted = uncounted.shared();
-        spec.container = container;
-        spec.checkpoint = self.writes.checkpoint(&names)?;
+        options.uncounted = uncounted.shared();
+        options.container = container;
+        options.checkpoint = self.writes.checkpoint(&names)?;
         if let Some(ranks) = self.ranks {
-            start_ranks(&mut spec, ranks)?;
+            start_ranks(&mut options, ranks)?;
         }
-        spec.inputs = inputs;
-        spec.outputs = outputs;
+        let options = self.flow.share_options(options);
+        let spec = TaskSpec { inputs, outputs, options, ..TaskSpec::new("", command) };
         Ok((spec, Work { takes, makers, deed, handler: None }))
     }
 }
@@ -397,10 +397,11 @@ fn check_ignored(
 }
 
 /// Makes it so many processes, each with its cores.
-fn start_ranks(spec: &mut TaskSpec, ranks: Ranks) -> Result<(), String> {
+fn start_ranks(options: &mut TaskOptions, ranks: Ranks) -> Result<(), String> {
     let ranks = Ranks::of(Some(ranks.nodes), None, Some(ranks.per_node))?;
-    spec.ranks = Some(ranks.on_this_machine()?);
-    spec.resources.cores = spec.resources.cores.saturating_mul(ranks.total());
+    options.ranks = Some(ranks.on_this_machine()?);
+    let cores = &mut options.resources.cores;
+    *cores = cores.saturating_mul(ranks.total());
     Ok(())
 }
 

@@ -19,8 +19,9 @@ impl Side {
         for Stamped { fact, .. } in facts {
             match fact {
                 Fact::AttemptStarted { task, .. } => {
-                    core.graph().find(task).map(|id| self.returned.remove(&id));
-                    if let Some(entry) = core.graph().find(task).and_then(|task| self.entry(task)) {
+                    let Some(id) = core.graph().find(task) else { continue };
+                    self.returned.remove(&id);
+                    if let Some(entry) = self.entry(id) {
                         entry.cell.set_running(true);
                     }
                 }

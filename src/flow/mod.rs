@@ -53,7 +53,7 @@ pub use tally::TaskCounts;
 
 pub use crate::driver::{Report, RunError};
 pub use keelboat_engine::{
-    Exit, Fact, Failure, FailureClass, FailureKind, Ranks, Response, Shortage, Stamped,
+    Exit, Fact, Failure, FailureClass, FailureKind, Ranks, Response, Shortage, Stamped, TaskOptions,
 };
 
 #[doc(hidden)]
@@ -75,6 +75,7 @@ pub(crate) use spans::Spans;
 pub(crate) use workers::Workers;
 
 use crate::driver;
+use crate::recent::Recent;
 use crate::workflow::free;
 
 /// A workflow that forms as the program goes on.
@@ -120,6 +121,9 @@ struct Open {
     start: Arc<str>,
     /// By their names, the functions that were called by no other name.
     functions: Mutex<HashMap<&'static str, TypeId>>,
+    /// What very many tasks have alike.
+    names: Mutex<Recent<str>>,
+    options: Mutex<Recent<TaskOptions>>,
     events: Arc<events::Board>,
     thread: Mutex<Option<JoinHandle<Result<Report, RunError>>>>,
 }
@@ -149,9 +153,19 @@ impl Flow {
         let (build, thread) = (OnceLock::new(), Mutex::new(Some(thread)));
         let now = std::time::SystemTime::now();
         let start = format!("process {} {now:?}", std::process::id()).into();
-        let functions = Mutex::default();
-        let open = Open { handle, root, paths, config, build, start, functions, events, thread };
-        Ok(Self(Arc::new(open)))
+        Ok(Self(Arc::new(Open {
+            handle,
+            root,
+            paths,
+            config,
+            build,
+            start,
+            functions: Mutex::default(),
+            names: Mutex::default(),
+            options: Mutex::default(),
+            events,
+            thread,
+        })))
     }
 
     /// A file or directory that tasks read: a path of the project, or an address.
@@ -444,6 +458,16 @@ impl Flow {
     pub(crate) fn is_only(&self, name: &'static str, function: TypeId) -> bool {
         let mut functions = self.0.functions.lock().unwrap_or_else(PoisonError::into_inner);
         *functions.entry(name).or_insert(function) == function
+    }
+
+    /// The name of a function, which takes room once for all its calls.
+    pub(crate) fn share_name(&self, name: String) -> Arc<str> {
+        self.0.names.lock().unwrap_or_else(PoisonError::into_inner).shared(name)
+    }
+
+    /// What is said of a task, which takes room once for all of which the same is said.
+    pub(crate) fn share_options(&self, options: TaskOptions) -> Arc<TaskOptions> {
+        self.0.options.lock().unwrap_or_else(PoisonError::into_inner).shared(options)
     }
 
     /// What functions without a version are told apart by: the program's own file.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keelboat_engine::{
-    Command, Env, Failure, FailureKind, Memoize, MemoryGrowth, Resources, Response, RetryPolicy,
-    RetryRule, TaskSpec, no_env,
+    Env, Failure, FailureKind, Memoize, MemoryGrowth, Resources, Response, RetryPolicy, RetryRule,
+    TaskOptions, no_env,
 };
 
 /// Whether a result is remembered, and an earlier one used.
@@ -54,9 +54,9 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// A task with these options and nothing else.
-    pub(crate) fn spec(&self, command: Command) -> TaskSpec {
-        TaskSpec {
+    /// What they say to the engine.
+    pub(crate) fn said(&self) -> TaskOptions {
+        TaskOptions {
             env: self.env.clone().unwrap_or_else(no_env),
             version: self.version.clone(),
             resources: Resources {
@@ -65,7 +65,7 @@ impl Options {
                 gpus: self.gpus,
                 disk: self.disk,
             },
-            memory_growth: self.growth.map(Box::new),
+            memory_growth: self.growth,
             priority: self.priority,
             executors: Arc::clone(&self.executors),
             timeout: self.timeout,
@@ -76,7 +76,7 @@ impl Options {
                 Cache::Refresh => Memoize::Refresh,
                 Cache::ReadOnly => Memoize::ReadOnly,
             },
-            ..TaskSpec::new("", command)
+            ..TaskOptions::default()
         }
     }
 }

@@ -302,7 +302,7 @@ impl Side {
             handle: self.handle.clone(),
             workers: self.workers.clone(),
             runtime: edges.runtime.clone(),
-            timeout: spec.timeout,
+            timeout: spec.options.timeout,
             span: self.spans.attempt(attempt),
             stop: Arc::default(),
         };
@@ -325,7 +325,7 @@ impl Side {
         let paths = spec.inputs.iter().filter_map(path).collect();
         let reads = Reads::of(core, attempt.task, edges).map(Arc::new);
         let stage = Stage { paths, reads, ..Stage::default() };
-        if spec.goes_ahead {
+        if spec.options.goes_ahead {
             self.launched.push((core.pool(attempt.task), calling.job(stage)));
         } else {
             calling.begin(stage);
@@ -510,7 +510,8 @@ fn needs_refused(work: &Work) -> Option<TaskError> {
 /// A pool that is asked for and that is not there.
 fn unknown_pool(spec: &TaskSpec, edges: &Edges) -> Option<Failure> {
     let labels = || edges.pools.iter().map(|local| &*local.pool.label);
-    let unknown = spec.executors.iter().find(|label| !labels().any(|known| known == &***label))?;
+    let unknown =
+        spec.options.executors.iter().find(|label| !labels().any(|known| known == &***label))?;
     let cause = format!("no executor is called {unknown:?}");
     let hint = match near::nearest(unknown, labels()) {
         Some(nearest) => format!("did you mean {nearest:?}?"),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use keelboat_engine::{Ranks, Resources, TaskSpec};
+use keelboat_engine::{Env, Ranks, Resources, TaskOptions, TaskSpec};
 use minijinja::value::Value;
 
 use super::build::Builder;
@@ -17,6 +17,7 @@ use super::prepare::{Prepared, prepare};
 use super::problem::{Problem, Problems};
 use super::scope::{Base, Files, Scope};
 use super::template::Templates;
+use crate::recent::Recent;
 
 /// The most files that the tasks of one declaration may name together.
 const FILES_MAX: usize = 20_000_000;
@@ -60,6 +61,7 @@ pub(super) struct Expander<'a, 'e, 't> {
     pub(super) context: Context<'a>,
     pub(super) templates: &'e Templates<'t>,
     pub(super) problems: &'a mut Problems,
+    pub(super) recent: Recent<TaskOptions>,
 }
 
 impl<'t> Expander<'_, '_, 't> {
@@ -152,7 +154,6 @@ impl<'t> Expander<'_, '_, 't> {
         if builder.failed {
             return None;
         }
-        let options = &declaration.options;
         let task = TaskSpec {
             name,
             command: command?,
@@ -160,21 +161,7 @@ impl<'t> Expander<'_, '_, 't> {
             outputs,
             after,
             takes: Vec::new(),
-            env,
-            version,
-            container,
-            ranks: declaration.ranks,
-            executors: options.executors.clone().unwrap_or_default(),
-            priority: options.priority.unwrap_or_default(),
-            resources: resources_of(declaration),
-            memory_growth: options.memory.and_then(|memory| memory.growth).map(Box::new),
-            timeout: options.timeout,
-            retry: options.retry(),
-            memoize: options.cache.unwrap_or_default(),
-            uncounted: options.uncounted(),
-            generates: false,
-            checkpoint: declaration.checkpoint.as_ref().map(|checkpoint| checkpoint.spec.clone()),
-            goes_ahead: false,
+            options: self.options(declaration, env, (version, container)),
         };
         let collision = collisions::find(self.context.directory.sources, declaration, &task);
         match collision {
@@ -184,5 +171,32 @@ impl<'t> Expander<'_, '_, 't> {
             }
             None => Some(task),
         }
+    }
+
+    /// What else is said of it.
+    fn options(
+        &mut self,
+        declaration: &Declaration,
+        env: Env,
+        (version, container): (Option<Arc<str>>, Option<Arc<str>>),
+    ) -> Arc<TaskOptions> {
+        let options = &declaration.options;
+        let checkpoint = declaration.checkpoint.as_ref();
+        self.recent.shared(TaskOptions {
+            env,
+            version,
+            container,
+            ranks: declaration.ranks,
+            executors: options.executors.clone().unwrap_or_default(),
+            priority: options.priority.unwrap_or_default(),
+            resources: resources_of(declaration),
+            memory_growth: options.memory.and_then(|memory| memory.growth),
+            timeout: options.timeout,
+            retry: options.retry(),
+            memoize: options.cache.unwrap_or_default(),
+            uncounted: options.uncounted(),
+            checkpoint: checkpoint.map(|checkpoint| checkpoint.spec.clone()),
+            ..TaskOptions::default()
+        })
     }
 }

@@ -15,6 +15,7 @@ use super::problem::{Place, Problem, Problems};
 use super::template::{Mode, Templates};
 use super::{ReadOutput, Text, Workflow, WorkflowErrors, prepare, values};
 
+use crate::recent::Recent;
 use minijinja::value::Value;
 
 /// A declaration that has been expanded in this round.
@@ -275,13 +276,17 @@ impl<'w> Round<'w, '_> {
                 .or_else(|| batches[at].as_ref().map(|batch| &batch.family))
         };
         let context = self.context();
-        let mut expander =
-            Expander { context, templates: &self.templates, problems: self.problems };
+        let mut expander = Expander {
+            context,
+            templates: &self.templates,
+            problems: self.problems,
+            recent: Recent::default(),
+        };
         let mut tasks = expander.expand(declaration, &product, &family_of)?;
         let link = &self.workflow.links[at];
         if link.generates {
             for task in &mut tasks {
-                task.generates = true;
+                task.options_mut().generates = true;
             }
         }
         let family =

@@ -30,7 +30,7 @@ impl Place {
     /// An attempt of a task that may be launched ahead lasted so long.
     fn learn(&mut self, wall: Duration) {
         let before = self.longest.unwrap_or_default();
-        self.longest = Some(wall.max(before - before / FORGETTING));
+        self.longest = Some(wall.max(before.saturating_sub(before / FORGETTING)));
     }
 }
 
@@ -49,7 +49,7 @@ impl Core {
     /// work at one time.
     pub fn at_work(&self, site: SiteId, pool: u16) -> usize {
         let Some(place) = self.sites.all.get(&(site, pool)) else { return 0 };
-        place.running.keys().filter(|task| self.spec(**task).goes_ahead).count()
+        place.running.keys().filter(|task| self.spec(**task).options.goes_ahead).count()
     }
 
     /// The next task to be launched ahead, if that is to be.
@@ -62,8 +62,9 @@ impl Core {
         let (_, task) = *place.queued.first()?;
         let spec = self.spec(task);
         // Another pool may have slots for it sooner.
-        let is_only_here = spec.executors.len() == 1 || self.sites.pools_of(id.0).nth(1).is_none();
-        let may = spec.goes_ahead && spec.resources == Resources::default();
+        let is_only_here =
+            spec.options.executors.len() == 1 || self.sites.pools_of(id.0).nth(1).is_none();
+        let may = spec.options.goes_ahead && spec.options.resources == Resources::default();
         (may && is_only_here).then_some(task)
     }
 
@@ -96,7 +97,7 @@ impl Core {
 
     /// An attempt of a task that may be launched ahead has ended.
     pub(super) fn learn_wall(&mut self, task: TaskId, site: SiteId, wall: Duration) {
-        if self.spec(task).goes_ahead {
+        if self.spec(task).options.goes_ahead {
             let id = (site, self.pool(task));
             self.sites.all.get_mut(&id).into_iter().for_each(|place| place.learn(wall));
         }

@@ -60,7 +60,7 @@ impl Core {
             parts: key_parts(spec, &self.contents_read(task), &self.values(task)),
             record: record.clone(),
             usage,
-            memoized: spec.memoize.remembers(),
+            memoized: spec.options.memoize.remembers(),
         };
         super::record(fact, actions);
         self.on_done(task, record, site, Counted::Completed, actions);
@@ -107,7 +107,7 @@ impl Core {
         self.snapshots.forget(task);
         let asked_to_stop = self.was_asked_to_stop();
         let grows = failure.shortage == Some(Shortage::Memory) && self.grow(task);
-        let answer = self.spec(task).retry.answer(&failure);
+        let answer = self.spec(task).options.retry.answer(&failure);
         // With more memory it is another attempt, and no answer means that it costs nothing.
         let grows = grows && answer.is_none();
         let response = match answer {
@@ -154,7 +154,7 @@ impl Core {
     }
 
     fn is_given_up(&self, task: TaskId, response: Response) -> bool {
-        let (state, policy) = (&self.tasks[task.index()], &self.spec(task).retry);
+        let (state, policy) = (&self.tasks[task.index()], &self.spec(task).options.retry);
         match response {
             Response::Fail | Response::Skip => true,
             Response::Retry { .. } if state.losses > LOSSES_MAX => true,
@@ -165,7 +165,7 @@ impl Core {
     /// The wait before the next try. A loss is not waited for, unless it follows another one: then
     /// its reason persists, and trying at once would use up all tries in no time.
     fn wait_after(&self, task: TaskId, class: FailureClass) -> Duration {
-        let (state, policy) = (&self.tasks[task.index()], &self.spec(task).retry);
+        let (state, policy) = (&self.tasks[task.index()], &self.spec(task).options.retry);
         let random = mix(self.options.seed ^ (u64::from(task.0) << 32 | u64::from(state.ordinal)));
         if !is_loss(class) {
             let failures = state.failures.saturating_add(state.losses);

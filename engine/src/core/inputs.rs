@@ -267,7 +267,7 @@ impl Core {
         }
         let key = memo_key(&node.spec, &self.contents(task), &self.values(task));
         let known = self.known_result(task, key);
-        let memoize = node.spec.memoize;
+        let memoize = node.spec.options.memoize;
         self.tasks[task.index()].set_key(key);
         match (memoize, &known) {
             (Memoize::Off, None) => self.run_because(task, vec![Reason::CacheOff]),
@@ -318,7 +318,7 @@ impl Core {
         match verdict {
             Recall::Hit { record, reuse } if self.fits(task, &record) => {
                 let spec = self.spec(task);
-                let (name, memoized) = (spec.name.clone(), spec.memoize.remembers());
+                let (name, memoized) = (spec.name.clone(), spec.options.memoize.remembers());
                 let record_left = record.clone();
                 let fact = Fact::Reused { task: name, key, record: record_left, reuse, memoized };
                 super::record(fact, actions);

@@ -295,7 +295,7 @@ impl Core {
                 })
             }
             Phase::Recalling => Some("the memo store".to_owned()),
-            Phase::Ready => Some(match node.spec.executors.as_ref() {
+            Phase::Ready => Some(match node.spec.options.executors.as_ref() {
                 [] => "a place to run".to_owned(),
                 labels => format!("a place at {}", labels.join(" or ")),
             }),

@@ -47,8 +47,8 @@ impl Core {
     /// What a task's next attempt takes: more memory after each time that it ran out.
     fn wanted(&self, task: TaskId) -> Resources {
         let (spec, state) = (self.spec(task), &self.tasks[task.index()]);
-        let mut wanted = spec.resources;
-        if let Some(growth) = spec.memory_growth.as_ref().filter(|_| state.shortages > 0) {
+        let mut wanted = spec.options.resources;
+        if let Some(growth) = spec.options.memory_growth.as_ref().filter(|_| state.shortages > 0) {
             let largest = self.sites.memory_max(self.ready.kind(state.kind), wanted);
             let largest = largest.unwrap_or(u64::MAX);
             wanted.memory = growth.grown(wanted.memory, state.shortages, largest);
@@ -181,7 +181,7 @@ impl Core {
     }
 
     pub(super) fn turn(&self, task: TaskId) -> Turn {
-        (Reverse(self.spec(task).priority), task)
+        (Reverse(self.spec(task).options.priority), task)
     }
 
     /// One of the files that a placed task lacks is there.
@@ -427,7 +427,7 @@ impl Core {
             for task in &place.line {
                 assert!(!place.running.contains_key(task), "{task} is in line or runs");
                 assert_eq!(place.free.cores, 0, "{task} waits in line for slots of {id:?}");
-                assert!(self.spec(*task).goes_ahead, "{task} may be launched ahead");
+                assert!(self.spec(*task).options.goes_ahead, "{task} may be launched ahead");
             }
             for task in &place.publishing {
                 assert_eq!(self.phase(*task), Phase::Publishing(id.0), "{task} publishes there");

@@ -58,7 +58,7 @@ struct Step {
 impl Ready {
     /// The kind of a task, which is one of few.
     pub(super) fn kind_of(&mut self, spec: &TaskSpec) -> KindId {
-        let kind = Kind { work: spec.command.work(), labels: spec.executors.clone() };
+        let kind = Kind { work: spec.command.work(), labels: spec.options.executors.clone() };
         if let Some(known) = self.by_kind.get(&kind) {
             return *known;
         }

@@ -6,7 +6,7 @@ use crate::{Fact, Failure, FailureClass, TaskId, TaskSpec};
 
 impl Core {
     pub(super) fn expand(&mut self, task: TaskId, actions: &mut Vec<Action>) {
-        if self.spec(task).generates {
+        if self.spec(task).options.generates {
             self.expanding.insert(task);
             actions.push(Action::Expand { task });
         }

@@ -62,12 +62,12 @@ impl Core {
     /// Whether an attempt is to begin without what attempts of earlier runs have saved: the first
     /// one of a run with `--force`. What this run saves, it uses.
     pub fn begins_anew(&self, attempt: AttemptId) -> bool {
-        attempt.ordinal == 1 && self.spec(attempt.task).memoize == Memoize::Refresh
+        attempt.ordinal == 1 && self.spec(attempt.task).options.memoize == Memoize::Refresh
     }
 
     /// An attempt was launched.
     pub(super) fn watch_checkpoints(&mut self, task: TaskId) {
-        if self.spec(task).checkpoint.is_some() {
+        if self.spec(task).options.checkpoint.is_some() {
             self.snapshots.watches.insert(task, Watch::default());
             self.schedule_snapshot(task);
         }
@@ -76,7 +76,8 @@ impl Core {
     /// The next one is due when so much time has passed since the end of the last one, so that
     /// a large one that takes long leaves the task time to compute.
     fn schedule_snapshot(&mut self, task: TaskId) {
-        let every = self.spec(task).checkpoint.as_ref().and_then(|checkpoint| checkpoint.every);
+        let every =
+            self.spec(task).options.checkpoint.as_ref().and_then(|checkpoint| checkpoint.every);
         let due = every.map(|every| self.now.after(every));
         if let (Some(watch), Some(due)) = (self.snapshots.watches.get_mut(&task), due) {
             watch.next = Next::Due(due);
@@ -149,7 +150,7 @@ impl Core {
 
     /// A task is done, now or by an earlier result: nobody goes on from what it saved.
     pub(super) fn forget_checkpoints(&mut self, task: TaskId, actions: &mut Vec<Action>) {
-        if self.spec(task).checkpoint.is_some() {
+        if self.spec(task).options.checkpoint.is_some() {
             self.snapshots.forget(task);
             actions.push(Action::ForgetCheckpoints { task });
         }
@@ -165,11 +166,11 @@ impl Core {
                 is_running || matches!(phase, Phase::Publishing(_)),
                 "{task} is watched while an attempt of it is there"
             );
-            assert!(self.spec(*task).checkpoint.is_some(), "{task} has a checkpoint");
+            assert!(self.spec(*task).options.checkpoint.is_some(), "{task} has a checkpoint");
             let is_timed =
                 matches!(watch.next, Next::Due(due) if self.snapshots.due.contains(&(due, *task)));
             assert_eq!(is_timed, matches!(watch.next, Next::Due(_)), "{task} has its moment");
-            let every = self.spec(*task).checkpoint.as_ref().and_then(|spec| spec.every);
+            let every = self.spec(*task).options.checkpoint.as_ref().and_then(|spec| spec.every);
             let wanted = is_running && every.is_some();
             assert_eq!(wanted, watch.next != Next::AtItsEnd, "{task} is saved while it runs");
         }

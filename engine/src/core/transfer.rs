@@ -291,7 +291,7 @@ impl Core {
         });
         want.waiting.extend(task);
         let waiting = u32::from(task.is_some());
-        let urgency = task.map(|task| self.graph.task(task).spec.priority);
+        let urgency = task.map(|task| self.graph.task(task).spec.options.priority);
         line.raise((file, site), Use { urgency, unblocks: 0, waiting });
     }
 
@@ -313,7 +313,7 @@ impl Core {
             _ => self.transfers.waits(*file, site, task),
         });
         if let Some(file) = last {
-            let urgency = Some(self.spec(task).priority);
+            let urgency = Some(self.spec(task).options.priority);
             let more = Use { urgency, unblocks: 1, waiting: 0 };
             self.transfers.line.raise((file, site), more);
         }
@@ -336,7 +336,7 @@ impl Core {
         });
         let mut found = Use::default();
         for (task, missing) in placed.take(LOOKED_AT_MAX).chain(unplaced) {
-            found.urgency = found.urgency.max(Some(self.spec(task).priority));
+            found.urgency = found.urgency.max(Some(self.spec(task).options.priority));
             found.unblocks += u32::from(missing == 1);
             found.waiting += 1;
         }

@@ -51,14 +51,14 @@ pub(super) fn of_task(seed: u64, spec: &TaskSpec) -> Option<CheckpointSpec> {
 }
 
 fn every(attempt: &Attempt) -> Option<u64> {
-    let every = attempt.spec.checkpoint.as_ref()?.every?;
+    let every = attempt.spec.options.checkpoint.as_ref()?.every?;
     Some(u64::try_from(every.as_millis()).unwrap())
 }
 
 impl World<'_> {
     /// An attempt begins: with what was saved under its key, if anything was.
     pub(super) fn restore(&mut self, id: AttemptId, attempt: &mut Attempt) {
-        if attempt.spec.checkpoint.is_none() {
+        if attempt.spec.options.checkpoint.is_none() {
             return;
         }
         attempt.saving.since = self.now.0;
@@ -141,7 +141,7 @@ impl World<'_> {
             }
             _ => true,
         };
-        if has_begun && self.attempts[&id].spec.checkpoint.is_some() {
+        if has_begun && self.attempts[&id].spec.options.checkpoint.is_some() {
             return self.save_at_end(id, ended);
         }
         self.attempts.remove(&id);
@@ -175,7 +175,7 @@ impl World<'_> {
         self.lives += 1;
         let mut attempts = std::mem::take(&mut self.attempts);
         for (id, attempt) in &mut attempts {
-            if attempt.spec.checkpoint.is_some() && self.chance_to_save.one_in(2) {
+            if attempt.spec.options.checkpoint.is_some() && self.chance_to_save.one_in(2) {
                 let (place, saved) = advance(attempt, id.ordinal, life);
                 self.saved.insert(place, saved);
                 self.marks.hit(Mark::SavedByNextEngine);

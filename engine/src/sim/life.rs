@@ -56,7 +56,7 @@ impl Life<'_, '_> {
             let files = node.inputs.iter().chain(&node.outputs);
             let files = files.map(|file| (*file, source_name(&core.graph().file(*file).source)));
             let files: Vec<_> = files.collect();
-            self.world.tell("task", &(at, &node.spec.name, node.spec.memoize, files));
+            self.world.tell("task", &(at, &node.spec.name, node.spec.options.memoize, files));
         }
         for steps in 0..STEPS_MAX {
             core.check_invariants();
@@ -89,6 +89,7 @@ impl Life<'_, '_> {
         let world = &mut *self.world;
         world.pools.clear();
         world.queued.clear();
+        world.lines.clear();
         world.begin_program();
         for (at, pools) in world.plan.sites.iter().enumerate() {
             let site = if at == 0 { SiteId::HOME } else { SiteId(world.next_site) };
@@ -224,6 +225,7 @@ impl Life<'_, '_> {
         self.world.marks.hit_if(at_shares, Mark::HostsAtTheirShares);
         self.world.check_snapshots();
         self.world.end_joins();
+        self.world.begin_in_line(core);
         for (at, node) in core.graph().tasks().iter().enumerate() {
             let phase = core.phase(TaskId(u32::try_from(at).unwrap()));
             let marks = &mut *self.world.marks;
@@ -375,7 +377,7 @@ impl Life<'_, '_> {
         let mut running = Attempt::new(attempt, site, key, core);
         self.world.restore(attempt, &mut running);
         self.world.attempts.insert(attempt, running);
-        self.world.later((10, 150), Deed::End(attempt));
+        self.world.begin_or_line_up(attempt, core);
     }
 
     /// What comes from a host goes through the queue, with its room if it comes here.

@@ -43,6 +43,7 @@ marks! {
     SubmittedWhileRunning, SubmittedAfterCrash, SubmittedWhileStopping, SubmissionRefused,
     TookWhatWasDone, TookWhatHadFailed, ClosedBefore, ClosedAfterAll, CancelledWhilePublishing,
     Joined, JoinFailed, JoinCancelled, JoinGivenUp, HandlerSkips, ValueLost,
+    LaunchedAhead, AdmittedFromLine, KilledInLine,
     LeftAnotherValue, SavedWhenKilled, RestoredInProgram,
     ContentChangedForWaiting, ContentChangedForRunning,
 }

@@ -1,6 +1,7 @@
 //! A simulator: random workflows, sites, failures and crashes under virtual time, decided by a
 //! seed; an oracle that knows where bytes truly are; and marks that a sweep must visit.
 
+mod ahead;
 mod chance;
 mod checkpoints;
 mod delivery;

@@ -147,7 +147,7 @@ impl<'a> Model<'a> {
 
     fn ending_of_its_own(&mut self, spec: &'a TaskSpec) -> Ending {
         let contents: Vec<_> = spec.inputs.iter().map(|input| self.input(input)).collect();
-        if spec.resources.memory == TOO_MUCH {
+        if spec.options.resources.memory == TOO_MUCH {
             return Ending::Failed;
         }
         let values: Vec<_> = spec.takes.iter().map(|name| self.value(name)).collect();

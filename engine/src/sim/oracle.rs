@@ -103,7 +103,8 @@ impl Oracle {
         self.check_cancelled(fact);
         world.tell_cell(fact);
         match fact {
-            Fact::AttemptStarted { task, reasons, .. } => {
+            Fact::AttemptStarted { task, ordinal, reasons } => {
+                world.admit(task, *ordinal, core);
                 let again = reasons.contains(&Reason::ResultLost);
                 world.marks.hit_if(again, Mark::ResultMadeAgain);
                 self.check_wait(task, world, core);
@@ -119,7 +120,11 @@ impl Oracle {
             }
             Fact::Reused { task, reuse, memoized, .. } => {
                 let spec = core.spec(core.graph().find(task).unwrap());
-                assert_eq!(*memoized, spec.memoize.remembers(), "{task} is memoized or not");
+                assert_eq!(
+                    *memoized,
+                    spec.options.memoize.remembers(),
+                    "{task} is memoized or not"
+                );
                 let read = |name: &TaskName| {
                     let outputs = &core.spec(core.graph().find(name).unwrap()).outputs;
                     let mut inputs = spec.inputs.iter().map(|input| source_name(&input.source));
@@ -171,7 +176,7 @@ impl Oracle {
         let interfered = self.stopped || self.cancels;
         let is_right = cost == expected || interfered && cost == 0;
         assert!(is_right, "{failure:?} of {task} costs {expected}, not {cost}");
-        let budget = spec.retry.retries * 1_000;
+        let budget = spec.options.retry.retries * 1_000;
         let (before, now) = self.spent.get(task).copied().unwrap_or_default();
         // What is not more than there is leads to another try, whatever that one costs.
         let may = (budget + 1_000).saturating_sub(before).max(1_000);
@@ -207,7 +212,7 @@ impl Oracle {
         world.marks.hit_if(grows, Mark::RetriedWithMore);
         if failure.exit.is_some() && !interfered {
             let waited = world.now.since(at);
-            assert!(waited >= spec.retry.backoff_min / 2, "{task} waited only {waited:?}");
+            assert!(waited >= spec.options.retry.backoff_min / 2, "{task} waited only {waited:?}");
             world.marks.hit(Mark::WaitedForBackoff);
         }
         if self.losses.get(task).is_some_and(|losses| *losses > 1) {
@@ -228,10 +233,14 @@ impl Oracle {
     ) -> MemoKey {
         let spec = core.spec(id.task);
         let name = &spec.name;
-        assert_eq!(self.ordinals.get(name), Some(&id.ordinal), "{name}'s attempt is recorded");
+        let last = self.ordinals.get(name).copied().unwrap_or(0);
+        let is_ahead = spec.options.goes_ahead && last < id.ordinal;
+        assert!(is_ahead || last == id.ordinal, "{name}'s attempt is recorded");
         let twin = world.attempts.keys().find(|other| other.task == id.task);
         assert_eq!(twin, None, "{name} runs once at a time");
-        check_slots(id, site, world, core);
+        if !is_ahead {
+            check_slots(id, site, world, core);
+        }
         let node = core.graph().task(id.task);
         let mut contents = Vec::new();
         for (file, input) in node.inputs.iter().zip(&spec.inputs) {
@@ -271,7 +280,7 @@ impl Oracle {
         let spec = core.spec(core.graph().find(name).unwrap());
         let damaged = world.doubted.contains("memo");
         let missed = self.missed.get(name) == Some(&key);
-        if matches!(spec.memoize, Memoize::On | Memoize::ReadOnly)
+        if matches!(spec.options.memoize, Memoize::On | Memoize::ReadOnly)
             && !missed
             && let Some(record) = world.memo.get(&key)
         {
@@ -356,24 +365,30 @@ fn check_slots(id: AttemptId, site: SiteId, world: &mut World<'_>, core: &Core) 
     world.marks.hit_if(before.gpus > 0 && held.gpus > 0, Mark::GpusBesideOthers);
     assert!(gpus.iter().all(|gpu| *gpu < pool.capacity.gpus), "{} has GPUs that are", spec.name);
 
-    let asked =
-        Resources { cores: spec.resources.cores.min(pool.capacity.cores), ..spec.resources };
+    let asked = Resources {
+        cores: spec.options.resources.cores.min(pool.capacity.cores),
+        ..spec.options.resources
+    };
     let grown = Resources { memory: held.memory.max(asked.memory), ..asked };
-    let is_right = held == asked || spec.memory_growth.is_some() && held == grown;
+    let is_right = held == asked || spec.options.memory_growth.is_some() && held == grown;
     assert!(is_right, "{} asks for {asked:?}, and has {held:?}", spec.name);
     let fits = pool.only.is_none_or(|only| only == spec.command.work());
     assert!(fits, "{} runs where its kind does", spec.name);
-    let may = match spec.executors.as_ref() {
+    let may = match spec.options.executors.as_ref() {
         [] => pool.admission == Admission::Anyone,
         labels => labels.contains(&pool.label),
     };
-    assert!(may, "{} runs in one of {:?}, not in {}", spec.name, spec.executors, pool.label);
-    let choice = spec.executors.iter().position(|label| *label == pool.label);
+    assert!(
+        may,
+        "{} runs in one of {:?}, not in {}",
+        spec.name, spec.options.executors, pool.label
+    );
+    let choice = spec.options.executors.iter().position(|label| *label == pool.label);
     world.marks.hit_if(choice == Some(0), Mark::FirstChoice);
     world.marks.hit_if(choice > Some(0), Mark::OtherChoice);
 
     check_turn(id, (site, number), &pool, before, world, core);
-    world.marks.hit_if(spec.resources.cores > pool.capacity.cores, Mark::AloneOnItsSite);
+    world.marks.hit_if(spec.options.resources.cores > pool.capacity.cores, Mark::AloneOnItsSite);
     let passed = (0..id.task.0).any(|t| core.phase(TaskId(t)) == Phase::Queued(site));
     world.marks.hit_if(passed, Mark::PassedOver);
 }
@@ -387,28 +402,28 @@ fn check_turn(
     world: &mut World<'_>,
     core: &Core,
 ) {
-    let turn = |task: TaskId| (std::cmp::Reverse(core.spec(task).priority), task);
+    let turn = |task: TaskId| (std::cmp::Reverse(core.spec(task).options.priority), task);
     let elsewhere = world.queued.get(&id.task).is_some_and(|other| *other != place);
     world.marks.hit_if(elsewhere, Mark::TakenOver);
     for (&other, at) in &world.queued {
         let waits = core.phase(other) == Phase::Queued(place.0) && core.pool(other) == place.1;
-        let is_fixed = core.spec(other).memory_growth.is_none();
+        let is_fixed = core.spec(other).options.memory_growth.is_none();
         if *at != place || !waits || !is_fixed || turn(other) > turn(id.task) {
             continue;
         }
-        let resources = core.spec(other).resources;
+        let resources = core.spec(other).options.resources;
         let share = Resources { cores: resources.cores.min(pool.capacity.cores), ..resources };
         let fits = before.and(share).fits(pool.capacity);
         assert!(!fits, "{} goes before {}", core.spec(other).name, core.spec(id.task).name);
     }
-    let urgent = core.spec(id.task).priority > 0;
+    let urgent = core.spec(id.task).options.priority > 0;
     let overtaken = world.queued.iter().any(|(other, at)| *at == place && *other < id.task);
     world.marks.hit_if(urgent && overtaken, Mark::UrgentFirst);
 }
 
 /// Whether somebody said what is to follow from the exit codes of this task.
 fn is_answered(failure: &Failure, spec: &TaskSpec) -> bool {
-    !spec.retry.rules.is_empty() || failure.response.is_some()
+    !spec.options.retry.rules.is_empty() || failure.response.is_some()
 }
 
 /// The exit code of a failure, where the task's rules know it; 0 where not.

@@ -106,8 +106,9 @@ fn home(chance: &mut Chance) -> Vec<Pool> {
     let mut side = Pool::new(SIDE, Resources { cores: 1, memory: 6 << 30, ..capacity });
     side.only = Some(Work::Commands);
     side.admission = Admission::WhoAsks;
-    let mut functions = Pool::new(THREADS, Resources { cores: 4, ..capacity });
+    let mut functions = Pool::new(THREADS, Resources { cores: 2, ..capacity });
     functions.only = Some(Work::Functions);
+    functions.ahead = 3;
     vec![Pool::new("local", capacity), side, functions]
 }
 
@@ -294,7 +295,7 @@ impl Builder {
         }
         self.behave(&mut spec);
         if may_grow && self.chance.one_in(10) {
-            spec.generates = true;
+            spec.options_mut().generates = true;
             let growth = self.growth(name);
             self.plan.growth.insert(spec.name.clone(), growth);
         }
@@ -303,14 +304,16 @@ impl Builder {
 
     fn behave(&mut self, spec: &mut TaskSpec) {
         let chance = &mut self.chance;
-        spec.resources.cores = if chance.one_in(4) { 2 } else { 1 };
+        spec.options_mut().resources.cores = if chance.one_in(4) { 2 } else { 1 };
         if chance.one_in(15) {
-            spec.resources.cores = 9;
+            spec.options_mut().resources.cores = 9;
         }
-        spec.resources.memory = chance.span(0, 5) << 30;
-        spec.resources.gpus = if chance.one_in(6) { 1 + u32::from(chance.one_in(3)) } else { 0 };
-        spec.resources.disk = if chance.one_in(4) { chance.span(0, 5) << 30 } else { 0 };
-        spec.priority = [0, 0, 0, 0, 5, -5][chance.below(6)];
+        spec.options_mut().resources.memory = chance.span(0, 5) << 30;
+        spec.options_mut().resources.gpus =
+            if chance.one_in(6) { 1 + u32::from(chance.one_in(3)) } else { 0 };
+        spec.options_mut().resources.disk =
+            if chance.one_in(4) { chance.span(0, 5) << 30 } else { 0 };
+        spec.options_mut().priority = [0, 0, 0, 0, 5, -5][chance.below(6)];
         let labels: &[&str] = match chance.below(12) {
             0 => &[SIDE],
             1 => &[SIDE, "local"],
@@ -318,18 +321,19 @@ impl Builder {
             3 => &["local", SIDE, NODE],
             _ => &[],
         };
-        spec.executors = labels.iter().map(|label| Arc::from(*label)).collect();
+        spec.options_mut().executors = labels.iter().map(|label| Arc::from(*label)).collect();
         if chance.one_in(5) {
             // It needs more than it asks for, though no more than one site has that stays.
             let factor = u32::try_from(chance.span(1_200, 3_000)).unwrap();
-            spec.resources.memory = chance.span(1, 3) << 30;
-            spec.memory_growth =
-                Some(Box::new(MemoryGrowth { factor, max: chance.one_in(2).then_some(7 << 30) }));
+            spec.options_mut().resources.memory = chance.span(1, 3) << 30;
+            spec.options_mut().memory_growth =
+                Some(MemoryGrowth { factor, max: chance.one_in(2).then_some(7 << 30) });
             self.plan.needs.insert(spec.name.clone(), chance.span(1, 6) << 30);
         }
-        Arc::make_mut(&mut spec.retry).retries = u32::try_from(chance.below(4)).unwrap();
-        Arc::make_mut(&mut spec.retry).backoff_min = Duration::from_millis(40);
-        spec.memoize = match chance.below(8) {
+        Arc::make_mut(&mut spec.options_mut().retry).retries =
+            u32::try_from(chance.below(4)).unwrap();
+        Arc::make_mut(&mut spec.options_mut().retry).backoff_min = Duration::from_millis(40);
+        spec.options_mut().memoize = match chance.below(8) {
             0 => Memoize::Off,
             1 => Memoize::Refresh,
             2 => Memoize::ReadOnly,
@@ -337,28 +341,30 @@ impl Builder {
         };
         let has_rules = chance.one_in(2);
         let mut fate = Fate::Good;
-        if spec.retry.retries > 0 && chance.one_in(3) {
-            fate =
-                Fate::Transient(u32::try_from(chance.span(1, spec.retry.retries.into())).unwrap());
+        if spec.options.retry.retries > 0 && chance.one_in(3) {
+            fate = Fate::Transient(
+                u32::try_from(chance.span(1, spec.options.retry.retries.into())).unwrap(),
+            );
         }
         if self.trouble > 0 && chance.one_in(self.trouble) {
             match chance.below(if has_rules { 5 } else { 4 }) {
                 0 => fate = Fate::Exhausts,
                 1 => fate = Fate::Unpublishable,
                 4 => fate = Fate::FailsAtOnce,
-                2 => spec.resources.memory = TOO_MUCH,
+                2 => spec.options_mut().resources.memory = TOO_MUCH,
                 _ => fate = Fate::Permanent,
             }
         }
         if has_rules {
-            Arc::make_mut(&mut spec.retry).rules = rules();
+            Arc::make_mut(&mut spec.options_mut().retry).rules = rules();
             // Losses cost something too, which is not to be what it fails of.
-            Arc::make_mut(&mut spec.retry).retries += 1;
+            Arc::make_mut(&mut spec.options_mut().retry).retries += 1;
             if fate == Fate::Good && chance.one_in(12) {
                 fate = Fate::Skips;
             }
         }
-        spec.checkpoint = checkpoints::of_task(self.plan.options.seed, spec).map(Arc::new);
+        spec.options_mut().checkpoint =
+            checkpoints::of_task(self.plan.options.seed, spec).map(Arc::new);
         self.plan.fates.insert(spec.name.clone(), fate);
     }
 

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::ahead::may_go_ahead;
 use super::chance::Chance;
 use super::life::Life;
 use super::marks::Mark;
@@ -71,13 +72,14 @@ pub(super) fn make_program(seed: u64, plan: &mut Plan) {
                 spec.takes.push(before[chance.below(before.len())].clone());
             }
         }
-        if !spec.retry.rules.is_empty() && chance.one_in(2) {
-            Arc::make_mut(&mut spec.retry).rules = [].into();
+        if !spec.options.retry.rules.is_empty() && chance.one_in(2) {
+            Arc::make_mut(&mut spec.options_mut().retry).rules = [].into();
             program.handled.insert(spec.name.clone());
         }
-        let may_join = spec.command.leaves_value() && spec.outputs.is_empty() && !spec.generates;
+        let may_join =
+            spec.command.leaves_value() && spec.outputs.is_empty() && !spec.options.generates;
         if may_join && chance.one_in(2) {
-            spec.checkpoint = None;
+            spec.options_mut().checkpoint = None;
             let mut maker = Joins { plan, program: &mut program, chance: &mut chance };
             maker.make(spec, 0);
         }
@@ -95,7 +97,9 @@ fn turn_into_function(spec: &mut TaskSpec) {
         SIDE => THREADS.into(),
         _ => label.clone(),
     };
-    spec.executors = spec.executors.iter().map(label).collect();
+    let labels = spec.options.executors.iter().map(label).collect();
+    spec.options_mut().executors = labels;
+    may_go_ahead(spec, THREADS);
 }
 
 struct Joins<'a> {
@@ -144,7 +148,7 @@ impl Joins<'_> {
         match self.chance.below(12) {
             0 => Fate::Permanent,
             1 | 2 => {
-                Arc::make_mut(&mut spec.retry).retries = 1;
+                Arc::make_mut(&mut spec.options_mut().retry).retries = 1;
                 Fate::Transient(1)
             }
             _ => Fate::Good,
@@ -262,7 +266,11 @@ impl World<'_> {
         if total == 0 {
             return None;
         }
-        let task = TaskId(u32::try_from(self.chance.below(total)).unwrap());
+        let any = TaskId(u32::try_from(self.chance.below(total)).unwrap());
+        // What is rare is to be met.
+        let in_line = self.lines.values().flatten().next();
+        let rare = self.joining.keys().next().or(in_line).map(|attempt| attempt.task);
+        let task = rare.filter(|_| self.chance_of_program.one_in(2)).unwrap_or(any);
         self.marks.hit(Mark::Cancelled);
         let joining = self.joining.keys().find(|attempt| attempt.task == task).copied();
         if let Some(attempt) = joining {

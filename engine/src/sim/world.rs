@@ -1,9 +1,10 @@
 //! The world around the core under virtual time: which bytes truly are where, what is asked of
 //! the edges, and what comes of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::ahead;
 use super::chance::Chance;
 use super::checkpoints::{Forgetting, Saved, Saving};
 use super::gate::Gate;
@@ -18,7 +19,7 @@ use crate::queue::TicketId;
 use crate::{
     AttemptId, AttemptOutcome, CheckpointOrigin, Content, Digest, Exit, Failure, FailureClass,
     FileId, Kind, MemoKey, MemoRecord, Memoize, OutputRecord, Reason, Resources, Response, Reuse,
-    Shortage, SiteId, TaskId, TaskName, TaskSpec, Timestamp, Usage,
+    Shortage, SiteId, TaskId, TaskName, TaskSpec, Timestamp,
 };
 
 /// Something that is under way outside of the core, or will happen to it.
@@ -69,6 +70,8 @@ pub(super) struct Attempt {
     pub(super) gpus: Vec<u32>,
     pub(super) key: MemoKey,
     pub(super) killed: bool,
+    /// Those that were launched ahead have to wait first.
+    pub(super) begun: bool,
     pub(super) publishing: bool,
     pub(super) saving: Saving,
 }
@@ -83,6 +86,7 @@ impl Attempt {
             gpus: core.gpus(id.task).to_vec(),
             key,
             killed: false,
+            begun: false,
             publishing: false,
             saving: Saving::default(),
         }
@@ -112,6 +116,8 @@ pub(super) struct World<'a> {
     pub(super) objects: BTreeSet<Digest>,
     pub(super) memo: BTreeMap<MemoKey, MemoRecord>,
     pub(super) attempts: BTreeMap<AttemptId, Attempt>,
+    /// Those of them that wait for slots where they were launched.
+    pub(super) lines: BTreeMap<(SiteId, u16), VecDeque<AttemptId>>,
     /// Checkpoints, by task and key.
     pub(super) saved: BTreeMap<(TaskName, MemoKey), Saved>,
     pub(super) forgetting: Vec<Forgetting>,
@@ -163,6 +169,7 @@ impl<'a> World<'a> {
             objects: BTreeSet::new(),
             memo: BTreeMap::new(),
             attempts: BTreeMap::new(),
+            lines: BTreeMap::new(),
             saved: BTreeMap::new(),
             forgetting: Vec::new(),
             chance_to_save: Chance::new(seed ^ 0xcafe),
@@ -430,16 +437,18 @@ impl<'a> World<'a> {
     }
 
     fn recall(&mut self, spec: &TaskSpec, key: MemoKey, known: Option<MemoRecord>) -> Recall {
-        self.marks
-            .hit_if(known.is_some() && spec.memoize == Memoize::Off, Mark::RecalledKnownOfUncached);
         self.marks.hit_if(
-            known.is_some() && spec.memoize == Memoize::Refresh,
+            known.is_some() && spec.options.memoize == Memoize::Off,
+            Mark::RecalledKnownOfUncached,
+        );
+        self.marks.hit_if(
+            known.is_some() && spec.options.memoize == Memoize::Refresh,
             Mark::RecalledKnownOfForced,
         );
         let is_own = known.is_some() && !self.memo.contains_key(&key);
-        let is_read_only = spec.memoize == Memoize::ReadOnly;
+        let is_read_only = spec.options.memoize == Memoize::ReadOnly;
         self.marks.hit_if(is_own && is_read_only, Mark::RecalledKnownOfReadOnly);
-        let remembered = match spec.memoize {
+        let remembered = match spec.options.memoize {
             Memoize::On | Memoize::ReadOnly => self.memo.get(&key).cloned().or(known),
             Memoize::Off | Memoize::Refresh => known,
         };
@@ -476,6 +485,7 @@ impl<'a> World<'a> {
         let needs = self.plan.needs.get(&name).copied().unwrap_or(0);
         let failure = if killed {
             self.marks.hit(Mark::KilledAttempt);
+            self.marks.hit_if(!attempt.begun, Mark::KilledInLine);
             Some(failure(FailureClass::Transient, "killed"))
         } else if attempt.held.memory < needs {
             self.marks.hit(Mark::RanOutOfMemory);
@@ -508,7 +518,7 @@ impl<'a> World<'a> {
         });
         let failed = failure.is_some();
         let result = failure.map_or(Ok(()), Err);
-        let ended = AttemptOutcome { attempt: id, result, usage: Usage::default() };
+        let ended = AttemptOutcome { attempt: id, result, usage: ahead::usage(&name) };
         let ended = Event::AttemptEnded(ended);
         if failed {
             return Some(self.fail(id, ended));
@@ -520,7 +530,7 @@ impl<'a> World<'a> {
     fn own_failure(&mut self, spec: &TaskSpec) -> Option<Failure> {
         let name = &spec.name;
         let is_handled = self.plan.program.as_ref().is_some_and(|program| program.handles(name));
-        let has_rules = is_handled || !spec.retry.rules.is_empty();
+        let has_rules = is_handled || !spec.options.retry.rules.is_empty();
         let failed = self.failed.entry(name.clone()).or_default();
         let (class, code) = match self.plan.fates[name] {
             Fate::Good | Fate::Unpublishable => return None,

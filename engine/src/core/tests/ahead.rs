@@ -5,7 +5,9 @@ use super::*;
 /// One core, and three that may wait in line for it, when one of them was seen to be short.
 fn short(plan: &str) -> Script {
     let mut tasks = tasks(plan);
-    tasks.iter_mut().for_each(|task| task.goes_ahead = &*task.name != "long");
+    for task in &mut tasks {
+        task.options_mut().goes_ahead = &*task.name != "long";
+    }
     let options = Options { keep_going: true, ..Options::default() };
     Script::of(tasks, History::default(), options)
 }

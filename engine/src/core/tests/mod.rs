@@ -145,16 +145,7 @@ impl Script {
                 };
                 Event::Recalled { task, key, verdict }
             }
-            "ended" => {
-                let attempt = self.attempt(what);
-                // In milliseconds.
-                let wall = more.strip_prefix("after ").map(|ms| ms.parse().expect("a number"));
-                let ended_well = more.is_empty() || wall.is_some();
-                let result = if ended_well { Ok(()) } else { Err(failure(more)) };
-                let wall = std::time::Duration::from_millis(wall.unwrap_or(0));
-                let usage = Usage { wall, ..Usage::default() };
-                Event::AttemptEnded(AttemptOutcome { attempt, result, usage })
-            }
+            "ended" => Event::AttemptEnded(self.outcome(what, more)),
             "published" => {
                 let attempt = self.attempt(what);
                 Event::Published { attempt, record: self.record(attempt.task, more) }
@@ -187,6 +178,16 @@ impl Script {
             "cancel" => Event::TaskCancelled { task: self.task(what) },
             other => panic!("no event {other}"),
         }
+    }
+
+    /// `permanent` is a failure, `after 2` a success after so many milliseconds.
+    fn outcome(&self, attempt: &str, more: &str) -> AttemptOutcome {
+        let attempt = self.attempt(attempt);
+        let wall = more.strip_prefix("after ").map(|ms| ms.parse().expect("a number"));
+        let ended_well = more.is_empty() || wall.is_some();
+        let result = if ended_well { Ok(()) } else { Err(failure(more)) };
+        let wall = std::time::Duration::from_millis(wall.unwrap_or(0));
+        AttemptOutcome { attempt, result, usage: Usage { wall, ..Usage::default() } }
     }
 
     /// An action as text; of facts only those about failures that are final.

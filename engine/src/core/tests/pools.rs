@@ -12,7 +12,7 @@ fn with(plan: &str, change: impl Fn(&mut TaskSpec)) -> Script {
 fn choosing(plan: &str, labels: &[(&str, &[&str])]) -> Script {
     with(plan, |task| {
         let own = labels.iter().find(|(name, _)| **name == *task.name);
-        task.executors = own
+        task.options_mut().executors = own
             .map(|(_, labels)| *labels)
             .unwrap_or_default()
             .iter()
@@ -28,7 +28,8 @@ fn pool_of(script: &Script, task: &str) -> u16 {
 #[test]
 fn no_two_tasks_have_the_same_gpu() {
     let mut script = with("a: -> x; b: -> y; c: -> z; d: -> w", |task| {
-        task.resources.gpus = u32::from(&*task.name != "d") + u32::from(&*task.name == "b");
+        task.options_mut().resources.gpus =
+            u32::from(&*task.name != "d") + u32::from(&*task.name == "b");
     });
     script.run(
         "start        => recall a, recall b, recall c, recall d
@@ -47,7 +48,7 @@ fn no_two_tasks_have_the_same_gpu() {
 
 #[test]
 fn a_gpu_that_is_given_back_goes_to_the_next() {
-    let mut script = with("a: -> x; b: -> y", |task| task.resources.gpus = 1);
+    let mut script = with("a: -> x; b: -> y", |task| task.options_mut().resources.gpus = 1);
     script.run(
         "start        => recall a, recall b
          join 0 4 8 1 =>
@@ -60,7 +61,7 @@ fn a_gpu_that_is_given_back_goes_to_the_next() {
 
 #[test]
 fn room_for_scratch_files_is_a_slot() {
-    let mut script = with("a: -> x; b: -> y", |task| task.resources.disk = 6 << 30);
+    let mut script = with("a: -> x; b: -> y", |task| task.options_mut().resources.disk = 6 << 30);
     script.run(
         "start           => recall a, recall b
          join 0 4 8 0 10 =>
@@ -83,12 +84,13 @@ fn what_no_place_has_is_an_error_that_says_of_what() {
         failure.expect("a failure").cause
     };
     let gpus = "it asks for 3 GPUs, and the largest site has 2";
-    assert_eq!(told(|task| task.resources.gpus = 3), gpus);
+    assert_eq!(told(|task| task.options_mut().resources.gpus = 3), gpus);
     let disk = "it asks for 102400 MiB of disk, and the largest site has 101376 MiB";
-    assert_eq!(told(|task| task.resources.disk = 100 << 30), disk);
+    assert_eq!(told(|task| task.options_mut().resources.disk = 100 << 30), disk);
     let both = "no one site has as much memory, disk and GPUs as it asks for";
     let change = |task: &mut TaskSpec| {
-        task.resources = Resources { memory: 8 << 30, gpus: 2, ..Resources::default() };
+        task.options_mut().resources =
+            Resources { memory: 8 << 30, gpus: 2, ..Resources::default() };
     };
     assert_eq!(told(change), both);
 }
@@ -96,7 +98,7 @@ fn what_no_place_has_is_an_error_that_says_of_what() {
 #[test]
 fn the_higher_priority_goes_first_among_ready_and_queued_tasks() {
     let mut script = with("a: -> x; b: -> y; c: -> z; d: -> w", |task| {
-        task.priority = match &*task.name {
+        task.options_mut().priority = match &*task.name {
             "c" => 1,
             "b" => -1,
             _ => 0,
@@ -119,7 +121,8 @@ fn the_higher_priority_goes_first_among_ready_and_queued_tasks() {
 fn what_is_urgent_does_not_make_a_large_task_wait_for_ever() {
     let small: Vec<_> = (0..40).map(|at| format!("z{at:02}: -> s{at}")).collect();
     let plan = format!("b: -> y; a*2: -> x; {}", small.join(";"));
-    let mut script = with(&plan, |task| task.priority = i32::from(&*task.name == "a"));
+    let mut script =
+        with(&plan, |task| task.options_mut().priority = i32::from(&*task.name == "a"));
     let mut actions = Vec::new();
     script.core.resume(Timestamp(0), &mut actions);
     script.run("join 0 2 =>\n miss b => launch b.1@0\n miss a =>");
@@ -136,7 +139,7 @@ fn what_is_urgent_does_not_make_a_large_task_wait_for_ever() {
 fn transfers_for_what_is_urgent_go_first() {
     let mut tasks = tasks("a: u:p -> x; b: u:q -> y; c: u:r -> z");
     for task in &mut tasks {
-        task.priority = i32::from(&*task.name == "c") - i32::from(&*task.name == "a");
+        task.options_mut().priority = i32::from(&*task.name == "c") - i32::from(&*task.name == "a");
     }
     let options = Options { transfers_max: Some(1), ..Options::default() };
     let mut script = Script::of(tasks, History::default(), options);
@@ -215,7 +218,7 @@ fn who_waits_for_one_pool_is_in_nobodys_way() {
     let many: Vec<_> = (0..200).map(|at| format!("g{at:03}: -> s{at}")).collect();
     let mut script = with(&format!("{}; a: -> x", many.join(";")), |task| {
         if &*task.name != "a" {
-            task.executors = ["big".into()].into();
+            task.options_mut().executors = ["big".into()].into();
         }
     });
     let mut actions = Vec::new();

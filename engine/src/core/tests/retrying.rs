@@ -14,7 +14,7 @@ fn after_crash(plan: &str, rules: &[(FailureKind, Response)], history: History) 
     let mut tasks = tasks(plan);
     for task in &mut tasks {
         let rules = rules.iter().map(|(on, then)| RetryRule { on: *on, then: *then });
-        Arc::make_mut(&mut task.retry).rules = rules.collect();
+        Arc::make_mut(&mut task.options_mut().retry).rules = rules.collect();
     }
     Script::of(tasks, history, Options::default())
 }
@@ -182,7 +182,7 @@ fn growing(plan: &str, max: Option<u64>) -> Vec<TaskSpec> {
     let mut tasks = tasks(plan);
     for task in &mut tasks {
         let max = max.map(|gib| gib << 30);
-        task.memory_growth = Some(Box::new(MemoryGrowth { factor: 2_000, max }));
+        task.options_mut().memory_growth = Some(MemoryGrowth { factor: 2_000, max });
     }
     tasks
 }
@@ -270,7 +270,7 @@ fn memory_has_grown_after_a_crash() {
 fn a_rule_may_let_running_out_of_memory_cost_something_and_it_grows_all_the_same() {
     let mut tasks = growing("a#1+1: -> x", None);
     let (on, then) = (FailureKind::Shortage(Shortage::Memory), Response::Retry { cost: 1_000 });
-    Arc::make_mut(&mut tasks[0].retry).rules = [RetryRule { on, then }].into();
+    Arc::make_mut(&mut tasks[0].options_mut().retry).rules = [RetryRule { on, then }].into();
     let mut script = Script::of(tasks, History::default(), Options::default());
     script.run(
         "start          => recall a
@@ -287,7 +287,7 @@ fn a_rule_may_let_running_out_of_memory_cost_something_and_it_grows_all_the_same
 #[test]
 fn it_grows_to_what_those_sites_have_that_have_the_rest() {
     let mut tasks = growing("a#2: -> x", None);
-    tasks[0].resources.gpus = 1;
+    tasks[0].options_mut().resources.gpus = 1;
     let mut script = Script::of(tasks, History::default(), Options::default());
     script.run(
         "start          => recall a
