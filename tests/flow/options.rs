@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keelboat::flow::{
-    Cache, Config, Context, Exit, FailureKind, Flow, Future, Response, TaskState,
+    Cache, Config, Context, Exit, FailureKind, Flow, Future, Remember, Response, TaskState,
 };
 use libtest_mimic::Trial;
 
@@ -19,6 +19,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("options::a_function_says_what_failures_cost", a_function_says_what_failures_cost),
         trial("options::pools_are_chosen_by_name", pools_are_chosen_by_name),
         trial("options::functions_have_gpus_of_their_own", functions_have_gpus_of_their_own),
+        trial("options::short_functions_keep_to_their_cores", short_functions_keep_to_their_cores),
         trial("options::priority_goes_first", priority_goes_first),
         trial("options::an_attribute_has_the_options_of_its_function", attributes),
         trial("options::what_is_ignored_of_a_call_is_not_counted", what_is_ignored_of_a_call),
@@ -151,6 +152,48 @@ fn functions_have_gpus_of_their_own() {
     let mut met: Vec<_> = met.into_iter().flat_map(|one| one.wait().unwrap()).collect();
     met.sort();
     assert_eq!(met, ["3", "GPU-5f"]);
+}
+
+/// They are launched ahead of their slots, and yet so many at one time as there are cores.
+fn short_functions_keep_to_their_cores() {
+    let case = Case::with(|config| config.cores(2).remember(Remember::Nothing));
+    let flow = &case.flow;
+    let (busy, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let enter = move |busy: &AtomicU32| {
+        most.fetch_max(busy.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        most.load(Ordering::SeqCst)
+    };
+    let (own, enters) = (Arc::clone(&busy), enter.clone());
+    let plain = move |at: u32| {
+        let most = enters(&own);
+        // Some are long, and one more than there are cores would be seen at work.
+        let pause = if at % 97 == 0 { Duration::from_millis(3) } else { Duration::ZERO };
+        std::thread::sleep(pause);
+        own.fetch_sub(1, Ordering::SeqCst);
+        most
+    };
+    let waits = move |_: u32| {
+        let (busy, enter) = (Arc::clone(&busy), enter.clone());
+        async move {
+            let most = enter(&busy);
+            tokio::task::yield_now().await;
+            busy.fetch_sub(1, Ordering::SeqCst);
+            most
+        }
+    };
+    let call = |at: u32| match at {
+        at if at.is_multiple_of(50) => flow.call(|_: u32| 0, (at,)),
+        at if at.is_multiple_of(3) => flow.call(waits.clone(), (at,)),
+        at => flow.call(plain.clone(), (at,)),
+    };
+    let calls: Vec<Future<u32>> = (0..2_000).map(call).collect();
+    // Those that are in line can be cancelled, and the others go on.
+    calls.iter().step_by(50).for_each(Future::cancel);
+    let seen = calls.iter().filter_map(|call| call.wait_for(SOON).expect("no hang").ok());
+    let most = seen.max().expect("some were called");
+    assert!(most <= 2, "{most} at one time");
+    let counts = flow.counts();
+    assert_eq!((counts.ended(), counts.running, counts.ready), (2_000, 0, 0));
 }
 
 fn priority_goes_first() {

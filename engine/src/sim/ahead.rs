@@ -1,6 +1,7 @@
 //! Functions that are launched ahead wait in lines of their pools. Whoever has the lines begins as
 //! many as the core says are at work.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::marks::Mark;
@@ -13,7 +14,7 @@ use crate::{AttemptId, Digest, Resources, SiteId, TaskName, TaskSpec, Usage};
 pub(super) fn may_go_ahead(spec: &mut TaskSpec, pool: &str) {
     let is_small =
         spec.options.resources == Resources::default() && spec.options.checkpoint.is_none();
-    if is_small && Digest::of(spec.name.as_bytes()).as_bytes()[0] % 4 != 0 {
+    if is_small && !Digest::of(spec.name.as_bytes()).as_bytes()[0].is_multiple_of(4) {
         let options = spec.options_mut();
         options.goes_ahead = true;
         options.executors = [pool.into()].into();
@@ -22,7 +23,7 @@ pub(super) fn may_go_ahead(spec: &mut TaskSpec, pool: &str) {
 
 /// Most are short.
 pub(super) fn usage(name: &TaskName) -> Usage {
-    let long = Digest::of(name.as_bytes()).as_bytes()[1] % 8 == 0;
+    let long = Digest::of(name.as_bytes()).as_bytes()[1].is_multiple_of(8);
     let wall = if long { Duration::from_millis(9) } else { Duration::from_micros(30) };
     Usage { wall, ..Usage::default() }
 }
@@ -50,8 +51,7 @@ impl World<'_> {
     pub(super) fn begin_in_line(&mut self, core: &Core) {
         for place in self.lines.keys().copied().collect::<Vec<_>>() {
             while self.at_work(place) < core.at_work(place.0, place.1) {
-                let Some(next) = self.lines.get_mut(&place).and_then(|line| line.pop_front())
-                else {
+                let Some(next) = self.lines.get_mut(&place).and_then(VecDeque::pop_front) else {
                     break;
                 };
                 if self.attempts.get(&next).is_some_and(|attempt| !attempt.killed) {
