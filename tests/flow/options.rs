@@ -167,7 +167,7 @@ fn short_functions_keep_to_their_cores() {
     let plain = move |at: u32| {
         let most = enters(&own);
         // Some are long, and one more than there are cores would be seen at work.
-        let pause = if at % 97 == 0 { Duration::from_millis(3) } else { Duration::ZERO };
+        let pause = if at.is_multiple_of(97) { Duration::from_millis(3) } else { Duration::ZERO };
         std::thread::sleep(pause);
         own.fetch_sub(1, Ordering::SeqCst);
         most
