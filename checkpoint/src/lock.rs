@@ -75,6 +75,9 @@ impl LockError {
     }
 }
 
+/// Tokens that are handed on, at most.
+const BEHIND_MAX: usize = 32;
+
 /// Who holds the lock, or held it before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
@@ -90,6 +93,8 @@ pub struct Holder {
     pub token: String,
     /// Whether it gave the lock back; otherwise it died with it.
     pub ended: bool,
+    /// Tokens of those that had died before it, and whose processes it had not ended yet.
+    pub behind: Vec<String>,
 }
 
 /// A [`Holder`] as one line of JSON, version 1.
@@ -102,6 +107,8 @@ struct HolderV1 {
     command: String,
     token: String,
     ended: bool,
+    #[serde(default)]
+    behind: Vec<String>,
 }
 
 /// The lock, held until it is dropped or the process dies.
@@ -136,6 +143,9 @@ impl ProjectLock {
             }
         }
         let previous = read_holder(&file);
+        let mut behind = previous.as_ref().map(|dead| dead.behind.clone()).unwrap_or_default();
+        behind.extend(previous.iter().filter(|dead| !dead.ended).map(|dead| dead.token.clone()));
+        behind.drain(..behind.len().saturating_sub(BEHIND_MAX));
         let holder = Holder {
             pid: std::process::id(),
             host: host_name(),
@@ -143,6 +153,7 @@ impl ProjectLock {
             command: command.to_owned(),
             token: token.to_owned(),
             ended: false,
+            behind,
         };
         write_holder(&file, &holder).doing("write", &path)?;
         Ok(Self { path, file, holder, previous })
@@ -151,6 +162,24 @@ impl ProjectLock {
     /// Who held the lock before; `None`: nobody, or what it wrote cannot be read.
     pub fn previous(&self) -> Option<&Holder> {
         self.previous.as_ref()
+    }
+
+    /// Tokens of those that died with the lock, and whose processes nobody has ended. They are handed
+    /// on until [`settle`](Self::settle): whoever takes over may die over that, too.
+    pub fn left_behind(&self) -> &[String] {
+        &self.holder.behind
+    }
+
+    /// Notes that no process of those that died is left.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn settle(&mut self) -> Result<(), IoError> {
+        if self.holder.behind.is_empty() {
+            return Ok(());
+        }
+        self.holder.behind.clear();
+        write_holder(&self.file, &self.holder).doing("write", &self.path)
     }
 
     /// Who holds the lock of a state directory now; `None`: nobody. For display only: it may be
@@ -203,7 +232,8 @@ fn wait_for_holder(file: &File) -> Holder {
 fn unknown_holder() -> Holder {
     let unknown = || "unknown".to_owned();
     let (host, command, token) = (unknown(), unknown(), String::new());
-    Holder { pid: 0, host, since: Timestamp::default(), command, token, ended: false }
+    let (since, behind) = (Timestamp::default(), Vec::new());
+    Holder { pid: 0, host, since, command, token, ended: false, behind }
 }
 
 fn no_lock(path: PathBuf, error: io::Error) -> LockError {
@@ -223,8 +253,8 @@ fn read_holder(file: &File) -> Option<Holder> {
     }
     let line = bytes[..length].split(|byte| *byte == b'\n').next()?;
     let disk: HolderV1 = serde_json::from_slice(line).ok()?;
-    let HolderV1 { pid, host, since_ms, command, token, ended, .. } = disk;
-    Some(Holder { pid, host, since: Timestamp(since_ms), command, token, ended })
+    let HolderV1 { pid, host, since_ms, command, token, ended, behind, .. } = disk;
+    Some(Holder { pid, host, since: Timestamp(since_ms), command, token, ended, behind })
 }
 
 /// One write, then the rest of what stood there is cut off: a reader takes the first line.
@@ -237,6 +267,7 @@ fn write_holder(file: &File, holder: &Holder) -> io::Result<()> {
         command: holder.command.chars().take(2000).collect(),
         token: holder.token.clone(),
         ended: holder.ended,
+        behind: holder.behind.clone(),
     };
     let mut line = serde_json::to_vec(&disk)?;
     line.push(b'\n');

@@ -106,12 +106,13 @@ impl CacheError {
 /// name is forgotten with the lock.
 fn hold(desk: &Desk<'_>, command: &str) -> Result<ProjectLock, CacheError> {
     let token = format!("kb-cache-{}", std::process::id());
-    let lock = ProjectLock::acquire(&desk.project.state(), command, &token)?;
-    if let Some(previous) = lock.previous()
-        && !previous.ended
-        && let Err(error) = kill_leftovers(&previous.token)
+    let mut lock = ProjectLock::acquire(&desk.project.state(), command, &token)?;
+    if let Err(error) =
+        lock.left_behind().iter().try_for_each(|dead| kill_leftovers(dead).map(drop))
     {
         desk.terminal.note(format_args!("cannot look for left-over processes: {error}"));
+        return Ok(lock);
     }
+    lock.settle()?;
     Ok(lock)
 }

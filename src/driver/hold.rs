@@ -36,8 +36,8 @@ impl Held {
         project
             .prepare()
             .map_err(RunError::setup(format!("make {}", project.state().display())))?;
-        let lock = ProjectLock::acquire(&project.state(), &own_command(), token)?;
-        clean_up_after(&lock, project, observer);
+        let mut lock = ProjectLock::acquire(&project.state(), &own_command(), token)?;
+        clean_up_after(&mut lock, project, observer);
         let project = project.clone();
         let thread = std::thread::Builder::new().name("memory".to_owned());
         let reading = thread.spawn(move || read(&project));
@@ -87,19 +87,21 @@ fn read(project: &Project) -> Result<Remembered, RunError> {
     })
 }
 
+/// Kills what dead engines left running.
+fn end_the_dead(lock: &mut ProjectLock) -> std::io::Result<()> {
+    for token in lock.left_behind() {
+        let count = kill_leftovers(token)?;
+        // Its warden may not have come to the end of that itself, so this is nothing to warn of.
+        tracing::info!(count, engine = token, "killed left-over processes");
+    }
+    lock.settle().map_err(std::io::Error::other)
+}
+
 /// Kills what a dead engine left running, saves what its attempts saved for the next ones, and
 /// removes their scratch directories.
-fn clean_up_after(lock: &ProjectLock, project: &Project, observer: &mut dyn Observer) {
-    if let Some(previous) = lock.previous()
-        && !previous.ended
-    {
-        match kill_leftovers(&previous.token) {
-            // Its warden may not have come to the end of that itself, so this is nothing to warn of.
-            Ok(count) => tracing::info!(count, engine = previous.pid, "killed left-over processes"),
-            Err(error) => {
-                observer.warning(&format!("cannot look for left-over processes: {error}"));
-            }
-        }
+fn clean_up_after(lock: &mut ProjectLock, project: &Project, observer: &mut dyn Observer) {
+    if let Err(error) = end_the_dead(lock) {
+        observer.warning(&format!("cannot end left-over processes: {error}"));
     }
     for warning in checkpoints::save_left_behind(project) {
         observer.warning(&warning);

@@ -22,6 +22,7 @@ mod project;
 mod server;
 
 mod bout;
+mod crash;
 mod edits;
 mod failures;
 mod journal;
@@ -29,6 +30,7 @@ mod model;
 mod names;
 mod saved;
 mod secrets;
+mod sources;
 mod storage;
 
 use std::process::ExitCode;
@@ -38,11 +40,13 @@ use libtest_mimic::Arguments;
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let trials = [
+        crash::trials(),
         edits::trials(),
         failures::trials(),
         journal::trials(),
         names::trials(),
         secrets::trials(),
+        sources::trials(),
         storage::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()

@@ -220,12 +220,6 @@ impl Running {
         self.child.try_wait().expect("a child").is_some()
     }
 
-    /// Tasks that were shown as completed so far.
-    pub(crate) fn completed(&self) -> u64 {
-        let stdout = std::fs::read_to_string(&self.stdout).unwrap_or_default();
-        stdout.matches("\"event\":\"completed\"").count() as u64
-    }
-
     /// Waits until a task has begun, as the task itself counts.
     pub(crate) fn wait_for_count(&mut self, project: &Project, task: &str) {
         wait_until(&format!("{task} begins"), RUN_MAX, || {

@@ -3,8 +3,6 @@
 //! Nothing here looks inside: what counts is what a user sees. Exit codes, texts, events as JSON,
 //! files, and how often a task ran, which the tasks count themselves.
 
-#[path = "../common/chance.rs"]
-mod chance;
 #[path = "../common/processes.rs"]
 mod processes;
 #[path = "../common/project.rs"]
@@ -16,7 +14,6 @@ mod asking;
 mod bad_input;
 mod checkpoints;
 mod containers;
-mod crash;
 mod disk;
 mod examples;
 mod fetching;

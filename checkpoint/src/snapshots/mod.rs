@@ -36,6 +36,8 @@ use crate::files;
 /// What a snapshot's folder holds: the files, and what is known of them.
 const STATE: &str = "state";
 const MANIFEST: &str = "manifest";
+/// Which attempt has nothing that is not in this snapshot.
+const SETTLED: &str = "settled";
 
 /// Snapshots of one task under one key that are kept.
 const KEPT_MAX: usize = 2;

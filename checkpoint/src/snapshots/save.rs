@@ -14,7 +14,7 @@ use keelboat_engine::{Digest, FileStamp};
 use super::copy::{self, CopyError};
 use super::listing::{Access, Listed, What, list};
 use super::manifest::{self, Entry, Manifest, Node};
-use super::{MANIFEST, Origin, STATE, SnapshotError, Snapshots, remove_all};
+use super::{MANIFEST, Origin, SETTLED, STATE, SnapshotError, Snapshots, remove_all};
 use crate::digests::CLOCK_TICK_MAX;
 use crate::error::{IoContext as _, IoError};
 use crate::files;
@@ -67,6 +67,8 @@ impl Snapshots {
                 remove_all(state)?;
                 return Ok(saved);
             }
+            // It was saved, and its process died before whoever asked could take note of it.
+            None if self.is_settled(&before, &origin) => return Ok(Verdict::Nothing),
             // A task that has removed its directory begins anew.
             None if before.is_some() => self.make_empty()?,
             None => return Ok(Verdict::Nothing),
@@ -78,15 +80,26 @@ impl Snapshots {
             None => !entries.is_empty(),
         };
         if !is_news {
+            if let Some((newest, _)) = &before {
+                settle(&self.place(*newest), &origin)?;
+            }
             self.drop_one(number)?;
             return Ok(Verdict::Nothing);
         }
+        settle(&place, &origin)?;
         let manifest = Manifest { key: self.key, origin, entries };
         let bytes_new = self.share(&manifest, &place, &before)?;
         seal(&place, &manifest)?;
         files::sync_folder(&self.folder)?;
         self.prune()?;
         Ok(Verdict::Saved(Saved { bytes: manifest.bytes(), bytes_new }))
+    }
+
+    /// Whether the newest snapshot says that all of this attempt is in it.
+    fn is_settled(&self, newest: &Before, origin: &Origin) -> bool {
+        let Some((newest, _)) = newest else { return false };
+        let said = fs::read_to_string(self.place(*newest).join(SETTLED));
+        said.is_ok_and(|said| said == settled(origin))
     }
 
     /// Saves what an attempt that runs has in its directory, as it all was at one moment: what
@@ -212,6 +225,16 @@ impl Snapshots {
 }
 
 /// Makes all durable, then the manifest: from now on it is a snapshot.
+/// Notes in a snapshot that all that an attempt has left is in it.
+fn settle(place: &Path, origin: &Origin) -> Result<(), IoError> {
+    let path = place.join(SETTLED);
+    files::write_new(&path, settled(origin).as_bytes()).doing("write", &path)
+}
+
+fn settled(origin: &Origin) -> String {
+    format!("{} {}\n", origin.run, origin.ordinal)
+}
+
 fn seal(place: &Path, manifest: &Manifest) -> Result<(), IoError> {
     let state = place.join(STATE);
     let files = manifest.entries.iter().filter(|entry| matches!(entry.node, Node::File { .. }));

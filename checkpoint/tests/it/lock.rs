@@ -35,6 +35,25 @@ fn a_clean_end_is_noted() {
     assert_eq!(third.previous().unwrap().command, "b");
 }
 
+/// Who takes over may die before it has ended what the one before it left.
+#[test]
+fn tokens_of_the_dead_are_handed_on_until_their_processes_are_ended() {
+    let folder = folder();
+    for token in ["1", "2"] {
+        // As by `kill -9`.
+        let lock = ProjectLock::acquire(folder.path(), "run", token).unwrap();
+        let held = fs::read(folder.path().join("lock")).unwrap();
+        drop(lock);
+        write(&folder.path().join("lock"), &held);
+    }
+    let mut lock = ProjectLock::acquire(folder.path(), "run", "3").unwrap();
+    assert_eq!(lock.left_behind(), ["1", "2"]);
+    lock.settle().unwrap();
+    drop(lock);
+    let lock = ProjectLock::acquire(folder.path(), "run", "4").unwrap();
+    assert!(lock.left_behind().is_empty());
+}
+
 #[test]
 fn rubbish_in_the_lock_file_locks_nobody_out() {
     let folder = folder();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -275,6 +276,30 @@ fn a_move_that_was_cut_is_brought_to_its_end() {
     fs::rename(&state, place.lies().join("3/state")).unwrap();
     assert_eq!(place.restored().0, Some(2));
     assert!(!place.lies().join("3").exists());
+}
+
+/// The process dies when all is saved, and before it has removed the note that it had to.
+#[test]
+fn what_was_saved_is_not_taken_for_removed_when_it_is_asked_for_again() {
+    let place = Place::new();
+    let state = place.path("state");
+    place.save(1, &[("at", "1")]);
+    place.save(2, &[("at", "2")]);
+    let ask_twice = |ordinal| {
+        for _ in 0..2 {
+            let verdict = place.of_task().save_left(&state, origin(ordinal)).unwrap();
+            assert_eq!(verdict, Verdict::Nothing);
+            assert_eq!(place.restored(), (Some(2), texts(&[("at", "2")])));
+        }
+    };
+    ask_twice(2);
+    // One that has changed nothing.
+    let same = Command::new("cp").arg("-a").arg(place.lies().join("2/state")).arg(&state).status();
+    assert!(same.unwrap().success());
+    ask_twice(3);
+    // Another attempt that removed its directory begins anew.
+    assert!(is_saved(place.of_task().save_left(&state, origin(4)).unwrap()));
+    assert_eq!(place.restored(), (Some(4), texts(&[])));
 }
 
 #[test]

@@ -5,15 +5,21 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
-use crate::chance::{Chance, from_environment, seed};
+use crate::bout::{Bout, attack};
+use crate::chance::Chance;
 use crate::processes::{send, wait_until_none, wardens};
 use crate::project::{Project, Run, Running};
 use crate::server::Server;
 
-/// How many times the engine is killed; `KEELBOAT_KILLS` says otherwise.
-const KILLS: u32 = 200;
+pub(super) fn trials() -> Vec<Trial> {
+    vec![
+        attack("crash::killed_at_random_moments", killed_at_random_moments),
+        attack("crash::killed_while_the_memo_store_is_fed", killed_while_it_is_fed),
+    ]
+}
 
 /// The longest time from the start of an engine to its death, for every second engine. The others
 /// live until they have completed some tasks, and a little longer: a slow machine gets as far.
@@ -25,9 +31,14 @@ const AFTER_COMPLETED_MAX: Duration = Duration::from_millis(30);
 const LOOK_EVERY: Duration = Duration::from_micros(200);
 
 /// Names that the first task reads from the network; each makes three tasks.
-const NAMES: usize = 31;
+const NAMES: usize = 60;
 
-/// One list, three tasks for each of 31 names, five that fail at first, and one over all: 100.
+/// Tasks that save how far they came, and how far they go.
+const SAVERS: usize = 13;
+const STEPS: usize = 12;
+
+/// One list, three tasks for each of 60 names, five that fail at first, 13 that save how far they
+/// came, and one over all: 200. Some outputs are sent elsewhere.
 const WORKFLOW: &str = r#"
 [workflow]
 name = "crash"
@@ -62,7 +73,7 @@ tail -n 3 {{ inputs.clean }} > {{ outputs.parts }}/deep/tail
 [task.join]
 foreach = { sample = { from = "list.names" } }
 inputs = { parts = { path = "out/parts/{{ sample }}", directory = true }, clean = "work/clean/{{ sample }}.txt" }
-outputs = { joined = "out/{{ sample }}.txt", size = "out/{{ sample }}.size" }
+outputs = { joined = { path = "out/{{ sample }}.txt", to = "@outside/sent/{{ sample }}.txt" }, size = "out/{{ sample }}.size" }
 run = '''
 @count join[sample={{ sample }}]
 cat {{ inputs.clean }} > {{ outputs.joined }}
@@ -80,13 +91,35 @@ sort -r {{ inputs.names }} >> {{ outputs.table }}
 [ "$KEELBOAT_ATTEMPT" -gt 1 ]
 '''
 
+[task.saver]
+foreach = { number = { range = [0, 13] } }
+checkpoint = "state/"
+outputs = { table = "out/saver-{{ number }}.txt" }
+run = '''
+@count saver[number={{ number }}]
+at=$(cat state/at 2>/dev/null || echo 0)
+while [ "$at" -lt 12 ]; do
+  sleep 0.02
+  at=$((at + 1))
+  echo "$at" > state/new
+  mv state/new state/at
+  echo "$at" >> @outside/steps/{{ number }}
+done
+seq 1 "$at" > {{ outputs.table }}
+'''
+
 [task.all]
-inputs = { joined = { from = "join.joined" }, moody = { from = "moody.table" } }
-outputs = { all = "out/all.txt" }
-run = "@count all; cat {{ inputs.joined }} {{ inputs.moody }} > {{ outputs.all }}"
+inputs = { joined = { from = "join.joined" }, moody = { from = "moody.table" }, saved = { from = "saver.table" } }
+outputs = { all = { path = "out/all.txt", to = "@outside/sent/all.txt" } }
+run = "@count all; cat {{ inputs.joined }} {{ inputs.moody }} {{ inputs.saved }} > {{ outputs.all }}"
 "#;
 
-const TASKS: usize = 1 + 3 * NAMES + 5 + 1;
+const TASKS: usize = 1 + 3 * NAMES + 5 + SAVERS + 1;
+
+/// Tasks that were shown as completed so far.
+fn completed(engine: &Running) -> u64 {
+    engine.said().matches("\"event\":\"completed\"").count() as u64
+}
 
 /// A time that is shorter than that.
 fn moment(chance: &mut Chance, at_most: Duration) -> Duration {
@@ -111,7 +144,9 @@ struct Life {
     arguments: Vec<String>,
     /// How often each task had run when it was first seen to be done for good.
     durable: BTreeMap<String, usize>,
-    deaths: u32,
+    deaths: usize,
+    /// What was said of checkpoints, and warnings, in the order of engines.
+    told: Vec<String>,
 }
 
 impl Life {
@@ -121,11 +156,45 @@ impl Life {
             arguments: arguments.iter().map(ToString::to_string).collect(),
             durable: BTreeMap::new(),
             deaths: 0,
+            told: Vec::new(),
         }
     }
 
     fn with_server(server: &Server) -> Self {
-        Self::new(WORKFLOW, &["-j", "4", "--set", &format!("base={}", server.base())])
+        let life = Self::new(WORKFLOW, &["-j", "4", "--set", &format!("base={}", server.base())]);
+        std::fs::create_dir_all(life.project.outside("steps")).expect("a directory for steps");
+        life
+    }
+
+    /// Steps that were taken, and that each was taken once: nothing that was saved is done again.
+    fn check_steps(&self) {
+        for number in 0..SAVERS {
+            let path = self.project.outside(&format!("steps/{number}"));
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            let steps: Vec<usize> = text.lines().filter_map(|line| line.parse().ok()).collect();
+            let grows = steps.is_sorted_by(|before, after| before < after);
+            assert!(
+                grows && steps.last() <= Some(&STEPS),
+                "saver {number} took {steps:?}\n{}",
+                self.told.join("\n")
+            );
+        }
+    }
+
+    /// What was sent is what is here.
+    fn check_sent(&self, expected: &BTreeMap<PathBuf, Vec<u8>>) {
+        let mut sent = 0;
+        for (path, bytes) in expected {
+            let name = path.strip_prefix("out").ok().and_then(|name| name.to_str());
+            let is_sent = |name: &&str| *name == "all.txt" || name.starts_with('n');
+            // `n07.txt`, and not `n07.size`.
+            let is_text = path.extension().is_some_and(|extension| extension == "txt");
+            let Some(name) = name.filter(is_sent).filter(|_| is_text) else { continue };
+            let there = std::fs::read(self.project.outside(&format!("sent/{name}")));
+            assert!(there.is_ok_and(|there| there == *bytes), "{name} was not sent, or not whole");
+            sent += 1;
+        }
+        assert_eq!(sent, NAMES + 1);
     }
 
     fn start(&self) -> Running {
@@ -149,7 +218,7 @@ impl Life {
     /// Kills the engine when it has completed so many tasks and then lived for so long.
     fn die_after(&mut self, wanted: u64, life: Duration, chance: &mut Chance) -> Option<Run> {
         let mut engine = self.start();
-        while !engine.has_ended() && engine.completed() < wanted {
+        while !engine.has_ended() && completed(&engine) < wanted {
             std::thread::sleep(LOOK_EVERY);
         }
         let death = Instant::now() + life;
@@ -179,6 +248,14 @@ impl Life {
 
     /// What was shown as completed was durable before.
     fn note_durable(&mut self, run: &Run) {
+        self.told.push(format!("engine {}", self.deaths + 1));
+        let kinds = ["checkpoint_saved", "checkpoint_restored", "warning"];
+        let told = run.events().into_iter().filter(|event| {
+            kinds.iter().any(|kind| event["event"] == *kind)
+                || event["event"] == "attempt_started"
+                    && event["task"].as_str().is_some_and(|task| task.starts_with("saver"))
+        });
+        self.told.extend(told.map(|event| event.to_string()));
         for task in run.tasks("completed") {
             let count = self.project.count(&task);
             assert!(count > 0, "{task} is said to be done, but did not run");
@@ -200,6 +277,7 @@ impl Life {
         for (path, bytes) in &found {
             assert!(Some(bytes) == expected.get(path), "{} holds other bytes", path.display());
         }
+        assert_eq!(last.tasks("undelivered"), Vec::<String>::new());
         let again = self.run();
         again.assert_code(0);
         assert_eq!(again.tasks("reused").len(), tasks, "{}", again.said());
@@ -222,16 +300,12 @@ fn undisturbed(server: &Server) -> BTreeMap<PathBuf, Vec<u8>> {
     files(&life.project)
 }
 
-#[test]
-fn an_engine_killed_at_random_moments_is_taken_up_by_the_same_command() {
-    let kills = from_environment("KEELBOAT_KILLS").map_or(KILLS, |kills| kills.try_into().unwrap());
-    let seed = seed();
-    println!("KEELBOAT_SEED={seed}");
+fn killed_at_random_moments(bout: &mut Bout) -> String {
+    let kills = bout.times(50, 1000);
     let server = serve();
     let expected = undisturbed(&server);
-    let mut chance = Chance(seed);
-    let started = Instant::now();
-    let (mut killed, mut lives) = (0, 0);
+    let chance = &mut bout.chance;
+    let (mut killed, mut lives, mut durable) = (0, 0, 0);
     while killed < kills {
         let mut life = Life::with_server(&server);
         let last = loop {
@@ -240,15 +314,21 @@ fn an_engine_killed_at_random_moments_is_taken_up_by_the_same_command() {
                 life.note_durable(&run);
                 break run;
             }
-            if let Some(run) = life.die(&mut chance) {
+            if let Some(run) = life.die(chance) {
                 break run;
             }
         };
         life.check_end(&last, TASKS, &expected);
+        life.check_steps();
+        life.check_sent(&expected);
         killed += life.deaths;
         lives += 1;
+        durable += life.durable.len();
     }
-    println!("{killed} kills over {lives} runs in {:?}", started.elapsed());
+    format!(
+        "{killed} kills over {lives} runs of {TASKS} tasks: none of {durable} acknowledged tasks ran \
+         again, no step of a checkpoint was taken twice, digests and what was sent are equal"
+    )
 }
 
 /// So many results that they are brought to the memo store while the run is at work.
@@ -261,23 +341,24 @@ outputs = { out = "out/{{ at }}.txt" }
 run = "@count many[at={{ at }}]; echo {{ at }} > {{ outputs.out }}"
 "#;
 
-#[test]
-fn an_engine_killed_while_it_feeds_the_memo_store_loses_nothing() {
-    let seed = seed();
-    println!("KEELBOAT_SEED={seed}");
-    let mut chance = Chance(seed);
+fn killed_while_it_is_fed(bout: &mut Bout) -> String {
+    let runs = bout.times(3, 100);
+    let chance = &mut bout.chance;
     let expected = (0..400).map(|at| (format!("out/{at}.txt").into(), format!("{at}\n").into()));
     let expected = expected.collect();
-    for _ in 0..3 {
+    let mut kills = 0;
+    for _ in 0..runs {
         let mut life = Life::new(MANY, &["-j", "4"]);
         let last = loop {
             // Results of earlier engines count towards the 256 that wake the store.
             let wanted = chance.below(if life.deaths == 0 { 300 } else { 60 });
-            let life_after = moment(&mut chance, AFTER_COMPLETED_MAX);
-            if let Some(run) = life.die_after(wanted, life_after, &mut chance) {
+            let life_after = moment(chance, AFTER_COMPLETED_MAX);
+            if let Some(run) = life.die_after(wanted, life_after, chance) {
                 break run;
             }
         };
         life.check_end(&last, 400, &expected);
+        kills += life.deaths;
     }
+    format!("{kills} kills over {runs} runs of 400 tasks: nothing acknowledged ran again")
 }
