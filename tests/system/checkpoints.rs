@@ -346,7 +346,7 @@ fn what_is_kept_is_counted_and_collected() {
     project.write("seed.txt", "x");
     project.run(&[]).assert_code(1);
     let stats = project.start(project.command(&["cache", "stats"])).wait();
-    stats.assert_said(&["checkpoints        2 files, "]);
+    stats.assert_said(&["checkpoints        3 files, "]);
     let gc = |arguments: &[&str]| {
         let all = [&["cache", "gc"], arguments].concat();
         project.start(project.command(&all)).wait()
