@@ -352,9 +352,9 @@ fn what_is_kept_is_counted_and_collected() {
         project.start(project.command(&all)).wait()
     };
     gc(&["--keep-days", "1"]).assert_code(0);
-    assert_eq!(snapshots(&project).len(), 2, "it is not old");
-    gc(&["--keep-days", "0", "--dry-run"]).assert_said(&["2 files of checkpoints"]);
-    assert_eq!(snapshots(&project).len(), 2, "nothing was touched");
-    gc(&["--keep-days", "0"]).assert_said(&["2 files of checkpoints"]);
+    assert_eq!(snapshots(&project).len(), 3, "it is not old");
+    gc(&["--keep-days", "0", "--dry-run"]).assert_said(&["3 files of checkpoints"]);
+    assert_eq!(snapshots(&project).len(), 3, "nothing was touched");
+    gc(&["--keep-days", "0"]).assert_said(&["3 files of checkpoints"]);
     assert_eq!(snapshots(&project), []);
 }
