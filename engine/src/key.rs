@@ -54,7 +54,8 @@ pub const KEY_VERSION: u8 = 1;
 /// `shell`, `argv` and `argv template` is the list of arguments, joined by spaces, each of them as it is when it
 /// consists of ASCII letters, digits and `_@%+=:,./-`, and otherwise between single quotes, with
 /// `'\\''` for a single quote: so different lists have different texts. The value of an input is
-/// its digest, `directory` and its digest, or `absent`.
+/// its digest, `directory` and its digest, or `absent`; that of an output is its kind, behind
+/// `optional` if it is, or `stdout` or `stderr` when it is what the command prints.
 pub fn memo_key(
     task: &TaskSpec,
     contents: &[Option<Content>],
@@ -179,11 +180,12 @@ fn each_part(
     let mut outputs: Vec<_> = task.outputs.iter().collect();
     outputs.sort_by(|a, b| a.scratch_path.cmp(&b.scratch_path));
     for output in outputs {
-        let value = match (output.kind, output.optional) {
-            (Kind::File, false) => "file",
-            (Kind::File, true) => "optional file",
-            (Kind::Directory, false) => "directory",
-            (Kind::Directory, true) => "optional directory",
+        let value = match (output.captures, output.kind, output.optional) {
+            (Some(stream), ..) => stream.name(),
+            (None, Kind::File, false) => "file",
+            (None, Kind::File, true) => "optional file",
+            (None, Kind::Directory, false) => "directory",
+            (None, Kind::Directory, true) => "optional directory",
         };
         part("output", &output.scratch_path, value);
     }

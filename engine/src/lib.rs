@@ -27,6 +27,6 @@ pub use ids::{AttemptId, FileId, SiteId, TaskId, TaskName, Timestamp};
 pub use key::{KEY_VERSION, KeyChange, KeyPart, MemoKey, key_changes, key_parts, memo_key};
 pub use plan::{
     CheckpointSpec, Command, Content, Env, InputSpec, Kind, Memoize, MemoryGrowth, OutputSpec,
-    Ranks, Resources, Source, TaskOptions, TaskSpec, Uncounted, Work, no_env,
+    Ranks, Resources, Source, Stream, TaskOptions, TaskSpec, Uncounted, Work, no_env,
 };
 pub use retry::{FailureKind, RETRY_COST, Response, RetryPolicy, RetryRule};

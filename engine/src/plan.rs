@@ -59,6 +59,25 @@ pub struct InputSpec {
     pub optional: bool,
 }
 
+/// What a command prints on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl Stream {
+    /// Its name, which is also the label of the output that it becomes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
 /// One file or directory that a task writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputSpec {
@@ -72,6 +91,8 @@ pub struct OutputSpec {
     pub kind: Kind,
     /// Whether the task may leave it out.
     pub optional: bool,
+    /// What the command prints, which becomes this file; `None`: the task writes it itself.
+    pub captures: Option<Stream>,
     /// An address to copy it to after success.
     pub deliver_to: Option<Arc<str>>,
 }

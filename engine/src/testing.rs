@@ -88,6 +88,7 @@ fn output(text: &str) -> OutputSpec {
         scratch_path: path,
         kind,
         optional,
+        captures: None,
         deliver_to: deliver.then(|| "s3://bucket/copy".into()),
     }
 }

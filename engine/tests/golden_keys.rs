@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use keelboat_engine::{
     Command, Content, Digest, InputSpec, KEY_VERSION, Kind, Memoize, OutputSpec, Ranks, Resources,
-    Source, TaskSpec, Uncounted, key_changes, key_parts, memo_key,
+    Source, Stream, TaskSpec, Uncounted, key_changes, key_parts, memo_key,
 };
 use proptest::prelude::*;
 
@@ -35,7 +35,23 @@ fn with_input(mut task: TaskSpec, name: &str) -> TaskSpec {
 
 fn with_output(mut task: TaskSpec, name: &str, kind: Kind, optional: bool) -> TaskSpec {
     let (label, path, scratch_path) = ("out".into(), format!("final/{name}").into(), name.into());
-    task.outputs.push(OutputSpec { label, path, scratch_path, kind, optional, deliver_to: None });
+    let (captures, deliver_to) = (None, None);
+    task.outputs.push(OutputSpec {
+        label,
+        path,
+        scratch_path,
+        kind,
+        optional,
+        captures,
+        deliver_to,
+    });
+    task
+}
+
+fn printing(mut task: TaskSpec, stream: Stream) -> TaskSpec {
+    for output in &mut task.outputs {
+        output.captures = Some(stream);
+    }
     task
 }
 
@@ -136,6 +152,16 @@ fn examples() -> Vec<(&'static str, TaskSpec, Vec<Option<Content>>)> {
         (
             "a function with an output",
             with_output(called("crate::f"), "o", Kind::File, false),
+            vec![],
+        ),
+        (
+            "what is printed",
+            printing(with_output(shell("w"), "o", Kind::File, false), Stream::Stdout),
+            vec![],
+        ),
+        (
+            "what is printed of errors",
+            printing(with_output(shell("w"), "o", Kind::File, false), Stream::Stderr),
             vec![],
         ),
     ]

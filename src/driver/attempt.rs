@@ -14,7 +14,7 @@ use keelboat_engine::{
     Kind, MemoRecord, OutputRecord, OutputSpec, Ranks, Resources, Source, TaskName, Usage,
 };
 use keelboat_executors::{Executor as _, LaunchSpec, container_hint};
-use keelboat_staging::{LocalError, Placement, Scratch, publish};
+use keelboat_staging::{LocalError, Placement, Scratch, capture, publish};
 
 use super::called::Occupancy;
 use super::checkpoints::Checkpoint;
@@ -310,6 +310,7 @@ impl Attempt {
     fn move_outputs(&self, edges: &Edges) -> Result<(MemoRecord, Vec<PathBuf>), Failure> {
         let root = edges.project.root();
         let memory = Memory(Arc::clone(&edges.digests));
+        self.capture(edges)?;
         self.keep_what_is_replaced(edges)?;
         let contents = publish(&self.scratch, &self.outputs, root, &memory)
             .map_err(|error| error.failure())?;
@@ -327,6 +328,17 @@ impl Attempt {
             record.outputs.push(OutputRecord { path: output.path.clone(), content, executable });
         }
         Ok((record, places))
+    }
+
+    /// What it printed is put where its outputs are, as far as it is one.
+    fn capture(&self, edges: &Edges) -> Result<(), Failure> {
+        for output in &self.outputs {
+            if let Some(stream) = output.captures {
+                let log = edges.logs.of(&self.name, self.id.ordinal, stream);
+                capture(&self.scratch, output, stream, &log).map_err(|error| error.failure())?;
+            }
+        }
+        Ok(())
     }
 
     /// Nothing is moved aside for a task that did not write all of its outputs.

@@ -6,10 +6,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use keelboat_engine::Stream;
+
 use crate::project::RunDir;
 
 /// Files that are kept; further empty ones are removed.
 const KEPT_MAX: usize = 256;
+
+const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
 #[derive(Debug)]
 pub(crate) struct Logs {
@@ -31,8 +35,8 @@ impl Logs {
     /// The files for the output and the error stream of an attempt, the one or other of which may
     /// be there already, empty.
     pub(crate) fn prepare(&self, task: &str, ordinal: u32) -> [PathBuf; 2] {
-        ["out", "err"].map(|stream| {
-            let place = self.run.log(task, ordinal, stream);
+        STREAMS.map(|stream| {
+            let place = self.of(task, ordinal, stream);
             let free = self.lock().free.pop();
             if let Some(free) = free
                 && let Err(error) = std::fs::rename(&free, &place)
@@ -43,10 +47,19 @@ impl Logs {
         })
     }
 
+    /// What an attempt printed.
+    pub(crate) fn of(&self, task: &str, ordinal: u32, stream: Stream) -> PathBuf {
+        let stream = match stream {
+            Stream::Stdout => "out",
+            Stream::Stderr => "err",
+        };
+        self.run.log(task, ordinal, stream)
+    }
+
     /// An attempt is over: those of its files that are empty are kept for others.
     pub(crate) fn take_back(&self, task: &str, ordinal: u32) {
-        for stream in ["out", "err"] {
-            let place = self.run.log(task, ordinal, stream);
+        for stream in STREAMS {
+            let place = self.of(task, ordinal, stream);
             if place.symlink_metadata().is_ok_and(|found| found.is_file() && found.len() == 0) {
                 self.keep(&place);
             }

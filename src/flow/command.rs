@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use keelboat_engine::{InputSpec, Ranks, TaskOptions, TaskSpec};
+use keelboat_engine::{InputSpec, Ranks, Stream, TaskOptions, TaskSpec};
 
 use super::Flow;
 use super::argument::{CommandArgument, Lowering};
@@ -248,6 +248,39 @@ impl<'f> CommandTask<'f> {
         self
     }
 
+    /// Makes what it prints on its standard output a file, which appears at this path when the task is
+    /// done, as its other outputs do: `output("stdout")`. `keelboat log` shows it too.
+    ///
+    /// ```no_run
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let listed = flow.program(["ls", "-l", "/"]).stdout("out/root.txt").submit();
+    /// let lines = flow.command("wc -l < {{ inputs.list }} > {{ outputs.lines }}");
+    /// let lines = lines.input("list", listed.output("stdout")).output("lines", "out/lines.txt");
+    /// lines.submit().done().wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stdout(mut self, path: &str) -> Self {
+        self.writes.capture(Stream::Stdout, path);
+        self
+    }
+
+    /// The same of its standard error: `output("stderr")`.
+    ///
+    /// ```no_run
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let built = flow.program(["make", "-C", "tools"]).stderr("out/warnings.txt").submit();
+    /// println!("{}", std::fs::read_to_string(built.output("stderr").wait()?)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stderr(mut self, path: &str) -> Self {
+        self.writes.capture(Stream::Stderr, path);
+        self
+    }
+
     /// A variable of the environment; part of the memo key.
     ///
     /// ```no_run
@@ -345,12 +378,12 @@ impl<'f> CommandTask<'f> {
             inputs.push(InputSpec { label, scratch_path, source, sha256, kind, optional: false });
         }
         let outputs = self.writes.outputs(self.flow.paths())?;
-        let names = outputs.iter();
-        let names =
-            names.map(|output| (Arc::clone(&output.label), Arc::clone(&output.scratch_path)));
-        scope.outputs.extend(names);
+        let written = outputs.iter().filter(|output| output.captures.is_none());
+        let written =
+            written.map(|output| (Arc::clone(&output.label), Arc::clone(&output.scratch_path)));
+        scope.outputs.extend(written);
         let names = inputs.iter().map(|input| Arc::clone(&input.scratch_path));
-        let names = names.chain(scope.outputs.iter().map(|(_, name)| Arc::clone(name)));
+        let names = names.chain(outputs.iter().map(|output| Arc::clone(&output.scratch_path)));
         let names: Vec<Arc<str>> = names.collect();
         let text = Text { template: self.template, scope, arguments, paths };
         text.check()?;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keelboat_engine::{CheckpointSpec, Failure, FailureClass, Kind, OutputSpec};
+use keelboat_engine::{CheckpointSpec, Failure, FailureClass, Kind, OutputSpec, Stream};
 
 use super::cell::Cell;
 use super::error::TaskError;
@@ -27,12 +27,20 @@ struct Written {
     path: String,
     to: Option<String>,
     kind: Kind,
+    captures: Option<Stream>,
 }
 
 impl Writes {
     pub(crate) fn add(&mut self, label: &str, path: &str, kind: Kind) {
         let (label, path) = (label.into(), path.to_owned());
-        self.outputs.push(Written { label, path, to: None, kind });
+        self.outputs.push(Written { label, path, to: None, kind, captures: None });
+    }
+
+    /// What a command prints becomes a file.
+    pub(crate) fn capture(&mut self, stream: Stream, path: &str) {
+        let (label, path) = (stream.name().into(), path.to_owned());
+        let (kind, captures) = (Kind::File, Some(stream));
+        self.outputs.push(Written { label, path, to: None, kind, captures });
     }
 
     /// Where the last output is sent.
@@ -69,7 +77,8 @@ impl Writes {
             let to = written.to.as_ref();
             let deliver_to = to.map(|to| free::destination(to, project)).transpose()?;
             let (label, kind) = (Arc::clone(&written.label), written.kind);
-            Ok(OutputSpec { label, path, scratch_path, kind, optional: false, deliver_to })
+            let (captures, optional) = (written.captures, false);
+            Ok(OutputSpec { label, path, scratch_path, kind, optional, captures, deliver_to })
         };
         self.outputs.iter().map(spec).collect()
     }

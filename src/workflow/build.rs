@@ -223,6 +223,7 @@ impl Builder<'_> {
                     path,
                     kind: if item.directory { Kind::Directory } else { Kind::File },
                     optional: item.optional,
+                    captures: item.captures,
                     deliver_to,
                 });
             }

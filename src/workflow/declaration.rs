@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keelboat_engine::{Memoize, MemoryGrowth, Ranks, RetryPolicy, Uncounted};
+use keelboat_engine::{Memoize, MemoryGrowth, Ranks, RetryPolicy, Stream, Uncounted};
 use minijinja::value::{Enumerator, Object, Value};
 
 use super::problem::Place;
@@ -39,6 +39,15 @@ pub(super) struct Declaration {
     pub(super) checkpoint: Option<Checkpoint>,
     pub(super) ranks: Option<Ranks>,
     pub(super) options: Options,
+}
+
+impl Declaration {
+    /// The labels of outputs that the command writes itself, which come before the others.
+    pub(super) fn written_labels(&self) -> Arc<[Arc<str>]> {
+        let is_written =
+            |named: &&Named<OutputItem>| named.items.iter().all(|item| item.captures.is_none());
+        self.outputs.iter().take_while(is_written).map(|named| named.label.clone()).collect()
+    }
 }
 
 /// What stands under one label of `inputs` or `outputs`.
@@ -78,6 +87,8 @@ pub(super) struct OutputItem {
     pub(super) to: Option<Text>,
     pub(super) optional: bool,
     pub(super) directory: bool,
+    /// What the command prints, which becomes this file.
+    pub(super) captures: Option<Stream>,
 }
 
 #[derive(Debug)]

@@ -108,6 +108,13 @@ fn unknown_name(text: &str, range: &Range<usize>, scope: &Value) -> Option<Unkno
 }
 
 fn describe(owner: &Value, parent: &str, name: &str, range: Range<usize>) -> Unknown {
+    if parent == "outputs" && matches!(name, "stdout" | "stderr") {
+        let message = format!("there is no `{name}` in `{parent}`");
+        let help = format!(
+            "a task prints, and {name} = \"path\" makes an output of it: nothing is written there"
+        );
+        return Unknown { range, message, help };
+    }
     let known: Vec<String> =
         owner.try_iter().map(|keys| keys.map(|key| key.to_string()).collect()).unwrap_or_default();
     let none = match parent {

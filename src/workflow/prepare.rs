@@ -184,7 +184,7 @@ pub(super) fn prepare<'e, 't>(
         container,
         after,
         input_labels: declaration.input_labels.clone(),
-        output_labels: declaration.output_labels.clone(),
+        output_labels: declaration.written_labels(),
     })
 }
 

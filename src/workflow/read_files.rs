@@ -3,6 +3,7 @@
 use super::declaration::{InputItem, InputSource, Named, OutputItem, Text};
 use super::reader::{NameRule, Reader, Spot, in_order};
 
+use keelboat_engine::Stream;
 use toml::de::{DeTable, DeValue};
 
 /// The keys of an input that is a table.
@@ -12,10 +13,15 @@ pub(super) const INPUT_KEYS: [&str; 9] =
 /// The keys of an output that is a table.
 pub(super) const OUTPUT_KEYS: [&str; 4] = ["path", "to", "optional", "directory"];
 
+/// Those of what a command prints.
+pub(super) const PRINTED_KEYS: [&str; 2] = ["path", "to"];
+
 const INPUT_HELP: &str = "write a path or URL in quotes, a table such as { url = \"https://…\" }, \
                           { path = \"…\" } or { from = \"task.output\" }, or a list of these";
 const OUTPUT_HELP: &str =
     "write a path in quotes, a table such as { path = \"…\", to = \"URL\" }, or a list of these";
+const PRINTED_HELP: &str =
+    "write a path in quotes, or a table such as { path = \"…\", to = \"URL\" }";
 
 impl Reader<'_> {
     pub(super) fn inputs(&mut self, value: &Spot<'_>) -> Vec<Named<InputItem>> {
@@ -136,15 +142,52 @@ impl Reader<'_> {
         }
     }
 
+    /// Adds what the command prints, as far as it is to be a file, after what it writes.
+    pub(super) fn printed(&mut self, table: &DeTable<'_>, outputs: &mut Vec<Named<OutputItem>>) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let Some((key, value)) = table.get_key_value(stream.name()) else { continue };
+            let (label, place) = (stream.name().into(), self.place(key.span()));
+            if let Some(other) = outputs.iter().find(|named| named.label == label) {
+                let problem = self
+                    .problem(key.span(), format!("two outputs of the task are called `{label}`"))
+                    .help("what is printed has this name: give the one in outputs another");
+                let problem = self.sources.also(problem, other.place, "and here");
+                self.problems.push(problem);
+                continue;
+            }
+            let items = self.output_of(value, PRINTED_HELP, &PRINTED_KEYS).into_iter();
+            let items = items.filter_map(|item| {
+                if item.directory {
+                    let place = item.path.place;
+                    let problem = self.sources.problem(place, format!("{label} is one file"));
+                    self.problems.push(problem.help("write its path without a slash at the end"));
+                    return None;
+                }
+                Some(OutputItem { captures: Some(stream), ..item })
+            });
+            let items = items.collect();
+            outputs.push(Named { label, place, list: false, items });
+        }
+    }
+
     fn output(&mut self, value: &Spot<'_>) -> Option<OutputItem> {
+        self.output_of(value, OUTPUT_HELP, &OUTPUT_KEYS)
+    }
+
+    fn output_of(
+        &mut self,
+        value: &Spot<'_>,
+        help: &str,
+        keys: &'static [&'static str],
+    ) -> Option<OutputItem> {
         match value.get_ref() {
             DeValue::String(_) => {
-                let path = self.text(value, "an output", OUTPUT_HELP)?;
+                let path = self.text(value, "an output", help)?;
                 let directory = path.value.ends_with('/');
-                Some(OutputItem { path, to: None, optional: false, directory })
+                Some(OutputItem { path, to: None, optional: false, directory, captures: None })
             }
             DeValue::Table(table) => {
-                self.check_keys(table, &OUTPUT_KEYS, "an output");
+                self.check_keys(table, keys, "an output");
                 let Some(path) = table.get("path") else {
                     let problem = self
                         .problem(value.span(), "this output has no path")
@@ -158,11 +201,12 @@ impl Reader<'_> {
                     to: self.text_of(table, "to", "write an address in quotes"),
                     optional: self.bool(table.get("optional"), "optional").unwrap_or(false),
                     directory: self.bool(table.get("directory"), "directory").unwrap_or(slash),
+                    captures: None,
                     path,
                 })
             }
             _ => {
-                self.wrong_kind(value, "an output", "a string or a table", OUTPUT_HELP);
+                self.wrong_kind(value, "an output", "a string or a table", help);
                 None
             }
         }

@@ -16,10 +16,12 @@ use keelboat_engine::{Memoize, MemoryGrowth};
 use toml::de::{DeTable, DeValue};
 
 /// The keys of a task.
-pub(super) const TASK_KEYS: [&str; 28] = [
+pub(super) const TASK_KEYS: [&str; 30] = [
     "foreach",
     "inputs",
     "outputs",
+    "stdout",
+    "stderr",
     "run",
     "argv",
     "after",
@@ -108,7 +110,8 @@ impl Reader<'_> {
         let command_misspelt = meant.contains(&"run") || meant.contains(&"argv");
         let help = "write a sentence in quotes";
         let inputs = table.get("inputs").map(|value| self.inputs(value)).unwrap_or_default();
-        let outputs = table.get("outputs").map(|value| self.outputs(value)).unwrap_or_default();
+        let mut outputs = table.get("outputs").map(|value| self.outputs(value)).unwrap_or_default();
+        self.printed(table, &mut outputs);
         let options = self.options(table).over(defaults);
         if table.contains_key("cache") {
             self.check_ignored(&options);

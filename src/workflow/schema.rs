@@ -97,6 +97,10 @@ struct TaskTable {
     inputs: Option<BTreeMap<String, OneOrMany<Input>>>,
     /// Files that the task writes, by label.
     outputs: Option<BTreeMap<String, OneOrMany<Output>>>,
+    /// What it prints on its standard output, as a file: an output with the label `stdout`.
+    stdout: Option<Printed>,
+    /// What it prints on its standard error, as a file: an output with the label `stderr`.
+    stderr: Option<Printed>,
     /// A script for a shell; values are quoted.
     run: Option<String>,
     /// A program and its arguments, without a shell.
@@ -314,6 +318,23 @@ struct OutputTable {
 
 #[derive(JsonSchema)]
 #[serde(untagged)]
+enum Printed {
+    /// A path.
+    Text(String),
+    Table(PrintedTable),
+}
+
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct PrintedTable {
+    /// Where it appears after success.
+    path: String,
+    /// A path or an address that it is copied to after success.
+    to: Option<String>,
+}
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
 enum Values {
     /// The values themselves.
     List(Vec<serde_json::Value>),
@@ -389,6 +410,7 @@ mod tests {
             ("TaskTable", &read_task::TASK_KEYS),
             ("InputTable", &read_files::INPUT_KEYS),
             ("OutputTable", &read_files::OUTPUT_KEYS),
+            ("PrintedTable", &read_files::PRINTED_KEYS),
             ("SourceTable", &read_foreach::SOURCE_KEYS),
         ] {
             assert_eq!(keys(&schema["$defs"][definition]), sorted(known), "{definition}");

@@ -34,7 +34,7 @@ pub use globus::{
 pub use keelboat_engine::queue::{BreakerPolicy, Elsewhere, Limit, QueueLimits};
 pub use local::{
     Delivered, DigestMemory, Forgetful, LocalError, Placement, PublishError, Recycler, Scratch,
-    deliver, digest_path, publish, remove_tree, stamp_of,
+    capture, deliver, digest_path, publish, remove_tree, stamp_of,
 };
 pub use partial::{PARTIAL_KEPT, abandoned};
 pub use protocol::{

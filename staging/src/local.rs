@@ -18,6 +18,7 @@ pub use digest::digest_path;
 pub use error::{LocalError, PublishError};
 pub(crate) use leftover::{AGE_MIN, idle_for, is_dead, sweep_once};
 pub use memory::{DigestMemory, Forgetful, stamp_of};
+pub use output::capture;
 pub use place::Placement;
 pub(crate) use place::{leads_inside, place_tree};
 pub use publish::publish;

@@ -15,6 +15,8 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("commands::images_are_named_as_in_registries", images_are_named_as_in_registries),
         trial("commands::ranks_are_started_on_this_machine", ranks_are_started_on_this_machine),
         trial("commands::arguments_are_quoted", arguments_are_quoted),
+        trial("commands::what_they_print_is_an_output", what_they_print_is_an_output),
+        trial("commands::what_is_printed_is_written_by_nobody_else", what_is_printed_is_written),
         trial("commands::what_they_are_given_may_come_later", what_they_are_given),
         trial("commands::a_text_is_made_by_a_function", a_text_is_made_by_a_function),
         trial("commands::values_are_in_the_key", values_are_in_the_key),
@@ -109,6 +111,70 @@ fn arguments_are_quoted() {
         .submit();
     said.output("out").wait().unwrap();
     assert_eq!(case.read("out.txt"), "it's\na b\n3\n");
+}
+
+fn what_they_print_is_an_output() {
+    let (directory, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let copy = place.path().join("copy.txt");
+    let run = |script: &str| {
+        let flow = Flow::open(Config::new(directory.path()).cores(2)).unwrap();
+        let said = flow.command(script).stdout("out/said.txt").to(copy.to_str().unwrap());
+        let said = said.stderr("out/errors.txt").submit();
+        let size = |path: PathBuf| std::fs::read(path).map(|bytes| bytes.len());
+        let sizes = flow.try_call(size, (said.output("stdout"),));
+        let errors = flow
+            .command("wc -l < {{ inputs.errors }}")
+            .input("errors", said.output("stderr"))
+            .stdout("out/count.txt")
+            .submit();
+        errors.done().wait().unwrap();
+        assert!(said.output("stdout").wait().unwrap().ends_with("out/said.txt"));
+        (sizes.wait().unwrap(), flow.close().unwrap())
+    };
+    let read = |path: &str| std::fs::read_to_string(directory.path().join(path)).unwrap();
+    let (size, _) = run("echo hello; echo one >&2; echo two >&2");
+    assert_eq!((size, read("out/said.txt")), (6, "hello\n".to_owned()));
+    assert_eq!(
+        (read("out/errors.txt"), read("out/count.txt")),
+        ("one\ntwo\n".into(), "2\n".into())
+    );
+    assert_eq!(std::fs::read_to_string(&copy).unwrap(), "hello\n");
+    let logs = std::fs::read_dir(directory.path().join(".keelboat/runs")).unwrap();
+    let logs = logs.flat_map(|run| std::fs::read_dir(run.unwrap().path().join("log")).unwrap());
+    let logs = logs.filter_map(|log| std::fs::read_to_string(log.unwrap().path()).ok());
+    assert!(logs.into_iter().any(|text| text == "hello\n"), "it is in the log, too");
+
+    let (_, report) = run("echo hello; echo one >&2; echo two >&2");
+    assert_eq!(report.counts.completed, 1, "the closure alone: {report:?}");
+    std::fs::remove_file(directory.path().join("out/said.txt")).unwrap();
+    let (size, report) = run("echo hello; echo one >&2; echo two >&2");
+    assert_eq!((size, report.counts.completed), (6, 1), "it is restored: {report:?}");
+
+    // Nothing that is printed shows of one that fails, and what was there stays.
+    let flow = Flow::open(Config::new(directory.path()).cores(2)).unwrap();
+    let fails = flow.command("echo half; exit 3").stdout("out/said.txt").submit();
+    fails.output("stdout").wait().unwrap_err();
+    assert_eq!(read("out/said.txt"), "hello\n");
+    let silent = flow.command("true").stdout("out/nothing.txt").submit();
+    silent.output("stdout").wait().unwrap();
+    assert_eq!(read("out/nothing.txt"), "");
+}
+
+fn what_is_printed_is_written() {
+    let case = Case::new();
+    let both = case.flow.command("echo a; echo b > out/said.txt").stdout("out/said.txt").submit();
+    let error = both.done().wait().unwrap_err().to_string();
+    assert!(error.contains("the task itself wrote out/said.txt"), "{error}");
+    assert!(!case.path().join("out/said.txt").exists());
+    let asks = case.flow.command("echo a > {{ outputs.stdout }}").stdout("out/b.txt").submit();
+    let error = asks.done().wait().unwrap_err().to_string();
+    assert!(error.contains("stdout"), "{error}");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let link = case.flow.command("rmdir out; ln -s {{ to }} out").stdout("out/c.txt");
+    let link = link.arg("to", elsewhere.path().to_str().unwrap()).submit();
+    let error = link.done().wait().unwrap_err().to_string();
+    assert!(error.contains("symbolic link"), "{error}");
+    assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 0);
 }
 
 fn what_they_are_given() {

@@ -23,6 +23,38 @@ run     = "@count t; echo $THREADS $MODE > {{ outputs.o }}"
 }
 
 #[test]
+fn what_is_printed_becomes_an_output() {
+    let workflow = r#"
+[task.list]
+foreach = { x = ["a", "b"] }
+argv    = ["printf", "%s\\n", "{{ x }}"]
+stdout  = "out/{{ x }}.txt"
+
+[task.all]
+inputs = { lists = { from = "list.stdout" } }
+run    = "@count all; cat {{ inputs.lists }}; echo two lists >&2"
+stdout = "out/all.txt"
+stderr = { path = "out/said.txt", to = "copies/said.txt" }
+"#;
+    let project = Project::new(workflow);
+    project.run_well(&[]);
+    assert_eq!(project.read("out/all.txt"), "a\nb\n");
+    assert_eq!(project.read("out/said.txt"), "two lists\n");
+    assert_eq!(project.read("copies/said.txt"), "two lists\n");
+    let log = project.start(project.command(&["log", "all"])).wait();
+    log.assert_said(&["a\nb\n", "two lists"]);
+    project.run_well(&[]);
+    assert_eq!(project.count("all"), 1);
+    std::fs::remove_file(project.path("out/all.txt")).expect("removed");
+    project.run_well(&[]);
+    assert_eq!((project.count("all"), project.read("out/all.txt")), (1, "a\nb\n".to_owned()));
+    // Printed elsewhere it is another computation.
+    project.set_workflow(&workflow.replace("out/all.txt", "out/every.txt"));
+    project.run_well(&[]);
+    assert_eq!((project.count("all"), project.read("out/every.txt")), (2, "a\nb\n".to_owned()));
+}
+
+#[test]
 fn exit_codes_mean_another_try_the_end_or_a_skip() {
     let project = Project::new(
         r#"

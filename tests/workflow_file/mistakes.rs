@@ -30,6 +30,13 @@ pub(crate) const MISTAKES: &[(&str, &str)] = &[
          backoff = { min = '2m', max = '1m' }\nexecutor = 'slurm'\n",
     ),
     (
+        "bad_captures",
+        "[task.t]\nrun = 'a > {{ outputs.stdout }}'\nstdout = 'out/t'\n[task.u]\nrun = 'a'\n\
+         stdout = 'out/u/'\nstderr = { path = 'out/e', optional = true }\n[task.v]\nrun = 'a'\n\
+         outputs = { stderr = 'out/v' }\nstderr = 'out/w'\n[task.w]\nrun = 'a'\n\
+         stdout = ['out/x']\n[defaults]\nstdout = 'out/y'\n",
+    ),
+    (
         "bad_retry_rules",
         "[task.t]\nrun = 'a'\nretry_on = [0, 75, 'x']\nfail_on = [75, 2]\nskip_on = 300\n\
          retry_cost = { 75 = 'half', SIGFOO = 1, timeout = -1, oom = [1], lost = 0.5 }\n[task.u]\n\

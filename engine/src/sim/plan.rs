@@ -150,7 +150,7 @@ pub(super) fn task(name: &str, command: &str) -> TaskSpec {
 pub(super) fn output(path: &str, kind: Kind, optional: bool) -> OutputSpec {
     let path: Arc<str> = path.into();
     let (label, scratch_path) = (path.clone(), path.clone());
-    OutputSpec { label, path, scratch_path, kind, optional, deliver_to: None }
+    OutputSpec { label, path, scratch_path, kind, optional, captures: None, deliver_to: None }
 }
 
 pub(super) fn input(source: Source, kind: Kind, optional: bool) -> InputSpec {

@@ -190,6 +190,14 @@ pub enum PublishError {
         /// Where it points.
         target: String,
     },
+    /// A task wrote by itself what is to hold what it prints.
+    #[error("the task itself wrote {scratch_path}, where {stream} is kept for it")]
+    Written {
+        /// Where, relative to the scratch directory.
+        scratch_path: String,
+        /// What is kept: `stdout` or `stderr`.
+        stream: &'static str,
+    },
     /// An output cannot be read or moved.
     #[error("cannot publish the output {label}: {source}")]
     Local {
@@ -211,6 +219,10 @@ impl PublishError {
             Self::LinkOutside { .. } => {
                 (FailureClass::Permanent, "copy the file instead of linking to it".to_owned())
             }
+            Self::Written { stream, .. } => (
+                FailureClass::Permanent,
+                format!("print to {stream} alone, or declare an output of another path"),
+            ),
             Self::Local { source, .. } => match source.class() {
                 // The outputs themselves were there a moment ago.
                 FailureClass::InputMissing => (FailureClass::Permanent, source.hint()),

@@ -1,11 +1,11 @@
 //! Looking at what a task left at one declared output, in its scratch directory.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use keelboat_engine::{Content, Kind, OutputSpec};
+use keelboat_engine::{Content, Kind, OutputSpec, Stream};
 use walkdir::WalkDir;
 
 use super::digest::{check_kind, digest_path, hash_open_file, open_regular, walk_error};
@@ -49,6 +49,39 @@ pub(super) fn inspect(
         detach(&path).map_err(local)?;
     }
     digest_path(&path, output.kind, &Forgetful, true).map(Some).map_err(local)
+}
+
+/// Makes what a command printed, as it stands in its log, an output in its scratch directory.
+///
+/// # Errors
+/// Something stands in its place, the way there leads out of the scratch directory, or it cannot be
+/// written.
+pub fn capture(
+    scratch: &Path,
+    output: &OutputSpec,
+    stream: Stream,
+    log: &Path,
+) -> Result<(), PublishError> {
+    check_way(scratch, output)?;
+    let path = scratch.join(&*output.scratch_path);
+    let local = |action, path: &Path, error| {
+        let source = LocalError::io(action, path, error);
+        PublishError::Local { label: output.label.to_string(), source }
+    };
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(|error| local("create", parent, error))?;
+    }
+    let mut printed = File::open(log).map_err(|error| local("open", log, error))?;
+    let mut file = match File::create_new(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            let scratch_path = output.scratch_path.to_string();
+            return Err(PublishError::Written { scratch_path, stream: stream.name() });
+        }
+        Err(error) => return Err(local("create", &path, error)),
+    };
+    io::copy(&mut printed, &mut file).map_err(|error| local("write", &path, error))?;
+    Ok(())
 }
 
 /// A directory on the way to an output that is a link leads to what the task does not own.

@@ -158,6 +158,7 @@ mod tests {
             scratch_path: path.into(),
             kind: Kind::File,
             optional: false,
+            captures: None,
             deliver_to: None,
         }
     }

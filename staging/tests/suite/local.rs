@@ -40,6 +40,7 @@ fn output(name: &str, kind: Kind) -> OutputSpec {
         scratch_path: name.into(),
         kind,
         optional: false,
+        captures: None,
         deliver_to: None,
     }
 }
