@@ -70,7 +70,8 @@ impl Attempt {
         let is_placed = |input: &InputSpec| !reads_in_place(&launch, input);
         let inputs = inputs.filter(|(input, _)| is_placed(input));
         let inputs = inputs.filter_map(|(input, content)| Some((input.clone(), content?)));
-        let directory = format!("{}.{}", file_name_of(&spec.name), id.ordinal);
+        // Of another run there may be a function at work that was given up.
+        let directory = format!("{}.{}.{}", file_name_of(&spec.name), id.ordinal, edges.run.id());
         let scratch = edges.project.scratch().join(directory);
         Self {
             id,

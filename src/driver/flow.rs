@@ -63,7 +63,7 @@ fn open(config: &Config, watcher: &mut Watcher) -> Result<(Opened, Handle, Arc<P
         .map_err(RunError::setup(format!("find {}", config.directory.display())))?;
     std::fs::create_dir_all(&root).map_err(RunError::setup(format!("make {}", root.display())))?;
     let project = Project::at(&root);
-    let token = format!("kb-{}-{}", std::process::id(), open::token_time());
+    let token = open::new_token();
     let settings = Settings::load(Some(&root))?;
     let (lock, mut remembered) = Held::take(&project, &token, watcher)?.remembered()?;
     let plan = identity(&config.name);

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use keelboat_checkpoint::{Journal, ObjectCache, ProjectLock, Recovered, host_name};
 use keelboat_engine::core::{Core, GraphError, History, Options as CoreOptions, Urgency};
-use keelboat_engine::{Digest, Digester, Fact, RunOutcome, Stamped, TaskSpec, Timestamp};
+use keelboat_engine::{Digest, Digester, Fact, RunOutcome, Stamped, TaskSpec};
 use keelboat_executors::{LocalConfig, WardenCommand};
 use keelboat_staging::{Recycler, StagingConfig};
 
@@ -51,7 +51,7 @@ pub(super) struct Opened {
 pub(super) fn open(options: &RunOptions, observer: &mut dyn Observer) -> Result<Opened, RunError> {
     let project = Project::of_workflow(&options.workflow)
         .map_err(RunError::setup("find the directory of the workflow file"))?;
-    let token = format!("kb-{}-{}", std::process::id(), token_time());
+    let token = new_token();
     let settings = Settings::load(Some(project.root()))?;
     // A project that was never run gets no state directory before its workflow is understood.
     let known = project.state().is_dir();
@@ -323,9 +323,13 @@ fn plan_identity(workflow: &Workflow, options: &RunOptions) -> Digest {
     digester.finish()
 }
 
-/// Makes the marks of two engines differ that have the same process id.
-pub(super) fn token_time() -> u64 {
-    Timestamp::default().after(std::time::UNIX_EPOCH.elapsed().unwrap_or_default()).0
+/// What the processes of an engine are known by. Who ends kills all that carry its token, so no two
+/// engines may have one: neither of two processes with one number, nor of one process in one moment.
+pub(super) fn new_token() -> String {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let moment = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    format!("kb-{}-{moment}-{number}", std::process::id())
 }
 
 /// Process ids of the engines that were at this run before.
@@ -429,4 +433,15 @@ fn watch_signals(runtime: &tokio::runtime::Runtime, messages: SyncSender<Message
             urgency = Urgency::Now;
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engines_of_one_moment_have_tokens_of_their_own() {
+        let tokens: BTreeSet<String> = (0..1000).map(|_| new_token()).collect();
+        assert_eq!(tokens.len(), 1000);
+    }
 }

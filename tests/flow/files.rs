@@ -22,6 +22,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("files::mistakes_are_told", mistakes_are_told),
         trial("files::each_kind_of_death_keeps_the_checkpoint", each_kind_of_death),
         trial("files::one_that_was_given_up_harms_nobody", one_that_was_given_up),
+        trial("files::one_of_an_earlier_flow_harms_nobody", one_of_an_earlier_flow),
         trial("files::one_that_never_returns_keeps_nobody_waiting", one_that_never_returns),
         trial("files::a_checkpoint_is_saved_while_it_runs", saved_while_it_runs),
         trial("files::a_torn_checkpoint_is_not_restored", a_torn_checkpoint),
@@ -252,6 +253,44 @@ fn one_that_was_given_up() {
     assert_eq!(case.read("x.txt"), "whole");
     case.flow.close().unwrap();
     wait_until("nothing is left", || left_in(case.directory.path(), "scratch").is_empty());
+}
+
+/// In the first flow it is given up, and still writes when it runs in the second one.
+fn outlives(context: Context, project: PathBuf) -> io::Result<String> {
+    let output = context.output("x")?;
+    if !project.join("first").exists() {
+        fs::write(project.join("first"), "")?;
+        wait_until("it is given up", || context.is_given_up());
+        wait_until("the second flow", || project.join("second").exists());
+        let written = fs::write(output, "damage").is_ok();
+        fs::write(project.join("said.new"), written.to_string())?;
+        fs::rename(project.join("said.new"), project.join("said"))?;
+        return Ok(String::new());
+    }
+    fs::write(output, "whole")?;
+    fs::write(project.join("second"), "")?;
+    wait_until("the first one writes", || project.join("said").exists());
+    fs::read_to_string(project.join("said"))
+}
+
+fn one_of_an_earlier_flow() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || {
+        let config = Config::new(directory.path()).cores(2).remember(Remember::Nothing);
+        Flow::open(config).unwrap()
+    };
+    let begin = |flow: &Flow| {
+        let outlives = flow.function(outlives).output("x", "x.txt");
+        outlives.try_call((directory.path().to_owned(),))
+    };
+    let flow = open();
+    let first = begin(&flow);
+    wait_until("it runs", || directory.path().join("first").exists());
+    flow.close_by(OnClose::Cancel).unwrap();
+    first.wait().unwrap_err();
+    let flow = open();
+    assert_eq!(begin(&flow).wait().unwrap(), "false", "its directory is gone");
+    assert_eq!(fs::read_to_string(directory.path().join("x.txt")).unwrap(), "whole");
 }
 
 /// There is one core, and so one thread: each further try needs another.
