@@ -219,13 +219,18 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
         let is_small = options.resources == Resources::default() && options.timeout.is_none();
         options.goes_ahead = is_small && !needs_scratch;
         spec.options = self.flow.share_options(options);
-        let makers = inputs.into_iter().filter_map(|input| input.maker).collect();
+        let after = match self.options.after.of(self.flow.handle()) {
+            Ok(after) => after,
+            Err(error) => return self.refused(&name, &error),
+        };
+        let makers = inputs.into_iter().filter_map(|input| input.maker);
+        let makers = makers.chain(after.iter().cloned()).collect();
         let deed = Deed::Function(FunctionWork { body, segments, needs_scratch });
         let handler = self.options.handler.clone().map(Guarded::new);
         let work = Arc::new(Work { takes, makers, deed, handler });
         let cell = Cell::making(Made { outputs: spec.outputs.clone(), root: self.flow.root() });
         let future = Future::new(Arc::clone(&cell), self.flow.handle().clone());
-        self.flow.handle().submit(Submission { cell, spec, name, work });
+        self.flow.handle().submit(Submission { cell, spec, name, work, after });
         future
     }
 

@@ -320,12 +320,12 @@ impl<'f> CommandTask<'f> {
         let handler = self.options.handler.clone().map(Guarded::new);
         let prepared = self.prepare();
         let cell = match prepared {
-            Ok((spec, work)) => {
+            Ok((spec, work, after)) => {
                 let outputs = spec.outputs.clone();
                 let cell = Cell::making(Made { outputs, root: flow.root() });
                 let work = Arc::new(Work { handler, ..work });
                 let submitted = Arc::clone(&cell);
-                flow.handle().submit(Submission { cell: submitted, spec, name, work });
+                flow.handle().submit(Submission { cell: submitted, spec, name, work, after });
                 cell
             }
             Err(cause) => flow.handle().refuse(&name, cause),
@@ -344,7 +344,8 @@ impl<'f> CommandTask<'f> {
         if plain && !word.is_empty() { word.to_owned() } else { "command".to_owned() }
     }
 
-    fn prepare(self) -> Result<(TaskSpec, Work), String> {
+    /// The task, and those that are to be done first.
+    fn prepare(self) -> Result<(TaskSpec, Work, Vec<Arc<Cell>>), String> {
         if !crate::driver::has_warden() {
             return Err(
                 "commands cannot be started by this program: call `keelboat::init()` first \
@@ -410,7 +411,9 @@ impl<'f> CommandTask<'f> {
         }
         let options = self.flow.share_options(options);
         let spec = TaskSpec { inputs, outputs, options, ..TaskSpec::new("", command) };
-        Ok((spec, Work { takes, makers, deed, handler: None }))
+        let after = self.options.after.of(self.flow.handle()).map_err(|error| error.to_string())?;
+        makers.extend(after.iter().cloned());
+        Ok((spec, Work { takes, makers, deed, handler: None }, after))
     }
 }
 

@@ -389,6 +389,26 @@ impl FileFuture {
         let found = block(None, |waker| self.poll_inside(waker));
         found.unwrap_or_else(never).map(|()| self.place.to_path_buf())
     }
+
+    /// Blocks until the file is in its place, at most for so long; `None`: it was not. The task goes on.
+    ///
+    /// ```no_run
+    /// # use keelboat::flow::{Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// # use std::time::Duration;
+    /// let made = flow.command("sleep 60; seq 9 > {{ outputs.list }}").output("list", "list.txt").submit();
+    /// match made.output("list").wait_for(Duration::from_secs(5)) {
+    ///     Some(place) => println!("it is at {}", place?.display()),
+    ///     None => println!("not yet"),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_for(&self, span: Duration) -> Option<Result<PathBuf, TaskError>> {
+        let until = Instant::now().checked_add(span);
+        let found = block(until, |waker| self.cell.poll_output(&self.path, waker));
+        found.map(|found| found.map(|()| self.place.to_path_buf()))
+    }
 }
 
 impl std::future::Future for FileFuture {

@@ -63,18 +63,20 @@ pub(crate) struct Called {
 /// A task that is submitted.
 pub(crate) struct Submission {
     pub(crate) cell: Arc<Cell>,
-    /// All but its name, and the names of those that it takes values of.
+    /// All but its name, and the names of those that it takes values of or comes after.
     pub(crate) spec: TaskSpec,
     /// How it is called, before it is told apart from others that are called the same.
     pub(crate) name: Arc<str>,
     pub(crate) work: Arc<Work>,
+    /// Tasks that are to be done first.
+    pub(crate) after: Vec<Arc<Cell>>,
 }
 
 /// What a task is made of that the core does not know.
 pub(crate) struct Work {
     /// Tasks whose values it is given.
     pub(crate) takes: Vec<Arc<Cell>>,
-    /// Tasks that make its inputs.
+    /// Tasks that make its inputs, or that are to be done first.
     pub(crate) makers: Vec<Arc<Cell>>,
     /// What is to be done.
     pub(crate) deed: Deed,

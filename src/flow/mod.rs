@@ -19,6 +19,7 @@ mod handle;
 mod inbox;
 mod join;
 mod options;
+mod order;
 mod outputs;
 mod pause;
 mod side;
@@ -49,6 +50,7 @@ pub use function::{Async, Direct, Function, JoinFunction, TryFunction, Value};
 pub use future::{FileFuture, Future};
 pub use join::{Completed, all, any, as_completed};
 pub use options::Cache;
+pub use order::Precedes;
 pub use tally::TaskCounts;
 
 pub use crate::driver::{Report, RunError};
@@ -62,6 +64,8 @@ pub use argument::{CodecErrorOf, Lowering};
 pub use command::ReadOf;
 #[doc(hidden)]
 pub use function::{Begun, Call};
+#[doc(hidden)]
+pub use order::Earlier;
 
 pub(crate) use calling::{Calling, Launch, Occupied, Stage};
 pub(crate) use cell::Cell;

@@ -8,6 +8,8 @@ use keelboat_engine::{
     TaskOptions, no_env,
 };
 
+use super::order::Earlier;
+
 /// Whether a result is remembered, and an earlier one used.
 ///
 /// ```
@@ -51,6 +53,7 @@ pub(crate) struct Options {
     pub(crate) retry: Option<Arc<RetryPolicy>>,
     pub(crate) cache: Option<Cache>,
     pub(crate) env: Option<Env>,
+    pub(crate) after: Earlier,
 }
 
 impl Options {
@@ -225,6 +228,24 @@ macro_rules! option_methods {
         /// ```
         pub fn priority(mut self, priority: i32) -> Self {
             self.options.priority = priority;
+            self
+        }
+
+        /// Has it wait until that is done, although nothing of it is an argument: it is no part of the
+        /// memo key. When that fails, this one does not run. Of a file it is the task that makes it.
+        ///
+        /// ```
+        /// # use keelboat::flow::{Config, Flow};
+        /// # let directory = tempfile::tempdir()?;
+        /// # let flow = Flow::open(Config::new(directory.path()))?;
+        /// let warmed = flow.call(|| println!("warming up"), ());
+        /// let one = flow.function(|| 1).after(&warmed);
+        /// assert_eq!(one.call(()).wait()?, 1);
+        /// assert!(warmed.try_get().is_some());
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
+        pub fn after(mut self, earlier: &(impl $crate::flow::Precedes + ?Sized)) -> Self {
+            earlier.add_to(&mut self.options.after);
             self
         }
 

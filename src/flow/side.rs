@@ -191,7 +191,7 @@ impl Side {
         let mut names = HashSet::new();
         let (mut specs, mut entries) = (Vec::new(), Vec::new());
         for submission in submitted {
-            let Submission { cell, mut spec, name, work } = submission;
+            let Submission { cell, mut spec, name, work, after } = submission;
             let refused = unknown_pool(&spec, edges)
                 .map(|failure| TaskError::failed(&name, failure))
                 .or_else(|| needs_refused(&work).map(|error| TaskError::needs(&name, error)));
@@ -202,6 +202,7 @@ impl Side {
                 continue;
             }
             spec.takes = work.takes.iter().map(|taken| taken.name()).collect();
+            spec.after = after.iter().map(|earlier| earlier.name()).collect();
             spec.name = self.free_name(core, &names, &name, &spec);
             names.insert(Arc::clone(&spec.name));
             cell.set_name(Arc::clone(&spec.name));

@@ -13,6 +13,7 @@ mod failures;
 mod files;
 mod observing;
 mod options;
+mod order;
 mod reading;
 mod resuming;
 mod spans;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         files::trials(),
         observing::trials(),
         options::trials(),
+        order::trials(),
         reading::trials(),
         resuming::trials(),
         spans::trials(),
