@@ -60,6 +60,11 @@ impl Project {
         self.state().join("scratch")
     }
 
+    /// Scratch directories that are kept for people to look into.
+    pub fn kept(&self) -> PathBuf {
+        self.state().join("kept")
+    }
+
     /// Journals and logs, a directory for each run.
     pub fn runs(&self) -> PathBuf {
         self.state().join("runs")

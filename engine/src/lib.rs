@@ -26,7 +26,7 @@ pub use failure::{Exit, Failure, FailureClass, Shortage};
 pub use ids::{AttemptId, FileId, SiteId, TaskId, TaskName, Timestamp};
 pub use key::{KEY_VERSION, KeyChange, KeyPart, MemoKey, key_changes, key_parts, memo_key};
 pub use plan::{
-    CheckpointSpec, Command, Content, Env, InputSpec, Kind, Memoize, MemoryGrowth, OutputSpec,
-    Ranks, Resources, Source, Stream, TaskOptions, TaskSpec, Uncounted, Work, no_env,
+    CheckpointSpec, Command, Content, Env, InputSpec, KeepScratch, Kind, Memoize, MemoryGrowth,
+    OutputSpec, Ranks, Resources, Source, Stream, TaskOptions, TaskSpec, Uncounted, Work, no_env,
 };
 pub use retry::{FailureKind, RETRY_COST, Response, RetryPolicy, RetryRule};

@@ -325,6 +325,18 @@ impl Memoize {
     }
 }
 
+/// Whether the scratch directory of an attempt outlives it, for people to look into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum KeepScratch {
+    /// It goes.
+    #[default]
+    Never,
+    /// That of an attempt that failed stays until the task has another one, or succeeds.
+    Failed,
+    /// That of the last attempt stays.
+    Always,
+}
+
 /// What a task saves for its next attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckpointSpec {
@@ -395,6 +407,8 @@ pub struct TaskOptions {
     pub generates: bool,
     /// What it saves for its next attempt; no part of its memo key.
     pub checkpoint: Option<Arc<CheckpointSpec>>,
+    /// Whether what its attempts leave in their scratch directories is kept.
+    pub keep_scratch: KeepScratch,
     /// Whether it may be launched while its slots are still taken: it asks for one core and nothing
     /// else, and where it is launched it waits in line.
     pub goes_ahead: bool,
@@ -417,6 +431,7 @@ impl Default for TaskOptions {
             uncounted: None,
             generates: false,
             checkpoint: None,
+            keep_scratch: KeepScratch::Never,
             goes_ahead: false,
         }
     }

@@ -22,6 +22,7 @@ use proc_macro::TokenStream;
 /// | `timeout = "10 min"` | `.timeout(…)` |
 /// | `executor = "gpu"`, `executor = ["gpu", "local"]` | `.executor(…)` of each |
 /// | `cache = "off"` | `.cache(…)`: `"on"`, `"off"`, `"refresh"` or `"read-only"` |
+/// | `keep_scratch = "failed"` | `.keep_scratch(…)`: `"never"`, `"failed"` or `"always"` |
 /// | `ignore = ["threads"]` | `.ignore(…)` of parameters by their names |
 #[proc_macro_attribute]
 pub fn task(options: TokenStream, function: TokenStream) -> TokenStream {

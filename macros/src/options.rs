@@ -8,9 +8,20 @@ use syn::parse::{Parse, ParseStream};
 use syn::{Error, Expr, ExprArray, ExprLit, ExprUnary, Ident, Lit, LitStr, Token, UnOp};
 
 /// The options that there are.
-const KNOWN: [&str; 12] = [
-    "name", "version", "cores", "memory", "gpus", "disk", "priority", "retries", "timeout",
-    "executor", "cache", "ignore",
+const KNOWN: [&str; 13] = [
+    "name",
+    "version",
+    "cores",
+    "memory",
+    "gpus",
+    "disk",
+    "priority",
+    "retries",
+    "timeout",
+    "executor",
+    "cache",
+    "keep_scratch",
+    "ignore",
 ];
 
 /// All of them, as calls of methods.
@@ -61,6 +72,7 @@ fn example(key: &Ident) -> &'static str {
         "timeout" => "timeout = \"10 min\"",
         "executor" => "executor = \"gpu\" or executor = [\"gpu\", \"local\"]",
         "cache" => "cache = \"on\", \"off\", \"refresh\" or \"read-only\"",
+        "keep_scratch" => "keep_scratch = \"never\", \"failed\" or \"always\"",
         _ => "ignore = [\"threads\"], with names of parameters",
     }
 }
@@ -103,6 +115,10 @@ impl Options {
             "cache" => {
                 let kind = parsed(key, value, cache)?;
                 quote!(.cache(::keelboat::flow::Cache::#kind))
+            }
+            "keep_scratch" => {
+                let when = parsed(key, value, keep_scratch)?;
+                quote!(.keep_scratch(::keelboat::flow::KeepScratch::#when))
             }
             _ => {
                 self.ignored = texts(key, value)?;
@@ -186,4 +202,14 @@ fn cache(text: &str) -> Option<Ident> {
         _ => return None,
     };
     Some(Ident::new(kind, proc_macro2::Span::call_site()))
+}
+
+fn keep_scratch(text: &str) -> Option<Ident> {
+    let when = match text {
+        "never" => "Never",
+        "failed" => "Failed",
+        "always" => "Always",
+        _ => return None,
+    };
+    Some(Ident::new(when, proc_macro2::Span::call_site()))
 }

@@ -143,7 +143,7 @@ mod tests {
     fn options_become_calls() {
         let options = "name = \"a\", version = \"3\", cores = 2, memory = \"2 GiB\", retries = 3, \
             timeout = \"10 min\", executor = [\"gpu\", \"local\"], cache = \"read-only\", priority = -5, \
-            ignore = [\"threads\"],";
+            keep_scratch = \"failed\", ignore = [\"threads\"],";
         let made = made(options, "pub async fn align(reads: PathBuf, threads: u32) -> u64 { 0 }");
         for part in [
             "pub enum align { }",
@@ -155,6 +155,7 @@ mod tests {
             "Duration :: new (600u64 , 0u32)",
             ". executor (\"gpu\") . executor (\"local\")",
             "Cache :: ReadOnly",
+            "KeepScratch :: Failed",
             ". priority (- 5i32)",
             ". ignore ([1usize])",
         ] {
@@ -177,6 +178,7 @@ mod tests {
             ("memory = \"2 gigs\"", "\"2 gigs\"", "memory = \"2 GiB\""),
             ("timeout = \"soon\"", "\"soon\"", "timeout = \"10 min\""),
             ("cache = \"no\"", "\"no\"", "\"read-only\""),
+            ("keep_scratch = true", "true", "\"failed\""),
             ("ignore = [\"y\"]", "\"y\"", "there is no parameter `y`: there are x"),
             ("cores = 1, cores = 2", "cores", "is there twice"),
             ("cores", "cores", "write cores = 2"),

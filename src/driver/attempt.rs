@@ -11,7 +11,8 @@ use keelboat_checkpoint::is_executable;
 use keelboat_engine::core::{Core, Event};
 use keelboat_engine::{
     AttemptId, AttemptOutcome, Command, Content, Digest, Exit, Failure, FailureClass, InputSpec,
-    Kind, MemoRecord, OutputRecord, OutputSpec, Ranks, Resources, Source, TaskName, Usage,
+    KeepScratch, Kind, MemoRecord, OutputRecord, OutputSpec, Ranks, Resources, Source, TaskName,
+    Usage,
 };
 use keelboat_executors::{Executor as _, LaunchSpec, container_hint};
 use keelboat_staging::{LocalError, Placement, Scratch, capture, publish};
@@ -55,6 +56,8 @@ pub(crate) struct Attempt {
     pub(super) outputs: Vec<OutputSpec>,
     pub(super) scratch: PathBuf,
     pub(super) checkpoint: Option<Checkpoint>,
+    /// Whether what is in its scratch directory is kept.
+    pub(super) keep_scratch: KeepScratch,
     /// Somebody wants it to end, perhaps before it has begun.
     killed: AtomicBool,
     /// Whether a function may be at work in its scratch directory.
@@ -88,6 +91,7 @@ impl Attempt {
             paths: paths_of(&launch, &spec.inputs, &scratch, edges),
             outputs: spec.outputs.clone(),
             checkpoint: Checkpoint::new(core, id, &scratch),
+            keep_scratch: spec.options.keep_scratch,
             scratch,
             killed: AtomicBool::new(false),
             occupancy: Occupancy::of(&launch),
@@ -257,6 +261,9 @@ impl Attempt {
             failure.hint = Some(hint);
         }
         undeclared::hint(outcome, &self.command, &self.inputs, &self.outputs, &edges.project);
+        if let Err(failure) = &mut outcome.result {
+            self.keep_failed(failure, edges);
+        }
     }
 
     /// Makes its scratch directory, with the inputs.
@@ -299,6 +306,7 @@ impl Attempt {
                     // It is cleared when the record is durable: until then it may run again.
                     return;
                 }
+                self.keep_done(edges);
             }
             Err(failure) => {
                 let event = Event::PublishFailed { attempt: self.id, failure };
@@ -359,11 +367,21 @@ impl Attempt {
         Ok(())
     }
 
+    /// Whether somebody wanted it to end, before it had begun or as a command.
+    pub(super) fn was_killed(&self) -> bool {
+        self.killed.load(Ordering::SeqCst)
+    }
+
     /// Removes the scratch directory, when nobody is at work there any more.
     pub(crate) fn clear(&self, edges: &Edges) {
-        if self.occupancy.put_off_clearing() {
-            return;
+        if !self.occupancy.put_off_clearing() {
+            self.remove(edges);
         }
+    }
+
+    /// Removes the scratch directory, in which nobody is at work.
+    pub(super) fn remove(&self, edges: &Edges) {
+        self.discard_replaced(edges);
         edges.logs.take_back(&self.name, self.id.ordinal);
         script::clear(&self.command, &self.script());
         if self.checkpoint.is_some() {

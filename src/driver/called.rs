@@ -75,7 +75,7 @@ impl Occupancy {
         held.to_clear
     }
 
-    fn is_occupied(&self) -> bool {
+    pub(super) fn is_occupied(&self) -> bool {
         self.lock().by == By::Function
     }
 
@@ -126,7 +126,7 @@ impl Attempt {
         if self.occupancy.end()
             && let Some(edges) = edges.upgrade()
         {
-            self.clear(&edges);
+            self.remove(&edges);
         }
     }
 
@@ -141,12 +141,15 @@ impl Attempt {
     }
 
     /// Saves what it left that failed, and then tells of its end.
-    pub(super) fn save_left(&self, ended: Event, edges: &Edges) {
+    pub(super) fn save_left(&self, mut ended: Event, edges: &Edges) {
         let is_occupied = self.occupancy.is_occupied();
         let saved = self.checkpoint.as_ref().and_then(|own| own.save_left(edges, is_occupied));
         if is_occupied {
             // What a function does there that was given up is nobody's any more.
             checkpoints::clear(&self.scratch);
+        }
+        if let Event::PublishFailed { failure, .. } = &mut ended {
+            self.keep_failed(failure, edges);
         }
         edges.tell(Message::Events(saved.into_iter().chain([ended]).collect()));
     }

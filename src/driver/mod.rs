@@ -14,6 +14,7 @@ mod error;
 mod flow;
 mod flushing;
 mod hold;
+mod kept;
 mod late;
 mod launching;
 mod logs;

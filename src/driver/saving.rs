@@ -56,6 +56,7 @@ impl Driver<'_> {
             self.edges.pool.submit(move || {
                 rest();
                 if let Some(attempt) = attempt {
+                    attempt.keep_done(&edges);
                     attempt.clear(&edges);
                 }
             });

@@ -237,6 +237,8 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
     /// What is said of each call.
     fn said(&self, is_known: bool) -> TaskOptions {
         let mut options = self.options.said();
+        let keep = self.options.keep_scratch;
+        options.keep_scratch = keep.unwrap_or_else(|| self.flow.keeps_scratch());
         if !is_known {
             options.memoize = Memoize::Off;
             options.version = Some(self.flow.start());

@@ -405,6 +405,8 @@ impl<'f> CommandTask<'f> {
         uncounted.env = self.ignored.iter().filter(is_variable).cloned().collect();
         options.uncounted = uncounted.shared();
         options.container = container;
+        let keep = self.options.keep_scratch;
+        options.keep_scratch = keep.unwrap_or_else(|| self.flow.keeps_scratch());
         options.checkpoint = self.writes.checkpoint(&names)?;
         if let Some(ranks) = self.ranks {
             start_ranks(&mut options, ranks)?;

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use keelboat_engine::KeepScratch;
+
 /// What happens to tasks that are not done when a flow is closed or dropped.
 ///
 /// ```
@@ -98,6 +100,7 @@ pub struct Config {
     pub(crate) on_drop: OnClose,
     pub(crate) offline: bool,
     pub(crate) strict: bool,
+    pub(crate) keep_scratch: KeepScratch,
 }
 
 impl Config {
@@ -121,6 +124,7 @@ impl Config {
             on_drop: OnClose::Wait,
             offline: false,
             strict: false,
+            keep_scratch: KeepScratch::Never,
         }
     }
 
@@ -224,6 +228,22 @@ impl Config {
     #[must_use]
     pub fn on_drop(mut self, on_drop: OnClose) -> Self {
         self.on_drop = on_drop;
+        self
+    }
+
+    /// Whether what tasks leave in the directories that they run in stays to be looked into, where a task
+    /// does not [say](super::CommandTask::keep_scratch); never when not said.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Config, Flow, KeepScratch};
+    /// # let directory = tempfile::tempdir()?;
+    /// let flow = Flow::open(Config::new(directory.path()).keep_scratch(KeepScratch::Failed))?;
+    /// # drop(flow);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn keep_scratch(mut self, keep: KeepScratch) -> Self {
+        self.keep_scratch = keep;
         self
     }
 

@@ -55,7 +55,8 @@ pub use tally::TaskCounts;
 
 pub use crate::driver::{Report, RunError};
 pub use keelboat_engine::{
-    Exit, Fact, Failure, FailureClass, FailureKind, Ranks, Response, Shortage, Stamped, TaskOptions,
+    Exit, Fact, Failure, FailureClass, FailureKind, KeepScratch, Ranks, Response, Shortage, Stamped,
+    TaskOptions,
 };
 
 #[doc(hidden)]
@@ -452,6 +453,11 @@ impl Flow {
 
     pub(crate) fn paths(&self) -> &free::Project {
         &self.0.paths
+    }
+
+    /// What the configuration says where a task does not.
+    pub(crate) fn keeps_scratch(&self) -> KeepScratch {
+        self.0.config.keep_scratch
     }
 
     pub(crate) fn remembers(&self) -> bool {

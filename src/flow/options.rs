@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keelboat_engine::{
-    Env, Failure, FailureKind, Memoize, MemoryGrowth, Resources, Response, RetryPolicy, RetryRule,
-    TaskOptions, no_env,
+    Env, Failure, FailureKind, KeepScratch, Memoize, MemoryGrowth, Resources, Response, RetryPolicy,
+    RetryRule, TaskOptions, no_env,
 };
 
 use super::order::Earlier;
@@ -54,6 +54,7 @@ pub(crate) struct Options {
     pub(crate) cache: Option<Cache>,
     pub(crate) env: Option<Env>,
     pub(crate) after: Earlier,
+    pub(crate) keep_scratch: Option<KeepScratch>,
 }
 
 impl Options {
@@ -360,6 +361,25 @@ macro_rules! option_methods {
         pub fn backoff(mut self, first: std::time::Duration, longest: std::time::Duration) -> Self {
             self.options.retry().backoff_min = first;
             self.options.retry().backoff_max = longest;
+            self
+        }
+
+        /// Whether what its tries leave in the directories that they run in stays to be looked into: in
+        /// `.keelboat/kept/TASK`, of each task the last one. As [`Config`](crate::flow::Config::keep_scratch)
+        /// says, when not said here.
+        ///
+        /// ```no_run
+        /// # use keelboat::flow::{Config, Flow, KeepScratch};
+        /// # let directory = tempfile::tempdir()?;
+        /// # let flow = Flow::open(Config::new(directory.path()))?;
+        /// let solved = flow.command("solve --debug-to notes.txt").keep_scratch(KeepScratch::Failed);
+        /// if let Err(error) = solved.submit().done().wait() {
+        ///     eprintln!("{error}: {}", error.hint().unwrap_or_default()); // what it left is in …
+        /// }
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
+        pub fn keep_scratch(mut self, keep: $crate::flow::KeepScratch) -> Self {
+            self.options.keep_scratch = Some(keep);
             self
         }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keelboat_engine::{Memoize, MemoryGrowth, Ranks, RetryPolicy, Stream, Uncounted};
+use keelboat_engine::{KeepScratch, Memoize, MemoryGrowth, Ranks, RetryPolicy, Stream, Uncounted};
 use minijinja::value::{Enumerator, Object, Value};
 
 use super::problem::Place;
@@ -120,6 +120,7 @@ pub(super) struct Options {
     pub(super) executors: Option<Arc<[Arc<str>]>>,
     pub(super) shell: Option<Arc<[String]>>,
     pub(super) checkpointing: Checkpointing,
+    pub(super) keep_scratch: Option<KeepScratch>,
     /// What follows from failures, once it was asked for.
     pub(super) policy: OnceCell<Arc<RetryPolicy>>,
 }
@@ -165,6 +166,7 @@ impl Options {
             executors: self.executors.or_else(|| defaults.executors.clone()),
             shell: self.shell.or_else(|| defaults.shell.clone()),
             checkpointing: self.checkpointing.over(&defaults.checkpointing),
+            keep_scratch: self.keep_scratch.or(defaults.keep_scratch),
             policy: OnceCell::new(),
         }
     }

@@ -196,6 +196,7 @@ impl<'t> Expander<'_, '_, 't> {
             memoize: options.cache.unwrap_or_default(),
             uncounted: options.uncounted(),
             checkpoint: checkpoint.map(|checkpoint| checkpoint.spec.clone()),
+            keep_scratch: options.keep_scratch.unwrap_or_default(),
             ..TaskOptions::default()
         })
     }

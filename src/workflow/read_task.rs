@@ -12,11 +12,11 @@ use super::reader::{NameRule, Reader, Spot, in_order, integer_of, scalar_of};
 use super::template::is_template;
 use super::{image, units};
 
-use keelboat_engine::{Memoize, MemoryGrowth};
+use keelboat_engine::{KeepScratch, Memoize, MemoryGrowth};
 use toml::de::{DeTable, DeValue};
 
 /// The keys of a task.
-pub(super) const TASK_KEYS: [&str; 30] = [
+pub(super) const TASK_KEYS: [&str; 31] = [
     "foreach",
     "inputs",
     "outputs",
@@ -46,11 +46,12 @@ pub(super) const TASK_KEYS: [&str; 30] = [
     "shell",
     "checkpoint",
     "checkpoint_every",
+    "keep_scratch",
     "mpi",
 ];
 
 /// The keys of `[defaults]`.
-pub(super) const OPTION_KEYS: [&str; 20] = [
+pub(super) const OPTION_KEYS: [&str; 21] = [
     "env",
     "cores",
     "memory",
@@ -71,6 +72,7 @@ pub(super) const OPTION_KEYS: [&str; 20] = [
     "shell",
     "checkpoint",
     "checkpoint_every",
+    "keep_scratch",
 ];
 
 const CORES_MAX: i64 = 65_536;
@@ -225,6 +227,7 @@ impl Reader<'_> {
             executors: table.get("executor").and_then(|value| self.executors(value)),
             shell: table.get("shell").and_then(|value| self.shell(value)),
             checkpointing: self.checkpointing(table),
+            keep_scratch: table.get("keep_scratch").and_then(|value| self.keep_scratch(value)),
             policy: OnceCell::new(),
         }
     }
@@ -451,6 +454,23 @@ impl Reader<'_> {
             return None;
         }
         Some(ContainerText::Image(image))
+    }
+
+    fn keep_scratch(&mut self, value: &Spot<'_>) -> Option<KeepScratch> {
+        let help = "write \"never\", \"failed\" (what a failed attempt left stays to be looked into) \
+                    or \"always\"";
+        let text = self.text(value, "keep_scratch", help)?;
+        match &*text.value {
+            "never" => Some(KeepScratch::Never),
+            "failed" => Some(KeepScratch::Failed),
+            "always" => Some(KeepScratch::Always),
+            other => {
+                let message = format!("{other:?} does not say when scratch directories are kept");
+                let problem = self.problem(value.span(), message).help(help);
+                self.problems.push(problem);
+                None
+            }
+        }
     }
 
     fn shell(&mut self, value: &Spot<'_>) -> Option<Arc<[String]>> {

@@ -85,6 +85,8 @@ struct OptionsTable {
     checkpoint: Option<String>,
     /// How often they are saved while the task runs, such as "10m".
     checkpoint_every: Option<String>,
+    /// Whether what attempts leave in their directories stays to be looked into.
+    keep_scratch: Option<KeepScratch>,
 }
 
 /// A task, or with `foreach` as many as there are values.
@@ -152,6 +154,8 @@ struct TaskTable {
     checkpoint: Option<String>,
     /// How often they are saved while the task runs, such as "10m".
     checkpoint_every: Option<String>,
+    /// Whether what attempts leave in their directories stays to be looked into.
+    keep_scratch: Option<KeepScratch>,
     /// Of how many processes it consists that talk by MPI.
     mpi: Option<Mpi>,
 }
@@ -206,6 +210,14 @@ struct Mpi {
 enum Container {
     Image(String),
     None(bool),
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum KeepScratch {
+    Never,
+    Failed,
+    Always,
 }
 
 #[derive(JsonSchema)]

@@ -16,6 +16,7 @@ mod options;
 mod order;
 mod reading;
 mod resuming;
+mod scratch;
 mod spans;
 
 use std::path::Path;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         order::trials(),
         reading::trials(),
         resuming::trials(),
+        scratch::trials(),
         spans::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()

@@ -55,6 +55,37 @@ stderr = { path = "out/said.txt", to = "copies/said.txt" }
 }
 
 #[test]
+fn what_attempts_leave_is_kept() {
+    let workflow = r#"
+[defaults]
+keep_scratch = "failed"
+
+[task.good]
+outputs = { o = "out/good" }
+run = "echo x > {{ outputs.o }}; echo y > beside"
+keep_scratch = "always"
+
+[task.bad]
+outputs = { o = "out/bad" }
+run = "echo half > {{ outputs.o }}; exit 3"
+"#;
+    let project = Project::new(workflow);
+    let run = project.run(&["--keep-going"]);
+    run.assert_code(1);
+    let told = project.start(project.command(&["run", "flow.toml"])).wait();
+    told.assert_said(&["what it left is in .keelboat/kept/bad"]);
+    assert_eq!(project.read(".keelboat/kept/bad/out/bad"), "half\n");
+    assert_eq!(project.read(".keelboat/kept/good/beside"), "y\n");
+    let why = project.start(project.command(&["why", "bad"])).wait();
+    why.assert_said(&[".keelboat/kept/bad"]);
+    project.start(project.command(&["cache", "stats"])).wait().assert_said(&["kept", "2 files"]);
+    project.start(project.command(&["cache", "gc"])).wait().assert_code(0);
+    assert!(project.exists(".keelboat/kept/bad/out/bad"), "it is of today");
+    project.start(project.command(&["cache", "gc", "--keep-days", "0"])).wait().assert_code(0);
+    assert!(!project.exists(".keelboat/kept/bad") && !project.exists(".keelboat/kept/good"));
+}
+
+#[test]
 fn exit_codes_mean_another_try_the_end_or_a_skip() {
     let project = Project::new(
         r#"

@@ -27,7 +27,7 @@ pub(crate) const MISTAKES: &[(&str, &str)] = &[
     (
         "bad_values",
         "[task.t]\nrun = 'a'\ncores = 0\nmemory = '4G'\ntimeout = '5 fortnights'\n\
-         backoff = { min = '2m', max = '1m' }\nexecutor = 'slurm'\n",
+         backoff = { min = '2m', max = '1m' }\nexecutor = 'slurm'\nkeep_scratch = 'sometimes'\n",
     ),
     (
         "bad_captures",

@@ -64,6 +64,7 @@ struct Report {
     run_bytes_freed: u64,
     partial_removed: Usage,
     scratch_removed: Usage,
+    kept_removed: Usage,
     checkpoints_removed: Usage,
     damaged_removed: Usage,
 }
@@ -110,6 +111,11 @@ pub(super) fn gc(desk: &Desk<'_>, limits: &Limits) -> Result<Exit, CacheError> {
     // Attempts end with their engine: with the lock held, nobody works there.
     for path in entries(&desk.project.scratch())? {
         report.scratch_removed.add(removing.remove(&path)?);
+    }
+    for path in entries(&desk.project.kept())? {
+        if age(&path).is_some_and(|age| age > limits.keep.unwrap_or(CHECKPOINTS_KEPT)) {
+            report.kept_removed.add(removing.remove(&path)?);
+        }
     }
     for path in entries(&state.join("damaged"))? {
         report.damaged_removed.add(removing.remove(&path)?);
@@ -265,6 +271,7 @@ impl Report {
         for (usage, what) in [
             (self.partial_removed, "of partial transfers"),
             (self.scratch_removed, "of scratch directories"),
+            (self.kept_removed, "of scratch directories that were kept"),
             (self.checkpoints_removed, "of checkpoints"),
             (self.damaged_removed, "of damaged objects"),
         ] {

@@ -31,6 +31,8 @@ struct Report {
     runs_unreadable: u64,
     partial: Usage,
     scratch: Usage,
+    /// Of scratch directories that are kept for people to look into.
+    kept: Usage,
     checkpoints: Usage,
     memo_bytes: u64,
 }
@@ -59,6 +61,12 @@ pub(super) fn stats(desk: &Desk<'_>) -> Result<Exit, CacheError> {
         "scratch",
         format!("{}, {}", counted(report.scratch.files, "file"), bytes(report.scratch.bytes)),
     );
+    if report.kept.files > 0 {
+        line(
+            "kept",
+            format!("{}, {}", counted(report.kept.files, "file"), bytes(report.kept.bytes)),
+        );
+    }
     let Usage { files, bytes: size } = report.checkpoints;
     line("checkpoints", format!("{}, {}", counted(files, "file"), bytes(size)));
     if report.damaged_objects > 0 {
@@ -84,6 +92,7 @@ fn count(project: &Project) -> Result<Report, CacheError> {
         damaged_objects: objects.damaged,
         partial: usage(&project.partial()),
         scratch: usage(&project.scratch()),
+        kept: usage(&project.kept()),
         checkpoints: usage(&state.join("checkpoints")),
         memo_bytes: usage(&state.join("memo")).bytes,
         ..Report::default()
