@@ -27,7 +27,8 @@ pub use journal::{
 };
 pub use lock::{Holder, LockError, ProjectLock, host_name};
 pub use memo::{
-    CheckReport, IndexError, MemoError, MemoNotice, MemoStore, RebuildReport, SourceRecord,
+    CheckReport, FailureRecord, IndexError, MemoError, MemoNotice, MemoStore, RebuildReport,
+    SourceRecord,
 };
 pub use objects::{
     BadObject, CacheStats, GcPolicy, GcReport, Inserted, ObjectCache, ObjectError, Restore,

@@ -274,6 +274,15 @@ pub enum Fact {
         /// What it goes on from.
         from: CheckpointOrigin,
     },
+    /// A task failed for good by its own verdict, and that is remembered.
+    FailureKept {
+        /// The task.
+        task: TaskName,
+        /// Its memo key.
+        key: MemoKey,
+        /// What went wrong.
+        failure: Failure,
+    },
 }
 
 /// A fact and its moment.

@@ -64,6 +64,10 @@ pub enum Shortage {
     Disk,
 }
 
+/// From this one on, exit codes are those of whoever starts a command: docker and podman use 125,
+/// shells 126, 127, and what follows 128 for signals.
+const VERDICT_CODES_END: i32 = 125;
+
 /// One failure, told to the machine and to people. Texts hold no secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -79,6 +83,9 @@ pub struct Failure {
     /// What ran out, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shortage: Option<Shortage>,
+    /// Whether a function gave it as its error.
+    #[serde(skip)]
+    pub is_error: bool,
     /// What is to follow, where somebody has looked at this very failure. It goes before all rules.
     #[serde(skip)]
     pub response: Option<Response>,
@@ -87,7 +94,30 @@ pub struct Failure {
 impl Failure {
     /// A failure without a hint.
     pub fn new(class: FailureClass, cause: impl Into<String>) -> Self {
-        Self { class, cause: cause.into(), hint: None, exit: None, shortage: None, response: None }
+        Self {
+            class,
+            cause: cause.into(),
+            hint: None,
+            exit: None,
+            shortage: None,
+            is_error: false,
+            response: None,
+        }
+    }
+
+    /// Whether it is the task's own verdict on what it was given: the error of a function, or an exit
+    /// code, but for those by which shells and containers say that there is nothing to be run, or
+    /// that a signal came.
+    pub const fn is_verdict(&self) -> bool {
+        let by_code = matches!(self.exit, Some(Exit::Code(1..VERDICT_CODES_END)));
+        self.shortage.is_none() && (self.is_error || by_code)
+    }
+
+    /// The same, as the error of a function.
+    #[must_use]
+    pub const fn as_error(mut self) -> Self {
+        self.is_error = true;
+        self
     }
 
     /// The same with a hint.

@@ -316,12 +316,14 @@ pub enum Memoize {
     Refresh,
     /// Use them and remember no new ones: `cache = "read-only"`.
     ReadOnly,
+    /// As [`On`](Self::On), of failures too: `cache = "failures"`.
+    Failures,
 }
 
 impl Memoize {
     /// Whether results are remembered for later runs.
     pub const fn remembers(self) -> bool {
-        matches!(self, Self::On | Self::Refresh)
+        matches!(self, Self::On | Self::Refresh | Self::Failures)
     }
 }
 

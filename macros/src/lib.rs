@@ -21,7 +21,7 @@ use proc_macro::TokenStream;
 /// | `memory = "2 GiB"`, `disk = "50 GB"` | `.memory(…)`, `.disk(…)` |
 /// | `timeout = "10 min"` | `.timeout(…)` |
 /// | `executor = "gpu"`, `executor = ["gpu", "local"]` | `.executor(…)` of each |
-/// | `cache = "off"` | `.cache(…)`: `"on"`, `"off"`, `"refresh"` or `"read-only"` |
+/// | `cache = "off"` | `.cache(…)`: `"on"`, `"off"`, `"refresh"`, `"read-only"` or `"failures"` |
 /// | `keep_scratch = "failed"` | `.keep_scratch(…)`: `"never"`, `"failed"` or `"always"` |
 /// | `ignore = ["threads"]` | `.ignore(…)` of parameters by their names |
 #[proc_macro_attribute]

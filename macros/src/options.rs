@@ -71,7 +71,7 @@ fn example(key: &Ident) -> &'static str {
         "retries" => "retries = 3",
         "timeout" => "timeout = \"10 min\"",
         "executor" => "executor = \"gpu\" or executor = [\"gpu\", \"local\"]",
-        "cache" => "cache = \"on\", \"off\", \"refresh\" or \"read-only\"",
+        "cache" => "cache = \"on\", \"off\", \"refresh\", \"read-only\" or \"failures\"",
         "keep_scratch" => "keep_scratch = \"never\", \"failed\" or \"always\"",
         _ => "ignore = [\"threads\"], with names of parameters",
     }
@@ -199,6 +199,7 @@ fn cache(text: &str) -> Option<Ident> {
         "off" => "Off",
         "refresh" => "Refresh",
         "read-only" => "ReadOnly",
+        "failures" => "Failures",
         _ => return None,
     };
     Some(Ident::new(kind, proc_macro2::Span::call_site()))

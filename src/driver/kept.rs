@@ -55,7 +55,11 @@ impl Attempt {
         match replace(&self.scratch, &place, &self.replaced()) {
             Ok(()) => true,
             Err(error) => {
-                let text = format!("what {} left cannot be kept in {place:?}: {error}", self.name);
+                let text = format!(
+                    "what {} left cannot be kept in {}: {error}",
+                    self.name,
+                    place.display()
+                );
                 edges.tell(Message::Warning(text));
                 false
             }

@@ -47,8 +47,8 @@ use std::time::{Duration, Instant};
 use keelboat_checkpoint::Journal;
 use keelboat_engine::core::{Action, Core, Counts, Event, Recall, StageFrom, Urgency};
 use keelboat_engine::{
-    AttemptId, AttemptOutcome, Content, Fact, Failure, FileId, Reuse, RunOutcome, SiteId, Stamped,
-    TaskId, TaskName, Timestamp,
+    AttemptId, AttemptOutcome, Content, Fact, Failure, FileId, Memoize, Reuse, RunOutcome, SiteId,
+    Stamped, TaskId, TaskName, Timestamp,
 };
 
 pub use error::RunError;
@@ -451,7 +451,8 @@ impl<'a> Driver<'a> {
                         side.on_ready(&self.core, task);
                     }
                     let name = self.core.spec(task).name.clone();
-                    queries.push(recall::Query { task, name, key, known });
+                    let takes_failures = self.core.spec(task).options.memoize == Memoize::Failures;
+                    queries.push(recall::Query { task, name, key, known, takes_failures });
                 }
                 Action::Launch { attempt, .. } => self.launch(attempt),
                 Action::Kill { attempt } => self.kill(attempt, actions),

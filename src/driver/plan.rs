@@ -6,8 +6,8 @@ use std::sync::Arc;
 use keelboat_checkpoint::{DigestCache, MemoStore, ObjectCache, is_executable};
 use keelboat_engine::core::{Action, Core, Event, History, Options, Phase, Pool, Recall};
 use keelboat_engine::{
-    Fact, Failure, FailureClass, FileId, Kind, MemoKey, Reason, Resources, Reuse, SiteId, Source,
-    TaskId, TaskName, Timestamp,
+    Fact, Failure, FailureClass, FileId, Kind, MemoKey, Memoize, Reason, Resources, Reuse, SiteId,
+    Source, TaskId, TaskName, Timestamp,
 };
 use keelboat_staging::{address_digest, redact};
 
@@ -212,8 +212,14 @@ impl Planner {
     fn recall(&mut self, task: TaskId, key: MemoKey) -> Event {
         let name = &self.core.spec(task).name;
         let record = self.look.memo.lookup(&key).unwrap_or_default();
+        let takes_failures = self.core.spec(task).options.memoize == Memoize::Failures;
         let damage = match record {
-            None => None,
+            None => {
+                if takes_failures && let Some(failure) = recall::failure(&self.look.memo, key) {
+                    return Event::Recalled { task, key, verdict: Recall::Failed { failure } };
+                }
+                None
+            }
             Some(record) => match self.look.bring_back(&record) {
                 Ok(reuse) => {
                     let verdict = Recall::Hit { record, reuse };

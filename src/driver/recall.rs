@@ -3,10 +3,11 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use keelboat_checkpoint::{Restore, is_executable};
+use keelboat_checkpoint::{FailureRecord, MemoStore, Restore, is_executable};
 use keelboat_engine::core::{Core, Event, Recall};
 use keelboat_engine::{
-    KeyPart, Kind, MemoKey, MemoRecord, OutputRecord, Reason, Reuse, TaskId, TaskName, key_changes,
+    Failure, KeyPart, Kind, MemoKey, MemoRecord, OutputRecord, Reason, Reuse, TaskId, TaskName,
+    key_changes,
 };
 
 use keelboat_staging::remove_tree;
@@ -26,6 +27,8 @@ pub(crate) struct Query {
     pub(crate) name: TaskName,
     pub(crate) key: MemoKey,
     pub(crate) known: Option<MemoRecord>,
+    /// Whether an earlier failure counts.
+    pub(crate) takes_failures: bool,
 }
 
 /// Answers the queries in jobs of the pool.
@@ -57,7 +60,7 @@ fn answer(edges: &Edges, queries: Vec<Query>) {
 }
 
 fn recall(edges: &Edges, query: Query) -> Result<Event, Box<Missed>> {
-    let Query { task, name, key, known } = query;
+    let Query { task, name, key, known, takes_failures } = query;
     let record = match known {
         Some(record) => Some(record),
         None => edges.memo.lookup(&key).unwrap_or_else(|error| {
@@ -66,7 +69,12 @@ fn recall(edges: &Edges, query: Query) -> Result<Event, Box<Missed>> {
         }),
     };
     let damage = match record {
-        None => None,
+        None => {
+            if takes_failures && let Some(failure) = failure(&edges.memo, key) {
+                return Ok(Event::Recalled { task, key, verdict: Recall::Failed { failure } });
+            }
+            None
+        }
         Some(record) => match bring_back(edges, &record) {
             Ok(reuse) => {
                 let verdict = Recall::Hit { record, reuse };
@@ -77,6 +85,21 @@ fn recall(edges: &Edges, query: Query) -> Result<Event, Box<Missed>> {
     };
     let before = edges.memo.last_parts(&name).unwrap_or_default();
     Err(Box::new(Missed { task, key, damage, before }))
+}
+
+/// How a task failed before that would fail so again, as it is to be told.
+pub(crate) fn failure(memo: &MemoStore, key: MemoKey) -> Option<Failure> {
+    let FailureRecord { mut failure, failed_at } = memo.failure(&key).unwrap_or_default()?;
+    let seconds = i64::try_from(failed_at.0 / 1_000).unwrap_or_default();
+    let when = jiff::Timestamp::from_second(seconds).unwrap_or_default();
+    let when = when.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M");
+    failure.cause = format!("{} (remembered of {when}; it was not run again)", failure.cause);
+    let again = "it runs again when what it is made of changes, or is forced";
+    failure.hint = Some(match failure.hint {
+        Some(hint) => format!("{hint}; {again}"),
+        None => again.to_owned(),
+    });
+    Some(failure)
 }
 
 /// Why a task has to run: its result is damaged, or there is none, because of what it was made of

@@ -18,7 +18,7 @@ pub(super) fn force(tasks: &mut [TaskSpec], forced: &[String]) {
     for task in tasks.iter_mut() {
         if forced.iter().any(|target| means(target, task)) {
             task.options_mut().memoize = match task.options.memoize {
-                Memoize::On => Memoize::Refresh,
+                Memoize::On | Memoize::Failures => Memoize::Refresh,
                 // Nothing of it is to be remembered.
                 Memoize::ReadOnly => Memoize::Off,
                 other => other,

@@ -195,7 +195,7 @@ fn failure_of(error: &(dyn std::error::Error + 'static)) -> Failure {
         }
         next = source.source();
     }
-    Failure::new(FailureClass::Transient, cause)
+    Failure::new(FailureClass::Transient, cause).as_error()
 }
 
 fn joined<R>(future: &Future<R>) -> Result<Left, Failure> {

@@ -55,8 +55,8 @@ pub use tally::TaskCounts;
 
 pub use crate::driver::{Report, RunError};
 pub use keelboat_engine::{
-    Exit, Fact, Failure, FailureClass, FailureKind, KeepScratch, Ranks, Response, Shortage, Stamped,
-    TaskOptions,
+    Exit, Fact, Failure, FailureClass, FailureKind, KeepScratch, Ranks, Response, Shortage,
+    Stamped, TaskOptions,
 };
 
 #[doc(hidden)]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keelboat_engine::{
-    Env, Failure, FailureKind, KeepScratch, Memoize, MemoryGrowth, Resources, Response, RetryPolicy,
-    RetryRule, TaskOptions, no_env,
+    Env, Failure, FailureKind, KeepScratch, Memoize, MemoryGrowth, Resources, Response,
+    RetryPolicy, RetryRule, TaskOptions, no_env,
 };
 
 use super::order::Earlier;
@@ -32,6 +32,23 @@ pub enum Cache {
     Refresh,
     /// An earlier one is used, and none is remembered.
     ReadOnly,
+    /// Both, and of failures too: an exit code of a command (1 to 124), or the error of a function, when no try
+    /// is left. The same task then fails at once with it, also in later starts of the program, until what it
+    /// is made of changes or another `Cache` is said. What may go away by itself is never remembered: panics,
+    /// signals, limits, what was cancelled or lost.
+    ///
+    /// ```
+    /// # use keelboat::flow::{Cache, Config, Flow};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let flow = Flow::open(Config::new(directory.path()))?;
+    /// let solve = || Err::<f64, _>("it does not converge");
+    /// let solve = flow.function(solve).name("solve").cache(Cache::Failures);
+    /// solve.try_call(()).wait().unwrap_err();
+    /// let again = solve.try_call(()).wait().unwrap_err(); // was not called
+    /// assert!(again.to_string().contains("remembered"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    Failures,
 }
 
 /// Looks at a failure and says what follows; `None`: what the rules say.
@@ -79,6 +96,7 @@ impl Options {
                 Cache::Off => Memoize::Off,
                 Cache::Refresh => Memoize::Refresh,
                 Cache::ReadOnly => Memoize::ReadOnly,
+                Cache::Failures => Memoize::Failures,
             },
             ..TaskOptions::default()
         }

@@ -403,16 +403,18 @@ impl Reader<'_> {
     }
 
     fn cache(&mut self, value: &Spot<'_>) -> Option<Memoize> {
-        if value.get_ref().as_str() == Some("read-only") {
-            return Some(Memoize::ReadOnly);
+        match value.get_ref().as_str() {
+            Some("read-only") => return Some(Memoize::ReadOnly),
+            Some("failures") => return Some(Memoize::Failures),
+            _ => {}
         }
         if value.get_ref().is_table() {
             return Some(Memoize::On);
         }
         let Some(uses) = value.get_ref().as_bool() else {
-            let help = "write true or false without quotes, or \"read-only\": use earlier results, \
-                        and remember no new ones";
-            self.wrong_kind(value, "cache", "true, false or \"read-only\"", help);
+            let help = "write true or false without quotes, \"read-only\": use earlier results, and \
+                        remember no new ones, or \"failures\": remember exit codes, too";
+            self.wrong_kind(value, "cache", "true, false, \"read-only\" or \"failures\"", help);
             return None;
         };
         Some(if uses { Memoize::On } else { Memoize::Off })

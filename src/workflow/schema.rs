@@ -179,7 +179,7 @@ enum Scalar {
 #[serde(untagged)]
 enum Cache {
     Both(bool),
-    Half(HalfOfTheCache),
+    Half(PartOfTheCache),
     Part(PartOfTheKey),
 }
 
@@ -221,9 +221,11 @@ enum KeepScratch {
 }
 
 #[derive(JsonSchema)]
-enum HalfOfTheCache {
+enum PartOfTheCache {
     #[serde(rename = "read-only")]
     ReadOnly,
+    #[serde(rename = "failures")]
+    Failures,
 }
 
 #[derive(JsonSchema)]

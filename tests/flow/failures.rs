@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keelboat::flow::{
-    Config, Fact, FailureClass, FailureKind, Flow, Future, OnClose, Response, Stamped, TaskState,
-    as_completed,
+    Cache, Config, Exit, Fact, FailureClass, FailureKind, Flow, Future, OnClose, Response, Stamped,
+    TaskState, as_completed,
 };
 use libtest_mimic::Trial;
 
@@ -14,6 +14,8 @@ use super::{Case, SOON, trial};
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
+        trial("failures::they_are_remembered_when_asked", they_are_remembered),
+        trial("failures::what_may_go_away_is_not_remembered", what_may_go_away),
         trial("failures::the_chain_of_causes_begins_at_the_root", the_chain_of_causes),
         trial("failures::what_needs_a_refused_task_says_so", what_needs_a_refused_task_says_so),
         trial("failures::a_panic_is_a_failure_of_its_task", a_panic_is_a_failure_of_its_task),
@@ -339,4 +341,73 @@ fn very_long_waits_are_none() {
     let case = Case::new();
     let one = case.flow.call(|| 1u32, ());
     assert_eq!(one.wait_for(Duration::MAX).expect("it ends").unwrap(), 1);
+}
+
+fn they_are_remembered() {
+    let directory = tempfile::tempdir().unwrap();
+    let tries = Arc::new(AtomicU32::new(0));
+    let run = |cache: Cache, argument: u32, ends_well: bool| {
+        let flow = Flow::open(Config::new(directory.path()).cores(2)).unwrap();
+        let counted = Arc::clone(&tries);
+        let checks = move |x: u32| -> Result<u32, String> {
+            counted.fetch_add(1, Ordering::SeqCst);
+            if ends_well { Ok(x) } else { Err(format!("{x} is no good")) }
+        };
+        let task = flow.function(checks).name("checks").version("1").cache(cache).retries(1);
+        let moment = Duration::from_millis(1);
+        let called = task.backoff(moment, moment).try_call((argument,));
+        let next = flow.call(|x: u32| x, (called.clone(),));
+        let told = called.wait().map_err(|error| error.to_string());
+        assert_eq!(next.wait().is_ok(), told.is_ok());
+        flow.close().unwrap();
+        (tries.swap(0, Ordering::SeqCst), told)
+    };
+    let (ran, told) = run(Cache::Failures, 1, false);
+    assert_eq!(ran, 2, "it is tried again first");
+    assert!(told.unwrap_err().ends_with("1 is no good"));
+    let (ran, told) = run(Cache::Failures, 1, false);
+    let told = told.unwrap_err();
+    assert!(ran == 0 && told.contains("1 is no good (remembered of "), "{ran}: {told}");
+    assert_eq!(run(Cache::Failures, 2, false).0, 2, "another argument");
+    assert_eq!(run(Cache::On, 1, false).0, 2, "it does not count for who did not ask");
+    assert_eq!(run(Cache::Failures, 1, true).0, 0);
+    assert_eq!(run(Cache::Refresh, 1, true), (1, Ok(1)));
+    assert_eq!(run(Cache::Failures, 1, false), (0, Ok(1)), "a result goes before a failure");
+
+    // Commands, by their exit codes.
+    let count = directory.path().join("count");
+    let command = |code: &str| {
+        let flow = Flow::open(Config::new(directory.path()).cores(2)).unwrap();
+        let task = flow.command("echo x >> {{ count }}; exit {{ code }}").cache(Cache::Failures);
+        let task = task.arg("count", count.to_str()).arg("code", code).submit();
+        let error = task.done().wait().unwrap_err();
+        let lines = std::fs::read_to_string(&count).unwrap().lines().count();
+        (lines, error.exit(), error.to_string().contains("remembered"))
+    };
+    assert_eq!(command("3"), (1, Some(Exit::Code(3)), false));
+    assert_eq!(command("3"), (1, Some(Exit::Code(3)), true));
+    assert_eq!(command("127").0, 2);
+    assert_eq!(command("127"), (3, Some(Exit::Code(127)), false));
+}
+
+fn what_may_go_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let tries = Arc::new(AtomicU32::new(0));
+    let run = || {
+        let flow = Flow::open(Config::new(directory.path()).cores(2)).unwrap();
+        let counted = Arc::clone(&tries);
+        let panics = move || -> u32 { panic!("try {}", counted.fetch_add(1, Ordering::SeqCst)) };
+        let task = flow.function(panics).name("panics").cache(Cache::Failures);
+        task.call(()).wait().unwrap_err();
+        let counted = Arc::clone(&tries);
+        let slow = move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            std::future::pending::<u32>()
+        };
+        let task = flow.function(slow).name("slow").cache(Cache::Failures);
+        task.timeout(Duration::from_millis(5)).call(()).wait().unwrap_err();
+        flow.close().unwrap();
+        tries.swap(0, Ordering::SeqCst)
+    };
+    assert_eq!((run(), run()), (2, 2));
 }

@@ -23,7 +23,7 @@ fn kept(root: &Path, task: &str) -> PathBuf {
 }
 
 fn read(place: &Path) -> String {
-    std::fs::read_to_string(place).unwrap_or_else(|error| panic!("{place:?}: {error}"))
+    std::fs::read_to_string(place).unwrap_or_else(|error| panic!("{}: {error}", place.display()))
 }
 
 fn what_a_failed_one_left() {

@@ -86,6 +86,34 @@ run = "echo half > {{ outputs.o }}; exit 3"
 }
 
 #[test]
+fn failures_are_remembered_when_asked() {
+    let workflow = r#"
+[task.t]
+outputs = { o = "out/t" }
+cache = "failures"
+run = "@count t; echo mode 1; exit 3"
+"#;
+    let project = Project::new(workflow);
+    project.run(&[]).assert_code(1);
+    project.start(project.command(&["plan", "flow.toml"])).wait().assert_said(&["remembered of"]);
+    let again = project.run(&[]);
+    again.assert_code(1);
+    assert_eq!((project.count("t"), again.tasks("failed")), (1, vec!["t".to_owned()]));
+    let why = project.start(project.command(&["why", "t"])).wait();
+    why.assert_said(&["exit code 3 (remembered of", "it was not run again", "or is forced"]);
+    // The index knows it, too, when the journals are gone.
+    project.start(project.command(&["cache", "verify"])).wait().assert_code(0);
+    project.run(&["--force", "t"]).assert_code(1);
+    assert_eq!(project.count("t"), 2);
+    project.set_workflow(&workflow.replace("mode 1", "mode 2"));
+    project.run(&[]).assert_code(1);
+    assert_eq!(project.count("t"), 3);
+    project.set_workflow(&workflow.replace("\"failures\"", "true"));
+    project.run(&[]).assert_code(1);
+    assert_eq!(project.count("t"), 4);
+}
+
+#[test]
 fn exit_codes_mean_another_try_the_end_or_a_skip() {
     let project = Project::new(
         r#"

@@ -12,7 +12,8 @@ use keelboat_engine::{
 };
 use serde::{Deserialize, Serialize};
 
-use self::failure::{ExitV1, FailureV1, ShortageV1, UsageV1};
+pub(crate) use self::failure::{ExitV1, FailureV1};
+use self::failure::{ShortageV1, UsageV1, kept};
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct StampedV1<'a> {
@@ -129,6 +130,13 @@ enum FactV1<'a> {
         ordinal: u32,
         #[serde(borrow)]
         from: CheckpointV1<'a>,
+    },
+    FailureKept {
+        task: &'a str,
+        key: [u8; 32],
+        #[serde(borrow)]
+        failure: FailureV1<'a>,
+        exit: Option<ExitV1>,
     },
 }
 
@@ -266,6 +274,10 @@ impl<'a> From<&'a Fact> for FactV1<'a> {
             Fact::CheckpointRestored { task, ordinal, from } => {
                 Self::CheckpointRestored { task, ordinal: *ordinal, from: from.into() }
             }
+            Fact::FailureKept { task, key, failure } => {
+                let (key, exit) = (*key.0.as_bytes(), failure.exit.map(Into::into));
+                Self::FailureKept { task, key, failure: failure.into(), exit }
+            }
         }
     }
 }
@@ -340,6 +352,7 @@ impl From<FactV1<'_>> for Fact {
             FactV1::CheckpointRestored { task, ordinal, from } => {
                 Self::CheckpointRestored { task: task.into(), ordinal, from: from.into() }
             }
+            FactV1::FailureKept { task, key, failure, exit } => kept(task, key, failure, exit),
         }
     }
 }

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use keelboat_engine::Stamped;
 
-pub(crate) use disk::{ContentV1, PartV1, RecordV1};
+pub(crate) use disk::{ContentV1, ExitV1, FailureV1, PartV1, RecordV1};
 pub use flush::FlushStats;
 pub use mend::{Mended, mend_journal};
 pub use read::{Damage, DamageKind, JournalReader, Recovered, TornTail, read_journal};

@@ -179,6 +179,9 @@ fn puts_of(index: &dyn Index, learned: &Learned) -> Result<Vec<Put>, IndexError>
     for (url, source) in &learned.sources {
         put(Table::Sources, url.as_bytes(), value::encode_source(url, source));
     }
+    for (key, (task, record)) in &learned.failures {
+        put(Table::Failures, key.0.as_bytes(), value::encode_failure(*key, task, record));
+    }
     for (digest, bytes) in &learned.values {
         put(Table::Values, digest.as_bytes(), Some(bytes.to_vec()));
     }

@@ -25,6 +25,8 @@ pub(crate) enum Table {
     Sources = b's',
     /// Digest of a value → its bytes.
     Values = b'w',
+    /// Memo key → how the task failed.
+    Failures = b'f',
     /// Run → up to where its journal is in the store.
     Marks = b'j',
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use keelboat_engine::{Digest, Fact, KeyPart, MemoKey, MemoRecord, Stamped, TaskName};
 
-use super::SourceRecord;
 use super::value::MemoEntry;
+use super::{FailureRecord, SourceRecord};
 
 /// What a number of facts taught.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,6 +18,7 @@ pub(crate) struct Learned {
     pub(crate) names: BTreeMap<TaskName, MemoKey>,
     pub(crate) sources: BTreeMap<Digest, SourceRecord>,
     pub(crate) values: BTreeMap<Digest, Arc<[u8]>>,
+    pub(crate) failures: BTreeMap<MemoKey, (TaskName, FailureRecord)>,
 }
 
 impl Learned {
@@ -41,6 +42,11 @@ impl Learned {
             }
             Fact::Value { bytes } => {
                 self.values.insert(Digest::of(&bytes), bytes);
+                true
+            }
+            Fact::FailureKept { task, key, failure } => {
+                let record = FailureRecord { failure, failed_at: stamped.at };
+                self.failures.insert(key, (task, record));
                 true
             }
             _ => false,
@@ -73,7 +79,8 @@ impl Learned {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.memo.len() + self.names.len() + self.sources.len() + self.values.len()
+        let results = self.memo.len() + self.names.len() + self.failures.len();
+        results + self.sources.len() + self.values.len()
     }
 }
 
@@ -85,5 +92,6 @@ pub(crate) fn teaches(fact: &Fact) -> bool {
             | Fact::Reused { memoized: true, .. }
             | Fact::Fetched { .. }
             | Fact::Value { .. }
+            | Fact::FailureKept { .. }
     )
 }

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
-use keelboat_engine::{Content, Digest, KeyPart, MemoKey, MemoRecord, Stamped, Timestamp};
+use keelboat_engine::{Content, Digest, Failure, KeyPart, MemoKey, MemoRecord, Stamped, Timestamp};
 
 pub use index::IndexError;
 
@@ -50,6 +50,15 @@ pub struct SourceRecord {
     pub last_modified: Option<String>,
     /// When.
     pub fetched_at: Timestamp,
+}
+
+/// How a task failed, which would fail so again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailureRecord {
+    /// What went wrong.
+    pub failure: Failure,
+    /// When.
+    pub failed_at: Timestamp,
 }
 
 /// Why the memo store cannot answer.
@@ -240,6 +249,18 @@ impl MemoStore {
         }
         let entry = self.stored_entry(key)?;
         Ok(entry.map(|entry| entry.record))
+    }
+
+    /// How a computation failed, if that was to be remembered. It may have succeeded since, which is for
+    /// [`lookup`](Self::lookup) to tell.
+    ///
+    /// # Errors
+    /// As [`lookup`](Self::lookup).
+    pub fn failure(&self, key: &MemoKey) -> Result<Option<FailureRecord>, MemoError> {
+        if let Some((_, record)) = self.learned().failures.get(key) {
+            return Ok(Some(record.clone()));
+        }
+        self.stored(Table::Failures, key.0.as_bytes(), |value| value::decode_failure(*key, value))
     }
 
     /// The last key of a task, and what it was made of (empty when that is not known any more).

@@ -274,7 +274,14 @@ struct Found {
 impl Found {
     fn in_index(index: &dyn Index) -> Result<Self, IndexError> {
         let mut found = Self::default();
-        let tables = [Table::Memo, Table::Names, Table::Sources, Table::Values, Table::Marks];
+        let tables = [
+            Table::Memo,
+            Table::Names,
+            Table::Sources,
+            Table::Values,
+            Table::Failures,
+            Table::Marks,
+        ];
         for table in tables {
             index.iterate(table, &mut |key, value| {
                 found.entries += 1;
@@ -293,7 +300,9 @@ impl Found {
         let memo = learned.memo.keys().map(|key| (Table::Memo, key.0.as_bytes().to_vec()));
         let sources = learned.sources.keys().map(|url| (Table::Sources, url.as_bytes().to_vec()));
         let values = learned.values.keys().map(|value| (Table::Values, value.as_bytes().to_vec()));
-        let all = memo.chain(sources).chain(values);
+        let failures = learned.failures.keys();
+        let failures = failures.map(|key| (Table::Failures, key.0.as_bytes().to_vec()));
+        let all = memo.chain(sources).chain(values).chain(failures);
         self.missing = all.filter(|entry| !self.held.contains(entry)).count() as u64;
     }
 
@@ -324,6 +333,7 @@ pub(super) const fn table_name(table: Table) -> &'static str {
         Table::Names => "names",
         Table::Sources => "sources",
         Table::Values => "values",
+        Table::Failures => "failures",
         Table::Marks => "marks",
     }
 }
@@ -331,7 +341,9 @@ pub(super) const fn table_name(table: Table) -> &'static str {
 /// A key as people can read it.
 pub(super) fn key_text(table: Table, key: &[u8]) -> String {
     match (table, digest_of(key)) {
-        (Table::Memo | Table::Sources | Table::Values, Some(digest)) => digest.to_hex(),
+        (Table::Memo | Table::Sources | Table::Values | Table::Failures, Some(digest)) => {
+            digest.to_hex()
+        }
         _ => String::from_utf8_lossy(key).into_owned(),
     }
 }
@@ -353,6 +365,9 @@ fn is_whole(table: Table, key: &[u8], value: &[u8]) -> bool {
         }
         Table::Values => {
             digest_of(key).is_some_and(|digest| value::decode_value(&digest, value).is_ok())
+        }
+        Table::Failures => {
+            digest_of(key).is_some_and(|key| value::decode_failure(MemoKey(key), value).is_ok())
         }
         Table::Marks => text.is_ok_and(|run| value::decode_mark(run, value).is_ok()),
     }

@@ -3,12 +3,12 @@
 //! Each value, but for those of functions, is a version byte, a CRC-32 (little-endian) over table, key, version and payload,
 //! and the payload in postcard. A value that fails this is damaged: named, and treated as absent.
 
-use keelboat_engine::{Digest, KeyPart, MemoKey, MemoRecord, Timestamp};
+use keelboat_engine::{Digest, Failure, KeyPart, MemoKey, MemoRecord, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::SourceRecord;
 use super::index::Table;
-use crate::journal::{ContentV1, PartV1, RecordV1};
+use super::{FailureRecord, SourceRecord};
+use crate::journal::{ContentV1, ExitV1, FailureV1, PartV1, RecordV1};
 
 const VERSION: u8 = 1;
 const PREFIX_BYTES: usize = 5;
@@ -36,6 +36,15 @@ struct SourceV1<'a> {
     etag: Option<&'a str>,
     last_modified: Option<&'a str>,
     fetched_at: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct FailureEntryV1<'a> {
+    task: &'a str,
+    #[serde(borrow)]
+    failure: FailureV1<'a>,
+    exit: Option<ExitV1>,
+    failed_at: u64,
 }
 
 /// A value that is not what was stored.
@@ -81,6 +90,19 @@ pub(crate) fn decode_source(url: &Digest, value: &[u8]) -> Result<SourceRecord, 
         last_modified: disk.last_modified.map(str::to_owned),
         fetched_at: Timestamp(disk.fetched_at),
     })
+}
+
+pub(crate) fn encode_failure(key: MemoKey, task: &str, record: &FailureRecord) -> Option<Vec<u8>> {
+    let FailureRecord { failure, failed_at } = record;
+    let exit = failure.exit.map(Into::into);
+    let disk = FailureEntryV1 { task, failure: failure.into(), exit, failed_at: failed_at.0 };
+    seal(Table::Failures, key.0.as_bytes(), &disk)
+}
+
+pub(crate) fn decode_failure(key: MemoKey, value: &[u8]) -> Result<FailureRecord, DamagedValue> {
+    let disk: FailureEntryV1<'_> = open(Table::Failures, key.0.as_bytes(), value)?;
+    let failure = Failure { exit: disk.exit.map(Into::into), ..disk.failure.into() };
+    Ok(FailureRecord { failure, failed_at: Timestamp(disk.failed_at) })
 }
 
 /// The bytes of a value as they are: their key proves them.

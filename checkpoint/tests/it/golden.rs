@@ -55,6 +55,11 @@ fn what_was_added_later_comes_back() {
             ordinal: 3,
             from: CheckpointOrigin { run: None, ordinal: 2, saved: Timestamp(6), bytes: 0 },
         },
+        Fact::FailureKept {
+            task: task.clone(),
+            key: MemoKey(Digest::of(b"key")),
+            failure: Failure::new(FailureClass::Permanent, "exit code 3").with_exit(Exit::Code(3)),
+        },
         Fact::CheckpointRestored {
             task,
             ordinal: 1,
@@ -90,6 +95,13 @@ fn what_was_added_later_is_written_to_the_byte() {
     let written = read(&file).escape_ascii().to_string();
     let fact = r"\x07\r\x01t\x03\x02\x01x\x00\x00\x00\x00\x00\x00\x00\t\x00\x00\xf4\x03\x01\x01\x12\x01\x00";
     assert!(written.contains(fact), "{written}");
+    let failure = Failure::new(FailureClass::Transient, "x").with_exit(Exit::Code(3));
+    let key = MemoKey(Digest::from_bytes([b'k'; 32]));
+    let fact = Fact::FailureKept { task: "t".into(), key, failure };
+    write_journal(&file, &[Stamped { at: Timestamp(7), fact }]);
+    let written = read(&file).escape_ascii().to_string();
+    let fact = format!(r"\x07\x11\x01t{}\x00\x01x\x00\x01\x00\x06", "k".repeat(32));
+    assert!(written.contains(&fact), "{written}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use keelboat_checkpoint::{Journal, MemoNotice, MemoStore};
-use keelboat_engine::{Digest, Fact, Stamped};
+use keelboat_engine::{Digest, Exit, Fact, Failure, FailureClass, Stamped, Timestamp};
 
 use super::common::{
     completed, fetched, folder, key, long_fact, next_random, open, parts, read, record, reused,
@@ -72,6 +72,28 @@ fn what_memory_has_not_the_index_has() {
     assert!(report.entries > 2 * RESULTS as u64);
     store.close().unwrap();
     assert_knows_all(&open_store(folder.path()));
+}
+
+#[test]
+fn the_index_has_failures_too() {
+    let folder = folder();
+    let state = folder.path();
+    let failure = Failure::new(FailureClass::Transient, "exit code 3").with_exit(Exit::Code(3));
+    let kept = Fact::FailureKept { task: task(5), key: key(5), failure: failure.clone() };
+    let kept = Stamped { at: Timestamp(77), fact: kept };
+    write_journal(&run_journal(state, "1"), &[completed(4), kept]);
+    write_journal(&run_journal(state, "2"), &[long_fact()]);
+    for _ in 0..2 {
+        let store = open_store(state);
+        let found = store.failure(&key(5)).unwrap().expect("it is known");
+        assert_eq!((found.failure, found.failed_at), (failure.clone(), Timestamp(77)));
+        assert_eq!(store.failure(&key(4)).unwrap(), None);
+        assert_eq!(store.lookup(&key(5)).unwrap(), None, "it is no result");
+        assert_eq!(store.last_parts(&task(5)).unwrap(), None);
+        assert_eq!(store.check().unwrap().damaged, Vec::<String>::new());
+        store.rebuild().unwrap();
+        store.close().unwrap();
+    }
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::task::Counted;
 use super::{Action, Core, Course, Phase, Urgency};
 use crate::{
-    AttemptId, AttemptOutcome, Fact, Failure, FailureClass, MemoRecord, Response, Shortage, SiteId,
-    TaskId, Usage, key_parts,
+    AttemptId, AttemptOutcome, Fact, Failure, FailureClass, MemoRecord, Memoize, Response,
+    Shortage, SiteId, TaskId, Usage, key_parts,
 };
 
 /// Attempts of one task in a row that may be lost through no fault of its own or cost nothing, and
@@ -145,11 +145,24 @@ impl Core {
             self.skip_itself(task, actions);
         } else if self.is_given_up(task, response) {
             let failure = told_with_losses(failure, self.tasks[task.index()].losses);
+            self.keep_failure(task, &failure, actions);
             self.fail(task, failure, actions);
         } else if self.course != Course::Failing {
             let wait = if grows { Duration::ZERO } else { self.wait_after(task, failure.class) };
             self.tasks[task.index()].due = self.now.after(wait);
             self.try_again(task, actions);
+        }
+    }
+
+    /// A failure for good is remembered, if that is wanted and it would come again.
+    fn keep_failure(&self, task: TaskId, failure: &Failure, actions: &mut Vec<Action>) {
+        let spec = self.spec(task);
+        if spec.options.memoize == Memoize::Failures
+            && failure.is_verdict()
+            && let Some(key) = self.tasks[task.index()].key()
+        {
+            let (task, failure) = (spec.name.clone(), failure.clone());
+            super::record(Fact::FailureKept { task, key, failure }, actions);
         }
     }
 

@@ -198,6 +198,11 @@ pub enum Recall {
         /// How it came there.
         reuse: Reuse,
     },
+    /// It failed, and that is remembered.
+    Failed {
+        /// What went wrong, as it is to be told.
+        failure: Failure,
+    },
     /// It cannot.
     Miss {
         /// Why not.

@@ -60,6 +60,7 @@ impl History {
             | Fact::Value { .. }
             | Fact::CheckpointSaved { .. }
             | Fact::CheckpointRestored { .. }
+            | Fact::FailureKept { .. }
             | Fact::RunEnded { .. } => {}
         }
     }

@@ -325,6 +325,7 @@ impl Core {
                 self.on_done(task, &record, SiteId::HOME, Counted::Reused, actions);
             }
             Recall::Hit { .. } => self.run_because(task, vec![Reason::RecordLost]),
+            Recall::Failed { failure } => self.fail(task, failure, actions),
             Recall::Miss { reasons } => {
                 let lost = state.counted != Counted::No;
                 let reasons = if lost { vec![Reason::ResultLost] } else { reasons };

@@ -280,7 +280,8 @@ impl Oracle {
         let spec = core.spec(core.graph().find(name).unwrap());
         let damaged = world.doubted.contains("memo");
         let missed = self.missed.get(name) == Some(&key);
-        if matches!(spec.options.memoize, Memoize::On | Memoize::ReadOnly)
+        let memoize = spec.options.memoize;
+        if matches!(memoize, Memoize::On | Memoize::ReadOnly | Memoize::Failures)
             && !missed
             && let Some(record) = world.memo.get(&key)
         {

@@ -449,7 +449,9 @@ impl<'a> World<'a> {
         let is_read_only = spec.options.memoize == Memoize::ReadOnly;
         self.marks.hit_if(is_own && is_read_only, Mark::RecalledKnownOfReadOnly);
         let remembered = match spec.options.memoize {
-            Memoize::On | Memoize::ReadOnly => self.memo.get(&key).cloned().or(known),
+            Memoize::On | Memoize::ReadOnly | Memoize::Failures => {
+                self.memo.get(&key).cloned().or(known)
+            }
             Memoize::Off | Memoize::Refresh => known,
         };
         let Some(record) = remembered else {

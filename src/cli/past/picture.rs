@@ -241,7 +241,7 @@ impl Picture {
                 task.owed.remove(&path);
                 task.delivered.push((path, display));
             }
-            Fact::Value { .. } => {}
+            Fact::Value { .. } | Fact::FailureKept { .. } => {}
             Fact::Failed { task, failure } => self.of_task(task).failure = Some(failure),
             Fact::Skipped { task, because } => self.of_task(task).skipped = Some(because),
             Fact::RunEnded { outcome } => self.outcome = Some(outcome),

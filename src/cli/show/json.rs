@@ -211,7 +211,7 @@ fn event(fact: &Fact) -> Option<EventV1<'_>> {
         Fact::Delivered { task, path, display, content } => {
             EventV1::Delivered { task, path, to: display, sha256: content.digest.to_hex() }
         }
-        Fact::Owed { .. } | Fact::Value { .. } => return None,
+        Fact::Owed { .. } | Fact::Value { .. } | Fact::FailureKept { .. } => return None,
         Fact::Undelivered { task, path, display, failure } => {
             EventV1::Undelivered { task, path, to: display, failure }
         }

@@ -137,6 +137,7 @@ impl Lines {
             Fact::EngineStarted { .. }
             | Fact::Planned { .. }
             | Fact::Owed { .. }
+            | Fact::FailureKept { .. }
             | Fact::Value { .. }
             | Fact::RunEnded { .. } => {}
         }

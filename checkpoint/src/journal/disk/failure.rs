@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use keelboat_engine::{Exit, Fact, Failure, FailureClass, RETRY_COST, Shortage, Usage};
+use keelboat_engine::{
+    Digest, Exit, Fact, Failure, FailureClass, MemoKey, RETRY_COST, Shortage, Usage,
+};
 use serde::{Deserialize, Serialize};
 
 use super::FactV1;
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) enum ExitV1 {
+pub(crate) enum ExitV1 {
     Code(i32),
     Signal(i32),
 }
@@ -21,7 +23,7 @@ pub(super) enum ShortageV1 {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct FailureV1<'a> {
+pub(crate) struct FailureV1<'a> {
     class: FailureClassV1,
     cause: &'a str,
     hint: Option<&'a str>,
@@ -170,4 +172,15 @@ pub(super) fn from_disk(
     let (exit, shortage) = (exit.map(Into::into), shortage.map(Into::into));
     let failure = Failure { exit, shortage, ..failure.into() };
     Fact::AttemptFailed { task: task.into(), ordinal, failure, usage: usage.into(), cost }
+}
+
+/// A failure that is remembered, from the disk.
+pub(super) fn kept(
+    task: &str,
+    key: [u8; 32],
+    failure: FailureV1<'_>,
+    exit: Option<ExitV1>,
+) -> Fact {
+    let failure = Failure { exit: exit.map(Into::into), ..failure.into() };
+    Fact::FailureKept { task: task.into(), key: MemoKey(Digest::from_bytes(key)), failure }
 }

@@ -8,6 +8,7 @@ mod files;
 mod growth;
 mod pools;
 mod programs;
+mod remembering;
 mod resuming;
 mod retrying;
 mod size;
