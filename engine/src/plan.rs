@@ -361,7 +361,7 @@ pub fn no_env() -> Env {
 /// What a task is given and what is no part of its memo key: it makes no difference to the result.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Uncounted {
-    /// Names in [`TaskSpec::env`].
+    /// Names in [`TaskOptions::env`].
     pub env: BTreeSet<String>,
     /// Positions in [`TaskSpec::takes`].
     pub takes: BTreeSet<usize>,

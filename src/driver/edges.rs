@@ -84,6 +84,13 @@ impl Edges {
         errors.chain(self.memo.notices().iter().map(ToString::to_string)).collect()
     }
 
+    /// Says something to people. Where the loop itself does, it must not wait for room.
+    pub(crate) fn warn(&self, text: String) {
+        if let Err(lost) = self.messages.try_send(Message::Warning(text)) {
+            tracing::warn!(?lost, "there was no room for a warning");
+        }
+    }
+
     pub(crate) fn digest(&self, path: &std::path::Path, kind: Kind) -> Result<Content, LocalError> {
         digest_path(path, kind, &Memory(Arc::clone(&self.digests)), self.strict)
     }

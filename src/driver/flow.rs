@@ -28,7 +28,10 @@ const THREADS_MAX: usize = 1024;
 
 /// Short functions that are launched ahead, for each core: enough for the loop to be woken once for
 /// many of them.
-const AHEAD_PER_CORE: u32 = 32;
+const AHEAD_PER_CORE: u32 = 16;
+
+/// So many calls of a function in a row have to be short before that.
+const AHEAD_AFTER: u32 = 32;
 
 /// A flow whose loop runs.
 pub(crate) struct BegunFlow {
@@ -70,10 +73,7 @@ fn open(config: &Config, watcher: &mut Watcher) -> Result<(Opened, Handle, Arc<P
     let remembers = config.remember == Remember::All;
     let last = remembered.last.take().filter(|_| remembers);
     let (run, earlier) = open::choose_run(&project, last, plan, watcher);
-    let make = |history: History, seed| {
-        let options = Options { keep_going: true, open: true, seed, ..Options::default() };
-        Ok(Core::new(Vec::new(), history, options)?)
-    };
+    let make = |history: History, seed| Ok(Core::new(Vec::new(), history, options(seed))?);
     let identity = Identity { name: &config.name, file: "", plan, remembers };
     let begun = open::begin(&identity, (run, earlier), make)?;
     open::report_damage(&begun.recovered, watcher);
@@ -127,6 +127,12 @@ fn open(config: &Config, watcher: &mut Watcher) -> Result<(Opened, Handle, Arc<P
         lock,
     };
     Ok((opened, handle, root.into()))
+}
+
+/// Of a run whose tasks come while it goes on.
+fn options(seed: u64) -> Options {
+    let ahead_after = AHEAD_AFTER;
+    Options { keep_going: true, open: true, seed, ahead_after, ..Options::default() }
 }
 
 /// Functions go wherever commands go.

@@ -10,7 +10,6 @@ use keelboat_staging::remove_tree;
 
 use super::attempt::Attempt;
 use super::edges::Edges;
-use super::message::Message;
 use crate::project::file_name_of;
 
 /// Directories that are kept; beyond that the oldest go.
@@ -60,7 +59,7 @@ impl Attempt {
                     self.name,
                     place.display()
                 );
-                edges.tell(Message::Warning(text));
+                edges.warn(text);
                 false
             }
         }
@@ -80,7 +79,7 @@ impl Attempt {
 
     fn discard(&self, place: &Path, edges: &Edges) {
         if let Err(error) = remove_tree(place) {
-            edges.tell(Message::Warning(format!("what {} left stays: {error}", self.name)));
+            edges.warn(format!("what {} left stays: {error}", self.name));
         }
     }
 

@@ -64,7 +64,9 @@ fn changed(
     edges: &Edges,
 ) -> Failure {
     distrust(input, content, place, edges);
-    let cause = format!("{path} changed before a function had read it");
-    Failure::new(FailureClass::InputMissing, cause)
-        .with_hint("let nobody write to a file while tasks that read it wait or run")
+    let cause = format!("{path}, which a function is given to read, changed before it was done");
+    Failure::new(FailureClass::InputMissing, cause).with_hint(
+        "let nobody write to a file while tasks that read it wait or run, not even the function itself: \
+         it can write to an output, by its Context",
+    )
 }

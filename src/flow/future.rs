@@ -216,7 +216,7 @@ impl<T: DeserializeOwned> Future<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wait_for(&self, span: Duration) -> Option<Result<T, TaskError>> {
-        let found = block(Instant::now().checked_add(span), |waker| self.cell.poll(waker));
+        let found = block(Instant::now().checked_add(span), |waker| self.poll_inside(waker));
         found.map(|ended| self.read(&ended))
     }
 
@@ -406,7 +406,7 @@ impl FileFuture {
     /// ```
     pub fn wait_for(&self, span: Duration) -> Option<Result<PathBuf, TaskError>> {
         let until = Instant::now().checked_add(span);
-        let found = block(until, |waker| self.cell.poll_output(&self.path, waker));
+        let found = block(until, |waker| self.poll_inside(waker));
         found.map(|found| found.map(|()| self.place.to_path_buf()))
     }
 }

@@ -304,7 +304,7 @@ impl Side {
             workers: self.workers.clone(),
             runtime: edges.runtime.clone(),
             timeout: spec.options.timeout,
-            span: self.spans.attempt(attempt),
+            span: self.spans.attempt(core, attempt, edges),
             stop: Arc::default(),
         };
         let call = Call {

@@ -30,9 +30,13 @@ impl Spans {
         self.is_stopping = true;
     }
 
-    /// In which an attempt's function is called.
-    pub(crate) fn attempt(&self, id: AttemptId) -> Span {
-        self.attempts.get(&id).cloned().unwrap_or_else(Span::none)
+    /// In which an attempt's function is called. One that is launched ahead has not begun yet.
+    pub(crate) fn attempt(&mut self, core: &Core, id: AttemptId, edges: &Edges) -> Span {
+        if self.flow.is_disabled() {
+            return Span::none();
+        }
+        let flow = &self.flow;
+        self.attempts.entry(id).or_insert_with(|| span_of(flow, core, id, edges)).clone()
     }
 
     pub(crate) fn on_ready(&self, task: &str) {
@@ -86,21 +90,9 @@ impl Spans {
     }
 
     fn begin(&mut self, core: &Core, task: &str, ordinal: u32, edges: &Edges) {
-        let Some(id) = core.graph().find(task) else { return };
-        let local = edges.pools.get(usize::from(core.pool(id)));
-        let executor = local.map_or("", |local| &local.pool.label);
-        let cores = core.held(id).cores;
-        let span = info_span!(
-            target: "keelboat",
-            parent: &self.flow,
-            "attempt",
-            task,
-            attempt = ordinal,
-            executor,
-            cores
-        );
+        let Some(task) = core.graph().find(task) else { return };
+        let span = self.attempt(core, AttemptId { task, ordinal }, edges);
         debug!(target: "keelboat", parent: &span, "started");
-        self.attempts.insert(AttemptId { task: id, ordinal }, span);
     }
 
     /// The span of an attempt that is over; that of the flow if it has none.
@@ -109,4 +101,18 @@ impl Spans {
         let span = id.and_then(|id| self.attempts.remove(&id));
         span.unwrap_or_else(|| self.flow.clone())
     }
+}
+
+fn span_of(flow: &Span, core: &Core, id: AttemptId, edges: &Edges) -> Span {
+    let local = edges.pools.get(usize::from(core.pool(id.task)));
+    info_span!(
+        target: "keelboat",
+        parent: flow,
+        "attempt",
+        task = &*core.spec(id.task).name,
+        attempt = id.ordinal,
+        executor = local.map_or("", |local| &local.pool.label),
+        // One in line gets the one that it asks for.
+        cores = core.held(id.task).cores.max(1)
+    )
 }

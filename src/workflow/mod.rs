@@ -204,7 +204,7 @@ impl Workflow {
         self.families.iter().all(Option::is_some)
     }
 
-    /// Tells that a task with [`TaskSpec::generates`] is done, and gives the tasks that are known
+    /// Tells that a task with [`TaskOptions::generates`](keelboat_engine::TaskOptions::generates) is done, and gives the tasks that are known
     /// now because of that. The order in which tasks are reported does not matter, nor does
     /// reporting one twice.
     ///

@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     fn output(path: &str) -> Result<String, String> {
-        let project = Project::new(Path::new("/work/flow"));
+        let project = Project::new(Path::new("/srv/flow"));
         let path = project.output_path(&path.into());
         path.map(|path| path.to_string()).map_err(|complaint| complaint.message)
     }
@@ -221,7 +221,7 @@ mod tests {
         for (path, normal) in [
             ("out/a", "out/a"),
             ("./out//a/", "out/a"),
-            ("/work/flow/out/a", "out/a"),
+            ("/srv/flow/out/a", "out/a"),
             ("/work/flow2/a", "/work/flow2/a"),
             ("/else/./a", "/else/a"),
             ("with space é", "with space é"),
@@ -240,7 +240,7 @@ mod tests {
             "a\nb",
             "a\0b",
             ".keelboat/x",
-            "/work/flow",
+            "/srv/flow",
         ] {
             assert!(output(path).is_err(), "{path:?}");
         }

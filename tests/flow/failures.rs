@@ -225,6 +225,14 @@ fn a_function_does_not_wait_for_its_own_flow() {
         completed.wait_next().map_or(Ok(0), |(_, result)| result.map_err(|error| error.to_string()))
     };
     case.flow.try_call(waits, ()).wait_for(SOON).expect("no hang").unwrap_err();
+    let own = case.flow.clone();
+    let waits = move || {
+        let found =
+            own.call(|| 1u32, ()).wait_for(SOON * 2).ok_or_else(|| "it waited".to_owned())?;
+        found.map_err(|error| format!("{error:?}"))
+    };
+    let error = case.flow.try_call(waits, ()).wait_for(SOON).expect("no hang").unwrap_err();
+    assert!(error.to_string().contains("return it from a join"), "{error}");
     // Another flow has places of its own.
     let other = Case::new();
     let flow = other.flow;

@@ -22,6 +22,7 @@ pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial("spans::each_attempt_has_one_in_that_of_its_flow", each_attempt_has_one),
         trial("spans::functions_speak_within_that_of_their_attempt", functions_speak_within),
+        trial("spans::so_do_those_that_are_launched_ahead", those_launched_ahead),
     ]
 }
 
@@ -142,4 +143,19 @@ fn functions_speak_within() {
         assert_eq!((*name, &*fields["attempt"]), ("attempt", "1"), "{own:?}");
         assert!(fields["task"].starts_with(task));
     }
+}
+
+fn those_launched_ahead() {
+    let directory = tempfile::tempdir().unwrap();
+    let flow = open(directory.path());
+    let short = flow.function(|number: u32| tracing::info!(number, "from a short one"));
+    let short = short.name("briefly");
+    let calls: Vec<_> = (0..400).map(|number| short.call((number,))).collect();
+    for call in &calls {
+        call.wait().unwrap();
+    }
+    flow.close().unwrap();
+    let told = told_of("briefly");
+    let own = told.iter().filter(|told| told.fields["message"] == "from a short one");
+    assert_eq!(own.count(), 400, "each has the span of its attempt");
 }

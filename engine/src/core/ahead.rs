@@ -3,34 +3,63 @@
 //! asking here. What is in line gets the slots that become free before all others do, so that
 //! here and there the same is known of who runs.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::site::{Place, PlaceId};
+use super::site::PlaceId;
 use super::{Action, Core, Course, Phase};
-use crate::{Fact, Resources, SiteId, TaskId};
+use crate::{Command, Fact, Resources, SiteId, TaskId, TaskSpec};
 
 /// What is in line is to be begun in about this time, so that what comes later and is more
 /// urgent does not wait for long.
 const LINE_TIME_MAX: Duration = Duration::from_millis(1);
 
-/// The longest of the last attempts counts for this many times less with each one after it: a
-/// place where one of many is long is no place for being launched ahead.
+/// The longest of a function's last attempts counts for this part less with each one after it.
 const FORGETTING: u32 = 8;
 
-impl Place {
-    /// How many tasks may be in line.
-    fn line_max(&self) -> usize {
-        let Some(longest) = self.longest else { return 0 };
-        let time = LINE_TIME_MAX.as_nanos() * u128::from(self.pool.capacity.cores);
-        let fitting = time / longest.as_nanos().max(1);
-        usize::try_from(fitting).unwrap_or(usize::MAX).min(self.pool.ahead as usize)
+/// How long the functions last that may be launched ahead.
+#[derive(Debug, Default)]
+pub(super) struct Functions {
+    by_name: BTreeMap<Arc<str>, u32>,
+    seen: Vec<Seen>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Seen {
+    /// Attempts in a row that were short.
+    short: u32,
+    longest: Duration,
+}
+
+impl Functions {
+    /// The number of the function that a task calls, if it may be launched ahead.
+    pub(super) fn number_of(&mut self, spec: &TaskSpec) -> Option<u32> {
+        let Command::Function { name, .. } = &spec.command else { return None };
+        if !spec.options.goes_ahead || spec.options.resources != Resources::default() {
+            return None;
+        }
+        if let Some(known) = self.by_name.get(name) {
+            return Some(*known);
+        }
+        let number = super::number(self.seen.len());
+        self.seen.push(Seen::default());
+        self.by_name.insert(Arc::clone(name), number);
+        Some(number)
     }
 
-    /// An attempt of a task that may be launched ahead lasted so long.
-    fn learn(&mut self, wall: Duration) {
-        let before = self.longest.unwrap_or_default();
-        self.longest = Some(wall.max(before.saturating_sub(before / FORGETTING)));
+    /// How long the next call may last, when so many before it were short.
+    fn expected(&self, function: u32, after: u32) -> Option<Duration> {
+        let seen = self.seen.get(function as usize)?;
+        (seen.short >= after).then_some(seen.longest)
+    }
+
+    /// An attempt lasted so long.
+    fn learn(&mut self, function: u32, wall: Duration) {
+        let Some(seen) = self.seen.get_mut(function as usize) else { return };
+        seen.short = if wall > LINE_TIME_MAX { 0 } else { seen.short.saturating_add(1) };
+        seen.longest = wall.max(seen.longest.saturating_sub(seen.longest / FORGETTING));
     }
 }
 
@@ -55,17 +84,27 @@ impl Core {
     /// The next task to be launched ahead, if that is to be.
     pub(super) fn next_ahead(&self, id: PlaceId) -> Option<TaskId> {
         let place = self.sites.all.get(&id)?;
-        let is_going = self.course == Course::Going;
-        if !is_going || place.free.cores > 0 || place.line.len() >= place.line_max() {
+        let is_full = place.line.len() >= place.pool.ahead as usize;
+        if self.course != Course::Going || place.free.cores > 0 || is_full {
             return None;
         }
         let (_, task) = *place.queued.first()?;
-        let spec = self.spec(task);
+        let all = place.line.iter().copied().chain([task]);
+        let mut expected = Duration::ZERO;
+        for task in all {
+            expected = expected.saturating_add(self.expected(task)?);
+        }
+        let is_short = expected <= LINE_TIME_MAX.saturating_mul(place.pool.capacity.cores);
         // Another pool may have slots for it sooner.
-        let is_only_here =
-            spec.options.executors.len() == 1 || self.sites.pools_of(id.0).nth(1).is_none();
-        let may = spec.options.goes_ahead && spec.options.resources == Resources::default();
-        (may && is_only_here).then_some(task)
+        let labels = self.spec(task).options.executors.len();
+        let is_only_here = labels == 1 || self.sites.pools_of(id.0).nth(1).is_none();
+        (is_short && is_only_here).then_some(task)
+    }
+
+    /// How long a call may last, if that is known well enough for its task to be launched ahead.
+    fn expected(&self, task: TaskId) -> Option<Duration> {
+        let function = self.tasks[task.index()].function?;
+        self.functions.expected(function, self.options.ahead_after)
     }
 
     /// Gives slots that became free to tasks in line, in their order.
@@ -95,11 +134,10 @@ impl Core {
         super::record(fact, actions);
     }
 
-    /// An attempt of a task that may be launched ahead has ended.
-    pub(super) fn learn_wall(&mut self, task: TaskId, site: SiteId, wall: Duration) {
-        if self.spec(task).options.goes_ahead {
-            let id = (site, self.pool(task));
-            self.sites.all.get_mut(&id).into_iter().for_each(|place| place.learn(wall));
+    /// An attempt has ended.
+    pub(super) fn learn_wall(&mut self, task: TaskId, wall: Duration) {
+        if let Some(function) = self.tasks[task.index()].function {
+            self.functions.learn(function, wall);
         }
     }
 }

@@ -32,9 +32,9 @@ impl Core {
             }
             self.tell_of_begin(attempt.task, actions);
         }
-        self.learn_wall(attempt.task, site, usage.wall);
         match result {
             Ok(()) => {
+                self.learn_wall(attempt.task, usage.wall);
                 self.begin_publishing(attempt.task, site);
                 self.tasks[attempt.task.index()].usage = Some(Box::new(usage));
                 actions.push(Action::Publish { attempt });

@@ -315,6 +315,8 @@ pub struct Options {
     /// Tasks are submitted while it runs ([`Core::submit`](super::Core::submit)), until
     /// [`Event::Closed`].
     pub open: bool,
+    /// So many calls of a function in a row have to be short before its tasks are launched ahead.
+    pub ahead_after: u32,
 }
 
 /// How many tasks are in which state.

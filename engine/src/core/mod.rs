@@ -62,6 +62,7 @@ pub struct Core {
     recalling: BTreeSet<TaskId>,
     /// Tasks that have to run and have no place.
     ready: Ready,
+    functions: ahead::Functions,
     /// Those of them whose remote inputs nobody has asked for ahead.
     ahead: BTreeSet<site::Turn>,
     timers: BTreeSet<(Timestamp, TaskId)>,
@@ -125,6 +126,7 @@ impl Core {
             kept: Kept::default(),
             recalling: BTreeSet::new(),
             ready: Ready::default(),
+            functions: ahead::Functions::default(),
             ahead: BTreeSet::new(),
             timers: BTreeSet::new(),
             snapshots: Snapshots::default(),
@@ -321,6 +323,7 @@ impl Core {
         for node in &self.graph.tasks()[first.index()..] {
             let mut state = TaskState::new(node.waits_for);
             state.kind = self.ready.kind_of(&node.spec);
+            state.function = self.functions.number_of(&node.spec);
             if let Some(remembered) = self.history.task(&node.spec.name) {
                 state.ordinal = remembered.ordinal;
                 state.failures = remembered.failures;

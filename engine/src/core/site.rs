@@ -3,7 +3,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
 
 use super::event::Pool;
 use super::ready::Kind;
@@ -41,8 +40,6 @@ pub(super) struct Place {
     pub(super) queued: BTreeSet<Turn>,
     /// Those that were launched ahead, in the order in which they get slots.
     pub(super) line: VecDeque<TaskId>,
-    /// How long the longest of the last attempts lasted that may be launched ahead.
-    pub(super) longest: Option<Duration>,
     /// With the slots that they hold: as many as they asked for or there are.
     pub(super) running: BTreeMap<TaskId, Resources>,
     pub(super) publishing: BTreeSet<TaskId>,
@@ -59,7 +56,6 @@ impl Place {
             placed: BTreeMap::new(),
             queued: BTreeSet::new(),
             line: VecDeque::new(),
-            longest: None,
             running: BTreeMap::new(),
             publishing: BTreeSet::new(),
             passed: 0,
@@ -96,7 +92,7 @@ impl Place {
     }
 
     pub(super) fn busy(&self) -> usize {
-        self.placed.len() + self.running.len()
+        self.placed.len() + self.line.len() + self.running.len()
     }
 
     /// Takes the lowest numbers that nobody has.

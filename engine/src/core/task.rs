@@ -80,6 +80,8 @@ pub(crate) struct TaskState {
     pub(crate) due: Timestamp,
     /// What kind of place it can have.
     pub(crate) kind: u32,
+    /// The function that it calls, if it may be launched ahead.
+    pub(crate) function: Option<u32>,
     /// The pool of its site that it has its place in.
     pub(crate) pool: u16,
     /// How often it ran out of memory.
@@ -125,6 +127,7 @@ impl TaskState {
             counted: Counted::No,
             due: Timestamp::default(),
             kind: 0,
+            function: None,
             pool: 0,
             shortages: 0,
         }

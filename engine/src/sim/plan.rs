@@ -184,6 +184,7 @@ impl Plan {
             seed,
             stage_retries: u32::try_from(chance.span(0, 2)).unwrap(),
             transfers_max: chance.one_in(2).then_some(1 + u32::try_from(seed % 3).unwrap()),
+            ahead_after: 1,
         };
         let plan = Self {
             tasks: Vec::new(),

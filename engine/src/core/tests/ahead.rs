@@ -1,14 +1,17 @@
 //! Short tasks that are launched while their slots are still taken.
 
 use super::*;
+use crate::Command;
 
 /// One core, and three that may wait in line for it, when one of them was seen to be short.
 fn short(plan: &str) -> Script {
     let mut tasks = tasks(plan);
     for task in &mut tasks {
+        let name = if &*task.name == "other" { "g" } else { "f" };
         task.options_mut().goes_ahead = &*task.name != "long";
+        task.command = Command::Function { name: name.into(), arguments: Digest::of(b"") };
     }
-    let options = Options { keep_going: true, ..Options::default() };
+    let options = Options { keep_going: true, ahead_after: 1, ..Options::default() };
     Script::of(tasks, History::default(), options)
 }
 
@@ -132,4 +135,20 @@ fn a_run_that_is_stopped_begins_none_of_the_line() {
         assert_eq!(begun(&script), ["a.1", "b.1"]);
         script.run("ended b transient => finish cancelled");
     }
+}
+
+#[test]
+fn each_function_is_known_by_itself() {
+    let mut script = short("a: -> a; b: -> b; other: -> o; z: -> z");
+    script.run(
+        "start      => recall a, recall b, recall other, recall z
+         join 0 1>3 =>
+         miss a     => launch a.1@0
+         miss b     =>
+         miss other =>
+         miss z     =>
+         ended a    => publish a.1, launch b.1@0
+         ended b    => publish b.1, launch other.1@0, launch z.1@0",
+    );
+    assert_eq!(begun(&script), ["a.1", "b.1", "other.1"], "nobody knows how long the other is");
 }
