@@ -222,7 +222,7 @@ mod tests {
             ("out/a", "out/a"),
             ("./out//a/", "out/a"),
             ("/srv/flow/out/a", "out/a"),
-            ("/work/flow2/a", "/work/flow2/a"),
+            ("/srv/flow2/a", "/srv/flow2/a"),
             ("/else/./a", "/else/a"),
             ("with space é", "with space é"),
             ("-x", "-x"),
