@@ -217,7 +217,8 @@ impl<'f, F: Clone> FunctionTask<'f, F> {
         let is_remote = |input: &InputSpec| matches!(input.source, Source::Urls(_));
         let needs_scratch = kind == Kind::InContext || spec.inputs.iter().any(is_remote);
         let is_small = options.resources == Resources::default() && options.timeout.is_none();
-        options.goes_ahead = is_small && !needs_scratch;
+        // Closures without a name are many functions: how long one lasts says nothing of another.
+        options.goes_ahead = is_small && is_known && !needs_scratch;
         spec.options = self.flow.share_options(options);
         let after = match self.options.after.of(self.flow.handle()) {
             Ok(after) => after,

@@ -183,8 +183,8 @@ fn short_functions_keep_to_their_cores() {
     };
     let call = |at: u32| match at {
         at if at.is_multiple_of(50) => flow.call(|_: u32| 0, (at,)),
-        at if at.is_multiple_of(3) => flow.call(waits.clone(), (at,)),
-        at => flow.call(plain.clone(), (at,)),
+        at if at.is_multiple_of(3) => flow.function(waits.clone()).name("waits").call((at,)),
+        at => flow.function(plain.clone()).name("plain").call((at,)),
     };
     let calls: Vec<Future<u32>> = (0..2_000).map(call).collect();
     // Those that are in line can be cancelled, and the others go on.
